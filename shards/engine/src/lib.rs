@@ -1,1 +1,24 @@
-//! room
+//! The call machine of one shard: flows, legs, bridging, wrap-up, CDRs as values. Sans-I/O.
+//!
+//! [`Engine`] owns every call of its shard by value. Inputs are `handle_*(now, ..)`; after each input the driver
+//! drains `poll_*` until empty. The glommio runtime and the simulator drive the same code.
+//!
+//! Invariants
+//! - A call lives on one shard from its first message to its last CDR; only [`MeshMsg`]s cross shards.
+//! - Every agent claim that the dispatch room hands out ends in exactly one release, however the call ends.
+//! - Every attempt that ends writes exactly one CDR (spec: call-center.md, "Outcomes and their records").
+//! - At rest nothing is left: no leg, transaction, timer, buffer.
+
+pub mod buckets;
+pub mod cdr;
+pub mod config;
+pub mod control;
+pub mod provision;
+pub mod stats;
+
+pub use buckets::BucketTable;
+pub use cdr::Cdr;
+pub use config::{AgentOffer, CallConfig, EngineConfig, Refusals};
+pub use control::{CallId, CallInfo, CallState, Control, MeshMsg, Output, Reply};
+pub use provision::{AgentDef, FlowDef, Provisioning};
+pub use stats::StatsHub;

@@ -1,0 +1,170 @@
+//! What crosses an engine's walls besides SIP: commands from the control plane, messages between shards, outputs.
+
+use crate::cdr::Cdr;
+use crate::provision::{AgentDef, FlowDef, Provisioning};
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use strowger_dispatch::{AgentRef, Match};
+use strowger_sip::time::Mono;
+
+/// Name of a call: shard, slot and generation; `shard.slot.generation` in text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CallId {
+    pub shard: u16,
+    pub slot: u32,
+    pub generation: u32,
+}
+
+impl fmt::Display for CallId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.shard, self.slot, self.generation)
+    }
+}
+
+impl FromStr for CallId {
+    type Err = ();
+    fn from_str(s: &str) -> Result<CallId, ()> {
+        let mut parts = s.splitn(3, '.');
+        let (Some(a), Some(b), Some(c)) = (parts.next(), parts.next(), parts.next()) else { return Err(()) };
+        let number = |t: &str| t.parse::<u32>().map_err(|_| ());
+        Ok(CallId { shard: a.parse().map_err(|_| ())?, slot: number(b)?, generation: number(c)? })
+    }
+}
+
+/// `$cc_state`; the numbers are those of `cc_calls.state`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum CallState {
+    Welcome = 1,
+    Dissuading1 = 2,
+    Dissuading2 = 3,
+    Queued = 4,
+    Preagent = 5,
+    ToAgent = 6,
+    Ended = 7,
+}
+
+impl CallState {
+    /// As the lists and events write it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            CallState::Welcome => "welcome",
+            CallState::Dissuading1 => "dissuading1",
+            CallState::Dissuading2 => "dissuading2",
+            CallState::Queued => "queued",
+            CallState::Preagent => "preagent",
+            CallState::ToAgent => "toagent",
+            CallState::Ended => "ended",
+        }
+    }
+
+    /// As `$cc_state` and `X-CC-State` write it.
+    #[must_use]
+    pub const fn header_name(self) -> &'static str {
+        match self {
+            CallState::Queued => "queue",
+            other => other.name(),
+        }
+    }
+}
+
+/// A command from the control plane. Each is sent with an id; the engine answers with `Output::Reply` of that id,
+/// in the order of the commands.
+#[derive(Debug, Clone)]
+pub enum Control {
+    /// New provisioning from here on; ongoing calls keep their definitions. Answer: `Done`.
+    Provision(Arc<Provisioning>),
+    /// Matches that the control plane's own dispatch operations made, for calls of this shard. Answer: `Done`.
+    Matched(Vec<Match>),
+    /// Log an agent in or out. Answer: `Done`, or `NotFound`.
+    Login { agent: AgentRef, on: bool },
+    /// Wrap-up that was running when the last process stopped. Answer: `Done`.
+    BeginWrapup { agent: AgentRef, until_unix_us: u64 },
+    /// At most `max` calls from slab position `from` on. Answer: `Calls`.
+    ListCalls { from: u32, max: u32, queued_only: bool },
+    /// Refuse new calls (503 with Retry-After) from now on. Answer: `Done`.
+    Drain { on: bool },
+    /// End every call cleanly, CDRs included (orderly stop, after its limit). Answer: `Done`.
+    EndAll,
+    /// Counts for "nothing is left" checks and metrics. Answer: `Audit`.
+    Audit,
+}
+
+/// Answer to a [`Control`].
+#[derive(Debug, Clone)]
+pub enum Reply {
+    Done,
+    NotFound,
+    /// `next`: where to go on; `None` at the end.
+    Calls {
+        calls: Vec<CallInfo>,
+        next: Option<u32>,
+    },
+    Audit(Audit),
+}
+
+/// What a shard holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Audit {
+    pub calls: usize,
+    pub legs: usize,
+    pub client_transactions: usize,
+    pub server_transactions: usize,
+    pub timers: usize,
+    pub buffers: usize,
+    /// Agents in a wrap-up that this shard times.
+    pub wrapups: usize,
+}
+
+/// One ongoing call, for lists.
+#[derive(Debug, Clone)]
+pub struct CallInfo {
+    pub id: CallId,
+    pub state: CallState,
+    pub chat: bool,
+    pub caller_user: Box<str>,
+    pub caller_display: Box<str>,
+    pub received_unix_us: u64,
+    /// When it last entered the queue; 0 when it is not there.
+    pub queued_unix_us: u64,
+    pub flow: Arc<FlowDef>,
+    pub agent: Option<Arc<AgentDef>>,
+    /// Order of arrival over all shards.
+    pub ticket: u64,
+}
+
+/// Between shards. Bounded rings with outboxes carry it; messages are hints, the dispatch words decide.
+#[derive(Debug, Clone, Copy)]
+pub enum MeshMsg {
+    /// A call of the receiving shard was given an agent; `since`: when that agent came free.
+    Matched { matched: Match, since: Mono },
+}
+
+/// A change of an agent's state, for `E_CALLCENTER_AGENT_REPORT`.
+#[derive(Debug, Clone)]
+pub struct AgentEvent {
+    pub agent: Arc<AgentDef>,
+    pub state: AgentReport,
+    pub unix_us: u64,
+}
+
+/// What the event says of the agent.
+#[derive(Debug, Clone)]
+pub enum AgentReport {
+    Offline,
+    Free,
+    InCall { flow: Arc<FlowDef> },
+    InChat { flow: Arc<FlowDef>, ongoing_sessions: u32, wrapup_ends_unix_s: Option<u64> },
+    Wrapup { ends_unix_s: u64 },
+}
+
+/// What the driver must carry out after an input.
+#[derive(Debug)]
+pub enum Output {
+    Mesh { to: u16, msg: MeshMsg },
+    Cdr(Cdr),
+    AgentEvent(AgentEvent),
+    Reply { id: u64, reply: Reply },
+}

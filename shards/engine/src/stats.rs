@@ -1,0 +1,165 @@
+//! Counters that shards write and anybody reads. Each shard writes its own; a reader adds them up.
+//!
+//! Single writer per counter, so a bump is a plain load and store, never a locked instruction. Storage grows by
+//! segments that never move.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+
+/// A counter or gauge with one writer.
+#[derive(Debug, Default)]
+pub struct Count(AtomicI64);
+
+impl Count {
+    pub fn add(&self, n: i64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+    pub fn get(&self) -> i64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Per flow and shard.
+#[derive(Debug, Default)]
+pub struct FlowCounts {
+    /// Counters (`ccf_*`, reset by `cc_reset_stats` through a reader's baseline).
+    pub incalls: Count,
+    pub distributed: Count,
+    pub answered: Count,
+    pub answered_chats: Count,
+    pub abandoned: Count,
+    /// How many calls were ever put on hold (the old manual's `ccf_onhold_incalls`).
+    pub onhold_total: Count,
+    /// Gauges: received and not yet with an agent; in the queue; ongoing in any state.
+    pub onhold: Count,
+    pub onhold_chats: Count,
+    pub queued: Count,
+    pub ongoing: Count,
+    /// Sums behind the averages: talk of processed calls, wait of answered ones (microseconds).
+    pub processed: Count,
+    pub talk_us: Count,
+    pub waited: Count,
+    pub wait_us: Count,
+}
+
+/// Per agent and shard.
+#[derive(Debug, Default)]
+pub struct AgentCounts {
+    pub distributed: Count,
+    pub answered: Count,
+    pub answered_chats: Count,
+    pub abandoned: Count,
+    pub processed: Count,
+    pub talk_us: Count,
+}
+
+/// Per agent, over all shards: written by the shard that holds the agent at that time.
+#[derive(Debug, Default)]
+pub struct AgentBoard {
+    /// End of the running wrap-up, microseconds of Unix time; 0 = none.
+    wrapup_ends_us: AtomicU64,
+}
+
+impl AgentBoard {
+    pub fn set_wrapup_ends(&self, unix_us: u64) {
+        self.wrapup_ends_us.store(unix_us, Relaxed);
+    }
+    pub fn wrapup_ends(&self) -> u64 {
+        self.wrapup_ends_us.load(Relaxed)
+    }
+}
+
+const SEGMENT: usize = 256;
+
+/// Values by index, in segments that appear when first asked for and never move.
+#[derive(Debug)]
+pub struct Segments<T> {
+    segments: Box<[OnceLock<Box<[T]>>]>,
+}
+
+impl<T: Default> Segments<T> {
+    fn new(most: usize) -> Segments<T> {
+        Segments { segments: (0..most.div_ceil(SEGMENT).max(1)).map(|_| OnceLock::new()).collect() }
+    }
+
+    /// The value at `index`; beyond the limit, the last one (counted wrongly rather than crashing a shard).
+    pub fn at(&self, index: u32) -> &T {
+        let i = (index as usize).min(self.segments.len() * SEGMENT - 1);
+        let segment = self.segments[i / SEGMENT].get_or_init(|| (0..SEGMENT).map(|_| T::default()).collect());
+        &segment[i % SEGMENT]
+    }
+
+    /// The value at `index` if its segment exists.
+    pub fn peek(&self, index: u32) -> Option<&T> {
+        self.segments.get(index as usize / SEGMENT)?.get().map(|s| &s[index as usize % SEGMENT])
+    }
+}
+
+/// One shard's counters.
+#[derive(Debug)]
+pub struct ShardStats {
+    pub flows: Segments<FlowCounts>,
+    pub agents: Segments<AgentCounts>,
+    /// SIP level: what happened, for metrics.
+    pub messages_in: Count,
+    pub messages_out: Count,
+    pub malformed: Count,
+    pub retransmissions_in: Count,
+    pub retransmissions_out: Count,
+    pub media_failures: Count,
+    pub internal_errors: Count,
+    /// Initial INVITEs refused at arrival (-1 to -7), and by overload or drain.
+    pub refused: Count,
+    pub shed: Count,
+    pub calls: Count,
+}
+
+/// All shards' counters.
+#[derive(Debug)]
+pub struct StatsHub {
+    shards: Box<[ShardStats]>,
+    pub board: Segments<AgentBoard>,
+}
+
+impl StatsHub {
+    /// Room for `flows` and `agents` (upper bounds; memory appears as used).
+    #[must_use]
+    pub fn new(shards: u16, flows: u32, agents: u32) -> StatsHub {
+        let shard = || ShardStats {
+            flows: Segments::new(flows as usize),
+            agents: Segments::new(agents as usize),
+            messages_in: Count::default(),
+            messages_out: Count::default(),
+            malformed: Count::default(),
+            retransmissions_in: Count::default(),
+            retransmissions_out: Count::default(),
+            media_failures: Count::default(),
+            internal_errors: Count::default(),
+            refused: Count::default(),
+            shed: Count::default(),
+            calls: Count::default(),
+        };
+        StatsHub { shards: (0..shards).map(|_| shard()).collect(), board: Segments::new(agents as usize) }
+    }
+
+    /// Counters of one shard.
+    #[must_use]
+    pub fn shard(&self, shard: u16) -> &ShardStats {
+        &self.shards[usize::from(shard)]
+    }
+
+    /// A sum over shards.
+    pub fn sum(&self, read: impl Fn(&ShardStats) -> i64) -> i64 {
+        self.shards.iter().map(read).sum()
+    }
+
+    /// A sum over shards for one flow.
+    pub fn flow(&self, idx: u32, read: impl Fn(&FlowCounts) -> i64) -> i64 {
+        self.sum(|s| s.flows.peek(idx).map_or(0, &read))
+    }
+
+    /// A sum over shards for one agent slot.
+    pub fn agent(&self, slot: u32, read: impl Fn(&AgentCounts) -> i64) -> i64 {
+        self.sum(|s| s.agents.peek(slot).map_or(0, &read))
+    }
+}
