@@ -1,0 +1,250 @@
+//! Typed access to the header fields of a [`Message`].
+
+use super::text::{clamped_number, split_top};
+use super::value::delta_seconds;
+use super::{
+    CSeq, ContentType, DialogRef, Message, Method, Name, NameAddr, ParseError, RAck, Result, Scheme, SessionExpires,
+    Start, Token, Uri, Via, number,
+};
+
+impl<'a> Message<'a> {
+    fn need(&self, id: Name) -> Result<&'a [u8]> {
+        self.first(id).ok_or(ParseError::MissingHeader(id))
+    }
+
+    /// The first Via value.
+    ///
+    /// # Errors
+    /// Missing or malformed.
+    pub fn top_via(&self) -> Result<Via<'a>> {
+        Via::parse(split_top(self.need(Name::Via)?, b',').0)
+    }
+
+    /// From.
+    ///
+    /// # Errors
+    /// Missing or malformed.
+    pub fn from(&self) -> Result<NameAddr<'a>> {
+        NameAddr::parse(self.need(Name::From)?, Name::From)
+    }
+
+    /// To.
+    ///
+    /// # Errors
+    /// Missing or malformed.
+    pub fn to(&self) -> Result<NameAddr<'a>> {
+        NameAddr::parse(self.need(Name::To)?, Name::To)
+    }
+
+    /// The first Contact; None where there is none.
+    ///
+    /// # Errors
+    /// Malformed.
+    pub fn contact(&self) -> Result<Option<NameAddr<'a>>> {
+        let first = self.values(Name::Contact).next();
+        first.map(|v| NameAddr::parse(v, Name::Contact)).transpose()
+    }
+
+    /// All Contacts, in order.
+    pub fn contacts(&self) -> impl Iterator<Item = Result<NameAddr<'a>>> + '_ {
+        self.values(Name::Contact).map(|v| NameAddr::parse(v, Name::Contact))
+    }
+
+    /// CSeq.
+    ///
+    /// # Errors
+    /// Missing, malformed, or not below 2^31.
+    pub fn cseq(&self) -> Result<CSeq<'a>> {
+        CSeq::parse(self.need(Name::CSeq)?)
+    }
+
+    /// Call-ID, compared byte by byte.
+    ///
+    /// # Errors
+    /// Missing, empty, or with a blank inside.
+    pub fn call_id(&self) -> Result<&'a [u8]> {
+        let id = self.need(Name::CallId)?;
+        if id.is_empty() || id.iter().any(|b| super::is_blank(*b)) {
+            return Err(ParseError::BadHeader(Name::CallId));
+        }
+        Ok(id)
+    }
+
+    /// Tag of From; None where it (or From) is missing or malformed.
+    #[must_use]
+    pub fn from_tag(&self) -> Option<&'a [u8]> {
+        self.from().ok()?.tag()
+    }
+
+    /// Tag of To; None where it (or To) is missing or malformed.
+    #[must_use]
+    pub fn to_tag(&self) -> Option<&'a [u8]> {
+        self.to().ok()?.tag()
+    }
+
+    /// Max-Forwards.
+    ///
+    /// # Errors
+    /// Not a number from 0 to 255 (RFC 3261 section 20.22).
+    pub fn max_forwards(&self) -> Result<Option<u32>> {
+        let Some(value) = self.first(Name::MaxForwards) else { return Ok(None) };
+        match number(value) {
+            Some(n) if n <= 255 => Ok(Some(n)),
+            _ => Err(ParseError::BadHeader(Name::MaxForwards)),
+        }
+    }
+
+    /// Content-Type; None where it is missing or malformed.
+    #[must_use]
+    pub fn content_type(&self) -> Option<ContentType<'a>> {
+        ContentType::parse(self.first(Name::ContentType)?)
+    }
+
+    /// Content-Disposition; None where it is missing or malformed.
+    #[must_use]
+    pub fn content_disposition(&self) -> Option<Token<'a>> {
+        Token::parse(self.first(Name::ContentDisposition)?)
+    }
+
+    /// Expires in seconds, clamped to `u32::MAX`.
+    ///
+    /// # Errors
+    /// Not a number.
+    pub fn expires(&self) -> Result<Option<u32>> {
+        let Some(value) = self.first(Name::Expires) else { return Ok(None) };
+        clamped_number(value).map(Some).ok_or(ParseError::BadHeader(Name::Expires))
+    }
+
+    /// Session-Expires (RFC 4028).
+    ///
+    /// # Errors
+    /// Malformed.
+    pub fn session_expires(&self) -> Result<Option<SessionExpires>> {
+        self.first(Name::SessionExpires).map(SessionExpires::parse).transpose()
+    }
+
+    /// Min-SE in seconds (RFC 4028).
+    ///
+    /// # Errors
+    /// Malformed.
+    pub fn min_se(&self) -> Result<Option<u32>> {
+        let Some(value) = self.first(Name::MinSe) else { return Ok(None) };
+        delta_seconds(value).map(|(n, _)| Some(n)).ok_or(ParseError::BadHeader(Name::MinSe))
+    }
+
+    /// Retry-After in seconds; None where it is missing or malformed.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<u32> {
+        delta_seconds(self.first(Name::RetryAfter)?).map(|(n, _)| n)
+    }
+
+    /// RSeq (RFC 3262).
+    ///
+    /// # Errors
+    /// Not a number.
+    pub fn rseq(&self) -> Result<Option<u32>> {
+        let Some(value) = self.first(Name::RSeq) else { return Ok(None) };
+        number(value).map(Some).ok_or(ParseError::BadHeader(Name::RSeq))
+    }
+
+    /// RAck (RFC 3262).
+    ///
+    /// # Errors
+    /// Malformed.
+    pub fn rack(&self) -> Result<Option<RAck<'a>>> {
+        self.first(Name::RAck).map(RAck::parse).transpose()
+    }
+
+    /// Event (RFC 6665); None where it is missing or malformed.
+    #[must_use]
+    pub fn event(&self) -> Option<Token<'a>> {
+        Token::parse(self.first(Name::Event)?)
+    }
+
+    /// Subscription-State (RFC 6665); None where it is missing or malformed.
+    #[must_use]
+    pub fn subscription_state(&self) -> Option<Token<'a>> {
+        Token::parse(self.first(Name::SubscriptionState)?)
+    }
+
+    /// Refer-To (RFC 3515).
+    ///
+    /// # Errors
+    /// Malformed.
+    pub fn refer_to(&self) -> Result<Option<NameAddr<'a>>> {
+        self.first(Name::ReferTo).map(|v| NameAddr::parse(v, Name::ReferTo)).transpose()
+    }
+
+    /// Replaces (RFC 3891).
+    ///
+    /// # Errors
+    /// Malformed.
+    pub fn replaces(&self) -> Result<Option<DialogRef<'a>>> {
+        self.first(Name::Replaces).map(|v| DialogRef::parse(v, Name::Replaces)).transpose()
+    }
+
+    /// Whether the list field `id` (Supported, Require, Allow, ...) holds `token`, in any case.
+    #[must_use]
+    pub fn lists(&self, id: Name, token: &str) -> bool {
+        self.values(id).any(|v| v.eq_ignore_ascii_case(token.as_bytes()))
+    }
+
+    /// Whether Allow names `method`; true where there is no Allow at all (RFC 3261 section 20.5: nothing is known).
+    #[must_use]
+    pub fn allows(&self, method: Method<'_>) -> bool {
+        !self.has(Name::Allow) || self.values(Name::Allow).any(|v| v == method.as_bytes())
+    }
+
+    /// The Request-URI in its parts.
+    ///
+    /// # Errors
+    /// `BadUri`; `UnsupportedScheme` for other schemes than sip, sips and tel (RFC 3261 section 8.2.2.1).
+    pub fn request_uri(&self) -> Result<Uri<'a>> {
+        let uri = Uri::parse(self.uri().ok_or(ParseError::BadStartLine)?)?;
+        match uri.scheme {
+            Scheme::Other(_) => Err(ParseError::UnsupportedScheme),
+            _ => Ok(uri),
+        }
+    }
+
+    /// Everything in a request on which a user agent acts, before it acts: Request-URI, Vias, From, To,
+    /// Max-Forwards, Contacts, routes, Content-Type.
+    ///
+    /// # Errors
+    /// The first fault, in the order in which RFC 3261 section 8.2 treats them.
+    pub fn check_request(&self) -> Result<()> {
+        for via in self.values(Name::Via) {
+            Via::parse(via)?;
+        }
+        self.top_via()?;
+        for (id, addr) in [(Name::From, self.from()?), (Name::To, self.to()?)] {
+            addr.uri_parsed().map_err(|_| ParseError::BadHeader(id))?;
+        }
+        self.max_forwards()?;
+        self.request_uri()?;
+        for contact in self.contacts() {
+            let contact = contact?;
+            if !contact.is_star() {
+                contact.uri_parsed().map_err(|_| ParseError::BadHeader(Name::Contact))?;
+            }
+        }
+        for id in [Name::Route, Name::RecordRoute] {
+            for route in self.values(id) {
+                NameAddr::parse(route, id)?.uri_parsed().map_err(|_| ParseError::BadHeader(id))?;
+            }
+        }
+        if self.has(Name::ContentType) && self.content_type().is_none() {
+            return Err(ParseError::BadHeader(Name::ContentType));
+        }
+        Ok(())
+    }
+
+    /// Reason phrase of a response.
+    #[must_use]
+    pub const fn reason(&self) -> Option<&'a [u8]> {
+        match self.start() {
+            Start::Response { reason, .. } => Some(reason),
+            Start::Request { .. } => None,
+        }
+    }
+}
