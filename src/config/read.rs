@@ -1,0 +1,274 @@
+//! From the text of a file to a [`Config`]: every key looked up in the schema, every fault with its line.
+
+use super::schema::{Rule, Section};
+use super::{Config, ConfigError, Fault, Loaded, Setting, each_section};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// Reads `text`, then lays `settings` over it.
+pub(super) fn read(place: &str, text: &str, settings: &[Setting]) -> Result<Loaded, ConfigError> {
+    let mut reader = Reader { place, text, config: Config::default(), faults: vec![], warnings: vec![] };
+    let (table, errors) = DeTable::parse_recoverable(text);
+    for e in &errors {
+        let line = e.span().map(|s| line_of(text, s.start));
+        reader.faults.push(Fault {
+            place: place.to_owned(),
+            line,
+            key: String::new(),
+            what: format!("not TOML: {}", e.message()),
+        });
+    }
+    if errors.is_empty() {
+        reader.table(table.get_ref());
+    }
+    for s in settings {
+        reader.setting(s);
+    }
+    reader.across();
+    reader.faults.sort_by_key(|f| f.line);
+    if reader.faults.is_empty() {
+        Ok(Loaded { config: reader.config, file: None, warnings: reader.warnings })
+    } else {
+        Err(ConfigError::Faults(reader.faults))
+    }
+}
+
+/// The candidate with the least edit distance.
+#[must_use]
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    candidates.into_iter().map(|c| (distance(word, c), c)).min().map(|(_, c)| c)
+}
+
+/// Levenshtein's.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, cb) in b.iter().enumerate() {
+            let cost = (diagonal + usize::from(ca != *cb)).min(row[j] + 1).min(row[j + 1] + 1);
+            diagonal = std::mem::replace(&mut row[j + 1], cost);
+        }
+    }
+    row[b.len()]
+}
+
+fn line_of(text: &str, at: usize) -> usize {
+    1 + text.as_bytes().iter().take(at).filter(|b| **b == b'\n').count()
+}
+
+fn unknown(kind: &str, word: &str, known: &[&str]) -> String {
+    format!("unknown {kind}; did you mean `{}`?", nearest(word, known.iter().copied()).unwrap_or_default())
+}
+
+/// Sets one key of a section.
+enum Put {
+    Done,
+    /// Taken under an alias of this key.
+    Alias(&'static str),
+}
+
+fn put<S: Section>(section: &mut S, key: &str, value: &DeValue<'_>) -> Result<Put, String> {
+    let alias = S::ALIASES.iter().find(|(a, _)| *a == key).map(|(_, k)| *k);
+    let name = alias.unwrap_or(key);
+    if !S::KEYS.iter().any(|k| k.name == name) {
+        let names: Vec<&str> = S::KEYS.iter().map(|k| k.name).collect();
+        return Err(unknown("key", key, &names));
+    }
+    section.set(name, value)?;
+    Ok(alias.map_or(Put::Done, Put::Alias))
+}
+
+struct Reader<'t> {
+    place: &'t str,
+    text: &'t str,
+    config: Config,
+    faults: Vec<Fault>,
+    warnings: Vec<Fault>,
+}
+
+impl Reader<'_> {
+    fn fault(&mut self, at: usize, key: String, what: String) {
+        let line = Some(line_of(self.text, at));
+        self.faults.push(Fault { place: self.place.to_owned(), line, key, what });
+    }
+
+    fn table(&mut self, root: &DeTable<'_>) {
+        for (name, value) in root {
+            let at = name.span().start;
+            match (name.get_ref().as_ref(), value.get_ref()) {
+                ("rules", rules) => self.rules(at, rules),
+                (section, DeValue::Table(keys)) => self.section(at, section, keys),
+                (key, _) => {
+                    let what = match owner_of(key) {
+                        Some(section) => format!("a key outside a section; it belongs under [{section}]"),
+                        None => "a key outside a section; begin a section such as [call_center] before it".to_owned(),
+                    };
+                    self.fault(at, key.to_owned(), what);
+                }
+            }
+        }
+    }
+
+    fn section(&mut self, at: usize, name: &str, keys: &DeTable<'_>) {
+        let mut known = false;
+        let mut found: Vec<(usize, String, Result<Put, String>)> = vec![];
+        each_section!(&mut self.config, s => if section_name(s) == name {
+            known = true;
+            for (key, value) in keys {
+                found.push((key.span().start, key.get_ref().to_string(), put(s, key.get_ref(), value.get_ref())));
+            }
+        });
+        if !known {
+            let names = section_names();
+            self.fault(at, format!("[{name}]"), unknown("section", name, &names));
+        }
+        for (at, key, result) in found {
+            let key = format!("[{name}] {key}");
+            match result {
+                Ok(Put::Done) => {}
+                Ok(Put::Alias(k)) => {
+                    let line = Some(line_of(self.text, at));
+                    let what = format!("an old name, taken as `{k}`");
+                    self.warnings.push(Fault { place: self.place.to_owned(), line, key, what });
+                }
+                Err(what) => self.fault(at, key, what),
+            }
+        }
+    }
+
+    fn rules(&mut self, at: usize, rules: &DeValue<'_>) {
+        let Some(list) = rules.as_array() else {
+            return self.fault(at, "[rules]".to_owned(), "rules are a list; write [[rules]] before each".to_owned());
+        };
+        for item in list {
+            let Some(keys) = item.get_ref().as_table() else {
+                self.fault(
+                    item.span().start,
+                    "[[rules]]".to_owned(),
+                    "a rule is a table; write [[rules]] before it".to_owned(),
+                );
+                continue;
+            };
+            let mut rule = Rule::default();
+            for (key, value) in keys {
+                if let Err(what) = put(&mut rule, key.get_ref(), value.get_ref()) {
+                    self.fault(key.span().start, format!("[[rules]] {}", key.get_ref()), what);
+                }
+            }
+            self.rule(item, &rule);
+            self.config.rules.push(rule);
+        }
+    }
+
+    fn rule(&mut self, item: &Spanned<DeValue<'_>>, rule: &Rule) {
+        let at = item.span().start;
+        if !["handle_call", "agent_login", "reject"].contains(&rule.action.as_str()) {
+            let what = format!(
+                "`{}` is not known here, expected \"handle_call\" or \"agent_login\" or \"reject\"",
+                rule.action
+            );
+            self.fault(at, "[[rules]] action".to_owned(), what);
+        }
+        let what = "routing rules are not in this build; remove the rule: the Request-URI user is the flow id";
+        self.fault(at, "[[rules]]".to_owned(), what.to_owned());
+    }
+
+    fn setting(&mut self, s: &Setting) {
+        let fault = |what: String| Fault { place: s.flag.clone(), line: None, key: s.key.clone(), what };
+        let Some((section, key)) = s.key.split_once('.') else {
+            return self.faults.push(fault("expected section.key=value".to_owned()));
+        };
+        // As TOML if it is that (numbers, quoted strings, lists), else as the string that it is.
+        let parsed = DeValue::parse(&s.value).ok().map(Spanned::into_inner);
+        let plain = DeValue::String(s.value.as_str().into());
+        let mut known = false;
+        let mut result = Ok(Put::Done);
+        each_section!(&mut self.config, sec => if section_name(sec) == section {
+            known = true;
+            result = match &parsed {
+                Some(v) => put(sec, key, v).or_else(|e| put(sec, key, &plain).map_err(|_| e)),
+                None => put(sec, key, &plain),
+            };
+        });
+        if known {
+            match result {
+                Ok(Put::Done) => {}
+                Ok(Put::Alias(k)) => self.warnings.push(fault(format!("an old name, taken as `{k}`"))),
+                Err(what) => self.faults.push(fault(what)),
+            }
+        } else {
+            let names = section_names();
+            self.faults.push(fault(unknown("section", section, &names)));
+        }
+    }
+
+    /// What concerns more than one key.
+    fn across(&mut self) {
+        let place = self.place.to_owned();
+        let fault = |key: &str, what: &str| Fault {
+            place: place.clone(),
+            line: None,
+            key: key.to_owned(),
+            what: what.to_owned(),
+        };
+        let c = &mut self.config;
+        if c.sip.listen.is_empty() {
+            self.faults.push(fault("[sip] listen", "no listener; name at least one, such as \"udp:0.0.0.0:5060\""));
+        }
+        if c.sip.min_se.0 > c.sip.session_expires.0 {
+            self.faults.push(fault("[sip] min_se", "is greater than session_expires; make it at most as long"));
+        }
+        if c.sip.overload_retry_after_min.0 > c.sip.overload_retry_after_max.0 {
+            self.faults.push(fault(
+                "[sip] overload_retry_after_min",
+                "is greater than overload_retry_after_max; make it at most as great",
+            ));
+        }
+        if !c.sip.outbound_proxy.is_empty() && !c.sip.outbound_proxy.starts_with("sip:") {
+            self.faults.push(fault("[sip] outbound_proxy", "is not a SIP URI; write sip:HOST or sip:HOST:PORT"));
+        }
+        if !c.call_center.queue_pos_param.is_empty() && !super::value::is_token(&c.call_center.queue_pos_param) {
+            self.faults.push(fault(
+                "[call_center] queue_pos_param",
+                "cannot name a URI parameter; use letters, digits and dashes",
+            ));
+        }
+        if !c.call_center.b2b_scenario.is_empty() {
+            self.warnings
+                .push(fault("[call_center] b2b_scenario", "does nothing: scenarios are built in; remove the key"));
+        }
+        let ctx = c.call_center.b2b_logic_ctx_param.clone();
+        if ctx != "call_center" {
+            match format!("X-{ctx}").parse() {
+                Ok(header) if !ctx.is_empty() => c.call_center.param_header = header,
+                _ => self.faults.push(fault(
+                    "[call_center] b2b_logic_ctx_param",
+                    "cannot name a SIP header; use letters, digits and dashes",
+                )),
+            }
+        }
+    }
+}
+
+fn section_name<S: Section>(_: &S) -> &'static str {
+    S::NAME
+}
+
+fn section_names() -> Vec<&'static str> {
+    let mut names = vec![];
+    each_section!(&mut Config::default(), s => names.push(section_name(s)));
+    names.push(Rule::NAME);
+    names
+}
+
+/// The section that has a key of that name.
+fn owner_of(key: &str) -> Option<&'static str> {
+    fn has<S: Section>(_: &S, key: &str) -> bool {
+        S::KEYS.iter().any(|k| k.name == key)
+    }
+    let mut owner = None;
+    each_section!(&mut Config::default(), s => if owner.is_none() && has(s, key) { owner = Some(section_name(s)) });
+    owner
+}

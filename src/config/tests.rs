@@ -1,0 +1,251 @@
+//! Each fault of a configuration, with the words that its reader gets; the example file; old names.
+
+use super::*;
+
+fn faults(text: &str) -> Vec<String> {
+    match Config::from_text("f.toml", text, &[]) {
+        Ok(loaded) => panic!("accepted: {text}\n{:?}", loaded.warnings),
+        Err(e) => e.to_string().lines().map(str::to_owned).collect(),
+    }
+}
+
+fn set(settings: &[&str]) -> Result<Config, String> {
+    let settings: Vec<Setting> = settings.iter().map(|s| Setting::parse(s).unwrap()).collect();
+    Config::from_text("", "", &settings).map(|l| l.config).map_err(|e| e.to_string())
+}
+
+#[test]
+fn an_empty_file_is_the_defaults() {
+    let loaded = Config::from_text("f.toml", "", &[]).unwrap();
+    assert_eq!(loaded.config, Config::default());
+    assert!(loaded.warnings.is_empty());
+}
+
+/// `UPDATE_EXAMPLE=1 cargo test -p strowger example` writes the file anew.
+#[test]
+fn the_example_file_is_the_schema_and_loads_as_the_defaults() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("strowger.example.toml");
+    if std::env::var_os("UPDATE_EXAMPLE").is_some() {
+        std::fs::write(&path, example_toml()).unwrap();
+    }
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(text, example_toml(), "run UPDATE_EXAMPLE=1 cargo test -p strowger example");
+    let loaded = Config::from_text("strowger.example.toml", &text, &[]).unwrap();
+    assert_eq!(loaded.config, Config::default());
+    assert!(loaded.warnings.is_empty());
+    let mut keys = 0;
+    each_section!(&mut Config::default(), s => for value in s.show() { keys += usize::from(text.contains(&format!(" = {value}\n"))) });
+    assert!(keys > 90, "{keys} keys in the example");
+    // The rule of the example is a comment; without its marks each of its keys is known.
+    let rule: String = text
+        .split("\n# [[rules]]\n")
+        .nth(1)
+        .unwrap()
+        .lines()
+        .filter_map(|l| l.strip_prefix("# "))
+        .fold(String::from("[[rules]]\n"), |text, l| if l.contains(" = ") { text + l + "\n" } else { text });
+    assert_eq!(
+        faults(&rule),
+        [
+            "f.toml:1: [[rules]]: routing rules are not in this build; remove the rule: the Request-URI user is the flow id"
+        ]
+    );
+}
+
+#[test]
+fn every_key_of_the_manuals_is_there() {
+    let names = "db_url acc_db_url rt_db_url wrapup_time queue_pos_param reject_on_no_agents chat_dispatch_policy \
+        internal_call_dispatching b2b_scenario b2b_logic_ctx_param cc_agents_table cca_agentid_column cca_location_column \
+        cca_msrp_location_column cca_msrp_max_sessions_column cca_skills_column cca_logstate_column cca_wrapuptime_column \
+        cca_wrapupend_column cc_flows_table ccf_flowid_column ccf_priority_column ccf_skill_column ccf_cid_column \
+        ccf_max_wrapup_column ccf_dissuading_hangup_column ccf_dissuading_onhold_th_column ccf_dissuading_ewt_th_column \
+        ccf_dissuading_qsize_th_column ccf_m_welcome_column ccf_m_queue_column ccf_m_dissuading_column ccf_m_flow_id_column";
+    for name in names.split_whitespace() {
+        assert!(CallCenter::KEYS.iter().any(|k| k.name == name), "{name}");
+    }
+}
+
+#[test]
+fn values_are_read_by_their_types() {
+    let text = r#"
+        [sip]
+        listen = ["udp:127.0.0.1:0", "udp:[::1]:5070"]
+        advertise = "192.0.2.7"
+        [call_center]
+        db_url = "sqlite:///var/lib/s.db"
+        wrapup_time = 0.25
+        reject_on_no_agents = false
+        agent_offer = "delayed"
+        cc_agents_table = "my_agents"
+        param_header = "X-Order"
+        [mi]
+        http = ""
+        [shards]
+        count = 2
+    "#;
+    let c = Config::from_text("f", text, &[]).unwrap().config;
+    assert_eq!(c.sip.listen.iter().map(Listen::to_string).collect::<Vec<_>>(), ["udp:127.0.0.1:0", "udp:[::1]:5070"]);
+    assert_eq!(c.sip.advertise.unwrap().to_string(), "192.0.2.7");
+    assert_eq!(c.call_center.db_url, DbUrl::Sqlite("/var/lib/s.db".into()));
+    assert_eq!(c.acc_db(), &c.call_center.db_url);
+    assert_eq!(c.call_center.wrapup_time.us, 250_000);
+    assert_eq!(c.call_center.cc_agents_table.as_str(), "my_agents");
+    assert_eq!((c.mi.http, c.shard_count()), (None, 2));
+    let engine = c.call_config();
+    assert!(!engine.reject_on_no_agents);
+    assert_eq!(engine.agent_offer, strowger_engine::AgentOffer::Delayed);
+    assert_eq!(engine.param_header, "X-Order");
+}
+
+#[test]
+fn every_fault_is_found_with_its_line_and_its_fix() {
+    let text = "[sip]\nlissen = \"udp:1.2.3.4:5060\"\n[call_centre]\nwrapup_time = 3\n[call_center]\nwrapup_tiem = 3\n";
+    let text = format!("{text}wrapup_time = \"soon\"\n[shards]\ncount = 5000\n");
+    assert_eq!(
+        faults(&text),
+        [
+            "f.toml:2: [sip] lissen: unknown key; did you mean `listen`?",
+            "f.toml:3: [call_centre]: unknown section; did you mean `call_center`?",
+            "f.toml:6: [call_center] wrapup_tiem: unknown key; did you mean `wrapup_time`?",
+            "f.toml:7: [call_center] wrapup_time: expected a number of seconds, 0 or more, such as 30 or 0.5",
+            "f.toml:9: [shards] count: 5000 is out of range, expected 0 to 1024",
+        ]
+    );
+}
+
+#[test]
+fn each_kind_of_bad_value_is_named() {
+    let one = |text: &str| {
+        let f = faults(text);
+        assert_eq!(f.len(), 1, "{f:?}");
+        f[0].clone()
+    };
+    let cases = [
+        (
+            "[sip]\nlisten = \"5060\"",
+            "`5060` is not of the form TRANSPORT:ADDR:PORT, such as udp:0.0.0.0:5060 or udp:[::]:5060 (a list is written [..])",
+        ),
+        (
+            "[sip]\nlisten = [\"udp:localhost:5060\"]",
+            "`udp:localhost:5060` is not of the form TRANSPORT:ADDR:PORT, such as udp:0.0.0.0:5060 or udp:[::]:5060",
+        ),
+        ("[sip]\nlisten = [\"tls:1.2.3.4:5061\"]", "transport tls is not in this build; use udp"),
+        ("[sip]\nlisten = []", "no listener; name at least one, such as \"udp:0.0.0.0:5060\""),
+        ("[sip]\nadvertise = \"here\"", "`here` is not an address, expected ADDR or ADDR:PORT, such as 192.0.2.1:5060"),
+        ("[sip]\nmax_headers = \"many\"", "expected a whole number, found string"),
+        ("[sip]\nmin_se = 2000", "is greater than session_expires; make it at most as long"),
+        ("[sip]\noverload_retry_after_min = 9", "is greater than overload_retry_after_max; make it at most as great"),
+        ("[sip]\noutbound_proxy = \"proxy\"", "is not a SIP URI; write sip:HOST or sip:HOST:PORT"),
+        ("[sip]\nfollow_redirects = 1", "following redirects is not in this build; leave the key at its default, 0"),
+        (
+            "[call_center]\ndb_url = \"strowger.db\"",
+            "`strowger.db` is not a database URL; use sqlite:PATH, such as sqlite:strowger.db",
+        ),
+        ("[call_center]\ndb_url = \"sqlite:\"", "`sqlite:` names no file; use sqlite:PATH, such as sqlite:strowger.db"),
+        ("[call_center]\nacc_db_url = \"scylla://h/k\"", "scylla databases are not in this build; use sqlite:PATH"),
+        ("[call_center]\ndb_url = \"mysql://h/k\"", "mysql databases are not in this build; use sqlite:PATH"),
+        ("[call_center]\ndb_url = \"postgres://h/k\"", "postgres databases are not in this build; use sqlite:PATH"),
+        (
+            "[call_center]\nrt_db_url = \"sqlite:x\"",
+            "keeping ongoing calls in a database is not in this build; leave the key at its default, \"\"",
+        ),
+        ("[call_center]\nwrapup_time = -1", "expected a number of seconds, 0 or more, such as 30 or 0.5"),
+        (
+            "[call_center]\ncc_flows_table = \"a; drop\"",
+            "`a; drop` is not a plain name; use letters, digits and underscores, at most 64, not starting with a digit",
+        ),
+        (
+            "[call_center]\nccf_skill_column = \"1st\"",
+            "`1st` is not a plain name; use letters, digits and underscores, at most 64, not starting with a digit",
+        ),
+        ("[call_center]\nreject_on_no_agents = \"yes\"", "expected 0, 1, true or false, found string"),
+        (
+            "[call_center]\nagent_offer = \"late\"",
+            "`late` is not known here, expected \"caller\" or \"delayed\" or \"auto\"",
+        ),
+        (
+            "[call_center]\nchat_dispatch_policy = \"fair\"",
+            "`fair` is not known here, expected \"balancing\" or \"full-load\"",
+        ),
+        (
+            "[call_center]\nchat_dispatch_policy = \"full-load\"",
+            "chats are not in this build; leave the key at its default, \"balancing\"",
+        ),
+        (
+            "[call_center]\ninternal_call_dispatching = 0",
+            "external dispatching is not in this build; leave the key at its default, 1",
+        ),
+        ("[call_center]\nparam_header = \"X Y\"", "`X Y` cannot name a SIP header; use letters, digits and dashes"),
+        ("[call_center]\nqueue_pos_param = \"a b\"", "cannot name a URI parameter; use letters, digits and dashes"),
+        ("[call_center]\nb2b_logic_ctx_param = \"a b\"", "cannot name a SIP header; use letters, digits and dashes"),
+        ("[refusals]\nno_agents = 200", "200 is out of range, expected 400 to 699"),
+        ("[mi]\nhttp = \"8888\"", "`8888` is not of the form ADDR:PORT, such as 127.0.0.1:8888"),
+        ("[mi]\nhttp_path = \"mi\"", "`mi` is not a path such as /mi"),
+        ("[mi]\nfifo = \"/tmp/f\"", "the FIFO is not in this build; leave the key at its default, \"\""),
+        (
+            "[mi]\ndatagram = [\"udp:127.0.0.1:8080\"]",
+            "datagram sockets are not in this build; leave the key at its default, []",
+        ),
+        ("[journal]\nenabled = 1", "the journal is not in this build; leave the key at its default, 0"),
+        ("[cdr]\nspool_dir = \"/s\"", "the CDR spool is not in this build; leave the key at its default, \"\""),
+        ("[cdr]\nbatch = 0", "0 is out of range, expected 1 to 1000"),
+        ("[metrics]\nenabled = true", "metrics are not in this build; leave the key at its default, 0"),
+        ("[events]\nqueue = 5", "events are not in this build; leave the key at its default, 1024"),
+        ("[server]\ndata_dir = \"\"", "the path is empty"),
+        ("[log]\nformat = \"xml\"", "`xml` is not known here, expected \"text\" or \"json\""),
+        ("wrapup_time = 3", "a key outside a section; it belongs under [call_center]"),
+        ("[nothing_like_it]", "unknown section; did you mean `journal`?"),
+        ("[rules]\nx = 1", "rules are a list; write [[rules]] before each"),
+    ];
+    for (text, words) in cases {
+        let fault = one(text);
+        assert!(fault.ends_with(&format!(": {words}")), "{text}\n{fault}");
+    }
+    assert!(one("[sip\n").starts_with("f.toml:1: not TOML: "));
+    assert!(faults("[[rules]]\naction = \"dance\"")[0].contains("`dance` is not known here"));
+    assert!(faults("[[rules]]\nflo = \"x\"")[0].contains("f.toml:2: [[rules]] flo: unknown key; did you mean `flow`?"));
+}
+
+#[test]
+fn old_names_and_keys_without_effect_are_warned_of() {
+    let text = "[call_center]\nchat_internal_call_dispatching = 1\nb2b_scenario = \"call center\"\nb2b_logic_ctx_param = \"order\"";
+    let loaded = Config::from_text("f.toml", text, &[]).unwrap();
+    let warnings: Vec<String> = loaded.warnings.iter().map(Fault::to_string).collect();
+    assert_eq!(
+        warnings,
+        [
+            "f.toml:2: [call_center] chat_internal_call_dispatching: an old name, taken as `internal_call_dispatching`",
+            "f.toml: [call_center] b2b_scenario: does nothing: scenarios are built in; remove the key",
+        ]
+    );
+    assert_eq!(loaded.config.call_center.param_header.0, "X-order");
+}
+
+#[test]
+fn settings_go_over_the_file_and_take_strings_without_quotes() {
+    let c =
+        set(&["call_center.wrapup_time=2", "call_center.agent_offer=caller", "mi.http=", "sip.listen=udp:127.0.0.1:0"])
+            .unwrap();
+    assert_eq!((c.call_center.wrapup_time.us, c.mi.http, c.sip.listen[0].addr.port()), (2_000_000, None, 0));
+    let c = set(&["sip.listen=[\"udp:127.0.0.1:1\", \"udp:127.0.0.1:2\"]", "sip.user_agent=42"]).unwrap();
+    assert_eq!((c.sip.listen.len(), c.sip.user_agent.as_str()), (2, "42"));
+    assert_eq!(
+        set(&["call_center.wrapup=2"]).unwrap_err(),
+        "--set: call_center.wrapup: unknown key; did you mean `wrapup_time`?"
+    );
+    assert_eq!(set(&["centre.x=2"]).unwrap_err().split(';').next(), Some("--set: centre.x: unknown section"));
+    assert!(set(&["shards.count=lots"]).unwrap_err().contains("expected a whole number"));
+    assert!(Setting::parse("wrapup_time=2").unwrap_err().contains("section.key=value"));
+    assert!(Setting::parse("call_center.wrapup_time").is_err());
+}
+
+#[test]
+fn a_file_that_is_named_must_be_there() {
+    let e = Config::load(Some(Path::new("/nonexistent/x.toml")), &[]).unwrap_err();
+    assert!(e.to_string().starts_with("cannot read /nonexistent/x.toml: "));
+}
+
+#[test]
+fn the_nearest_name_is_the_one_with_the_fewest_edits() {
+    assert_eq!(nearest("wrapup", ["wrapup_time", "wrap"]), Some("wrap"));
+}
