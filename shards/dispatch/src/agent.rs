@@ -1,0 +1,524 @@
+//! An agent's state word: every legal change is one `transition_to_*`, each one compare-and-swap.
+//!
+//! The heart is the bit **`HELD`**: one thread at a time has the agent in hand. Taking an agent for a call, logging in, a release, an
+//! update: all take the agent in hand, and only the holder touches the agent's entries in the ordered sets (`Links`). An operation
+//! that finds the agent in another's hand makes its change to the word and leaves the rest to the holder, who cannot let go
+//! (one compare-and-swap on the whole word) without having seen it. So nobody waits for anybody, and a change is settled exactly once.
+//!
+//! Who may touch what:
+//! - `state`: anybody, by the transitions below. Those named "holder" are for the holder alone.
+//! - `links`: the holder.
+//! - `spec`: written by the holder, read by anybody under a pin. `pending`: a stack, pushed by anybody, emptied by the holder.
+//! - `owner_*`: anybody, for lists and audits; decides nothing. `next_free`: whoever has the slot off the free list.
+
+use crossbeam_utils::CachePadded;
+use std::ptr::{self, NonNull};
+
+use crate::{
+    AgentRef, AgentSpec, AgentState, AgentView, Media, Release, SkillId,
+    reclaim::Pin,
+    set::Node,
+    sync::{
+        AtomicPtr, AtomicU64, Ordering, UnsafeCell,
+        plain::{self, AtomicU32, Relaxed},
+    },
+};
+
+const CHATS_OPEN_SHIFT: u32 = 0;
+const CHATS_ALLOWED_SHIFT: u32 = 8;
+const CHATS_MASK: u64 = 0xFF;
+const ONE_CHAT: u64 = 1 << CHATS_OPEN_SHIFT;
+/// Takes audio calls.
+const AUDIO: u64 = 1 << 16;
+const LOGGED_IN: u64 = 1 << 17;
+/// Gone by reload; the slot is used again after the last release.
+const RETIRED: u64 = 1 << 18;
+/// The one audio slot has an owner.
+const IN_CALL: u64 = 1 << 19;
+/// Wrap-up after a call: takes nothing.
+const WRAPUP: u64 = 1 << 20;
+/// Wrap-up after a chat: one chat slot is withheld; with no chat open, as `WRAPUP`.
+const WITHHELD: u64 = 1 << 21;
+/// In the hand of one thread.
+const HELD: u64 = 1 << 22;
+/// For the holder: goes to the end of the idle order.
+const REORDER: u64 = 1 << 23;
+/// For the holder: goes back to the place that it had before its last chat.
+const RESTORE: u64 = 1 << 24;
+/// For the holder: `pending` has a new spec.
+const RELINK: u64 = 1 << 25;
+/// No agent lives in the slot.
+const VACANT: u64 = 1 << 26;
+const NOTES: u64 = REORDER | RESTORE | RELINK;
+const GEN_SHIFT: u32 = 32;
+
+/// A value of the state word.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Word(u64);
+
+impl Word {
+    #[inline]
+    fn has(self, bits: u64) -> bool {
+        self.0 & bits != 0
+    }
+    #[inline]
+    pub(crate) fn gen_(self) -> u32 {
+        (self.0 >> GEN_SHIFT) as u32
+    }
+    #[inline]
+    pub(crate) fn chats_open(self) -> u8 {
+        (self.0 >> CHATS_OPEN_SHIFT & CHATS_MASK) as u8
+    }
+    #[inline]
+    pub(crate) fn chats_allowed(self) -> u8 {
+        (self.0 >> CHATS_ALLOWED_SHIFT & CHATS_MASK) as u8
+    }
+    pub(crate) fn retired(self) -> bool {
+        self.has(RETIRED)
+    }
+    /// Logged in and not retired: counts as an agent of its skills.
+    pub(crate) fn on_duty(self) -> bool {
+        self.0 & (LOGGED_IN | RETIRED) == LOGGED_IN
+    }
+    pub(crate) fn logged_in(self) -> bool {
+        self.has(LOGGED_IN)
+    }
+    /// Somebody has to release it.
+    pub(crate) fn claimed(self) -> bool {
+        self.has(IN_CALL) || self.chats_open() > 0
+    }
+    /// Wholly free: on duty, no call, no chat, no wrap-up.
+    #[inline]
+    pub(crate) fn free(self) -> bool {
+        self.on_duty() && !self.has(IN_CALL | WRAPUP | WITHHELD) && self.chats_open() == 0
+    }
+    /// Whether it can take a call of this media, whoever holds it.
+    #[inline]
+    pub(crate) fn offers(self, media: Media) -> bool {
+        match media {
+            Media::Audio => self.has(AUDIO) && self.free(),
+            Media::Chat if self.chats_open() == 0 => self.chats_allowed() > 0 && self.free(),
+            Media::Chat => {
+                let used = u32::from(self.chats_open()) + u32::from(self.has(WITHHELD));
+                self.on_duty() && !self.has(IN_CALL | WRAPUP) && used < u32::from(self.chats_allowed())
+            }
+        }
+    }
+    pub(crate) fn offers_any(self) -> bool {
+        self.offers(Media::Audio) || self.offers(Media::Chat)
+    }
+    pub(crate) fn state(self) -> AgentState {
+        if self.has(IN_CALL) {
+            AgentState::InCall
+        } else if self.chats_open() > 0 {
+            AgentState::InChat
+        } else if !self.logged_in() {
+            AgentState::Offline
+        } else if self.has(WRAPUP | WITHHELD) {
+            AgentState::Wrapup
+        } else {
+            AgentState::Free
+        }
+    }
+    fn with(self, bits: u64) -> Word {
+        Word(self.0 | bits)
+    }
+    fn without(self, bits: u64) -> Word {
+        Word(self.0 & !bits)
+    }
+    fn chat_closed(self) -> Word {
+        Word(self.0 - ONE_CHAT)
+    }
+    fn claimed_for(self, media: Media) -> Word {
+        match media {
+            Media::Audio => self.with(IN_CALL),
+            Media::Chat => Word(self.0 + ONE_CHAT),
+        }
+    }
+}
+
+/// What became of a change that anybody may ask for.
+#[must_use]
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// Done, and the agent is in our hand now: settle it.
+    Held(Word),
+    /// Done; whoever holds the agent settles it.
+    Left(Word),
+    /// Not done: another generation, or the state does not allow it.
+    Refused,
+}
+
+/// What became of reaching for an agent.
+#[must_use]
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Hold {
+    Held,
+    Unavailable,
+}
+
+/// What became of a holder's change.
+#[must_use]
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    Done,
+    /// The word is another than the one seen: look again.
+    Changed,
+}
+
+/// The holder's notes, as found.
+#[derive(Debug)]
+pub(crate) struct Notes {
+    pub(crate) reorder: bool,
+    pub(crate) restore: bool,
+    pub(crate) relink: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct State(AtomicU64);
+
+impl State {
+    #[inline]
+    pub(crate) fn load(&self) -> Word {
+        Word(self.0.load(Ordering::Acquire))
+    }
+
+    #[inline]
+    fn swap(&self, seen: Word, next: Word) -> Result<(), Word> {
+        self.0.compare_exchange(seen.0, next.0, Ordering::AcqRel, Ordering::Acquire).map(|_| ()).map_err(Word)
+    }
+
+    fn step(&self, seen: Word, next: Word) -> Step {
+        debug_assert!(seen.has(HELD), "only the holder takes this step");
+        if self.swap(seen, next).is_ok() { Step::Done } else { Step::Changed }
+    }
+
+    /// Makes a change that anybody may make, taking the agent in hand where it is in nobody's.
+    fn change(&self, gen_: u32, next: impl Fn(Word) -> Option<Word>) -> Change {
+        let mut seen = self.load();
+        loop {
+            if seen.gen_() != gen_ || seen.has(VACANT) {
+                return Change::Refused;
+            }
+            let Some(next) = next(seen) else { return Change::Refused };
+            match self.swap(seen, next.with(HELD)) {
+                Ok(()) if seen.has(HELD) => return Change::Left(next),
+                Ok(()) => return Change::Held(next),
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    /// A finder reaches for an agent that can take a call of this media.
+    #[inline]
+    pub(crate) fn transition_to_held(&self, gen_: u32, media: Media) -> Hold {
+        let mut seen = self.load();
+        while seen.gen_() == gen_ && !seen.has(HELD) && seen.offers(media) {
+            match self.swap(seen, seen.with(HELD)) {
+                Ok(()) => return Hold::Held,
+                Err(now) => seen = now,
+            }
+        }
+        Hold::Unavailable
+    }
+
+    /// Takes the agent in hand again, if nothing has happened since it was let go as `seen`.
+    pub(crate) fn transition_to_held_again(&self, let_go: Word) -> Hold {
+        if self.swap(let_go, let_go.with(HELD)).is_ok() { Hold::Held } else { Hold::Unavailable }
+    }
+
+    /// Holder: reads and clears the notes.
+    pub(crate) fn transition_to_noted(&self, seen: Word) -> Option<Notes> {
+        let notes = Notes { reorder: seen.has(REORDER), restore: seen.has(RESTORE), relink: seen.has(RELINK) };
+        (self.step(seen, seen.without(NOTES)) == Step::Done).then_some(notes)
+    }
+
+    pub(crate) fn has_notes(seen: Word) -> bool {
+        seen.has(NOTES)
+    }
+
+    /// Holder: what the agent takes, from a new spec.
+    pub(crate) fn transition_to_equipped(&self, audio: bool, chat_slots: u8) {
+        let mut seen = self.load();
+        loop {
+            let bare = seen.without(AUDIO | CHATS_MASK << CHATS_ALLOWED_SHIFT);
+            let next = bare.with(if audio { AUDIO } else { 0 } | u64::from(chat_slots) << CHATS_ALLOWED_SHIFT);
+            match self.swap(seen, next) {
+                Ok(()) => return,
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    /// Holder: claims the agent for a call; the call is committed afterwards.
+    pub(crate) fn transition_to_claimed(&self, seen: Word, media: Media) -> Step {
+        debug_assert!(seen.offers(media));
+        self.step(seen, seen.claimed_for(media))
+    }
+
+    /// Holder: takes a claim back whose call was gone; the agent keeps its place.
+    pub(crate) fn transition_to_unclaimed(&self, media: Media) {
+        let mut seen = self.load();
+        loop {
+            let next = match media {
+                Media::Audio => seen.without(IN_CALL),
+                Media::Chat => seen.chat_closed(),
+            };
+            match self.swap(seen, next) {
+                Ok(()) => return,
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    /// Holder: lets go, if nothing was left to do since `seen`. Returns the word as let go.
+    pub(crate) fn transition_to_settled(&self, seen: Word) -> Result<Word, Word> {
+        debug_assert!(seen.has(HELD) && !seen.has(NOTES));
+        self.swap(seen, seen.without(HELD)).map(|()| seen.without(HELD))
+    }
+
+    /// Holder: ends this generation of the slot. The slot stays in hand, so that nothing can be asked of it.
+    pub(crate) fn transition_to_recycled(&self, seen: Word) -> Step {
+        debug_assert!(seen.retired() && !seen.claimed());
+        self.step(seen, Word(u64::from(seen.gen_().wrapping_add(1)) << GEN_SHIFT | HELD | VACANT))
+    }
+
+    /// The one who has the slot off the free list: a new agent, offline, to be settled.
+    pub(crate) fn transition_to_added(&self) -> u32 {
+        let seen = self.load();
+        debug_assert!(seen.has(HELD) && seen.has(VACANT));
+        self.0.store(seen.without(VACANT).with(RELINK).0, Ordering::Release);
+        seen.gen_()
+    }
+
+    pub(crate) fn transition_to_released(&self, gen_: u32, how: Release) -> Change {
+        self.change(gen_, |w| {
+            if w.has(IN_CALL) {
+                let w = w.without(IN_CALL);
+                return match how {
+                    Release::Free => Some(w.with(REORDER)),
+                    Release::GiveBack => Some(w),
+                    Release::Wrapup => Some(w.with(WRAPUP)),
+                    Release::Chat | Release::ChatWrapup => None,
+                };
+            }
+            if w.chats_open() == 0 {
+                return None;
+            }
+            let w = w.chat_closed();
+            let last = if w.chats_open() == 0 { REORDER } else { 0 };
+            match how {
+                Release::Free | Release::Chat => Some(w.with(last)),
+                Release::GiveBack => Some(w.with(RESTORE)),
+                Release::ChatWrapup | Release::Wrapup => Some(w.with(WITHHELD)),
+            }
+        })
+    }
+
+    pub(crate) fn transition_to_logged_in(&self, gen_: u32) -> Change {
+        self.change(gen_, |w| {
+            let fresh = if w.logged_in() { 0 } else { REORDER };
+            (!w.retired()).then(|| w.with(LOGGED_IN | fresh))
+        })
+    }
+
+    pub(crate) fn transition_to_logged_out(&self, gen_: u32) -> Change {
+        self.change(gen_, |w| (!w.retired()).then(|| w.without(LOGGED_IN)))
+    }
+
+    pub(crate) fn transition_to_retired(&self, gen_: u32) -> Change {
+        self.change(gen_, |w| (!w.retired()).then(|| w.with(RETIRED)))
+    }
+
+    pub(crate) fn transition_to_updated(&self, gen_: u32) -> Change {
+        self.change(gen_, |w| (!w.retired()).then(|| w.with(RELINK)))
+    }
+
+    /// A free or offline agent, or one in wrap-up already, is put in wrap-up.
+    pub(crate) fn transition_to_wrapup(&self, gen_: u32) -> Change {
+        self.change(gen_, |w| (!w.retired() && !w.claimed()).then(|| w.with(WRAPUP)))
+    }
+
+    pub(crate) fn transition_to_wrapup_over(&self, gen_: u32) -> Change {
+        self.change(gen_, |w| {
+            let idle = if w.claimed() { 0 } else { REORDER };
+            w.has(WRAPUP | WITHHELD).then(|| w.without(WRAPUP | WITHHELD).with(idle))
+        })
+    }
+}
+
+/// What an agent is provisioned with. Immutable once published; replaced whole.
+#[derive(Debug)]
+pub(crate) struct Spec {
+    /// Sorted, no doubles.
+    pub(crate) skills: Box<[SkillId]>,
+    pub(crate) audio: bool,
+    pub(crate) chat_slots: u8,
+    /// The generation that it is meant for.
+    gen_: u32,
+    /// The one handed in before, while pending.
+    next: *mut Spec,
+}
+
+impl Spec {
+    pub(crate) fn new(spec: &AgentSpec<'_>, gen_: u32) -> Box<Spec> {
+        let mut skills = spec.skills.to_vec();
+        skills.sort_unstable();
+        skills.dedup();
+        let (skills, audio, chat_slots) = (skills.into(), spec.audio, spec.chat_slots);
+        Box::new(Spec { skills, audio, chat_slots, gen_, next: ptr::null_mut() })
+    }
+
+    pub(crate) fn same(&self, other: &Spec) -> bool {
+        (&self.skills, self.audio, self.chat_slots) == (&other.skills, other.audio, other.chat_slots)
+    }
+}
+
+/// The agent's entries in the ordered sets, and what it is counted as.
+#[derive(Debug, Default)]
+pub(crate) struct Links {
+    /// Place in the order of idle agents.
+    pub(crate) order: u64,
+    /// The place before the last chat.
+    pub(crate) former: u64,
+    /// Rank and order under which it is linked for audio, for chat.
+    pub(crate) audio: Option<(u32, u64)>,
+    pub(crate) chat: Option<(u32, u64)>,
+    pub(crate) counted_on_duty: bool,
+    pub(crate) counted_free: bool,
+    pub(crate) skills: Vec<SkillLink>,
+}
+
+#[derive(Debug)]
+pub(crate) struct SkillLink {
+    pub(crate) skill: SkillId,
+    pub(crate) audio: Option<NonNull<Node>>,
+    pub(crate) chat: Option<NonNull<Node>>,
+}
+
+const NO_OWNER: u32 = u32::MAX;
+
+/// One agent. Two cache lines of its own: its word is swapped by any shard.
+pub(crate) struct AgentSlot(CachePadded<AgentCell>);
+
+pub(crate) struct AgentCell {
+    pub(crate) state: State,
+    spec: AtomicPtr<Spec>,
+    pending: AtomicPtr<Spec>,
+    links: UnsafeCell<Links>,
+    pub(crate) next_free: AtomicU32,
+    owner_shard: AtomicU32,
+    owner_call: plain::AtomicU64,
+}
+
+// SAFETY: `links` holds raw nodes and is touched by the holder alone (see the top); specs are shared by epoch.
+unsafe impl Send for AgentSlot {}
+// SAFETY: as above.
+unsafe impl Sync for AgentSlot {}
+
+impl std::ops::Deref for AgentSlot {
+    type Target = AgentCell;
+    fn deref(&self) -> &AgentCell {
+        &self.0
+    }
+}
+
+impl Default for AgentSlot {
+    /// Generation 0, in hand, as if recycled.
+    fn default() -> Self {
+        Self(CachePadded::new(AgentCell {
+            state: State(AtomicU64::new(HELD | VACANT)),
+            spec: AtomicPtr::new(ptr::null_mut()),
+            pending: AtomicPtr::new(ptr::null_mut()),
+            links: UnsafeCell::new(Links::default()),
+            next_free: AtomicU32::new(0),
+            owner_shard: AtomicU32::new(NO_OWNER),
+            owner_call: plain::AtomicU64::new(0),
+        }))
+    }
+}
+
+impl AgentCell {
+    /// # Safety
+    /// The caller holds the agent, and the reference does not outlive the hold nor overlap another.
+    #[inline]
+    pub(crate) unsafe fn with_links<R>(&self, f: impl FnOnce(&mut Links) -> R) -> R {
+        // SAFETY: by the caller; `HELD` is taken by an acquiring and given up by a releasing compare-and-swap.
+        self.links.with_mut(|links| f(unsafe { &mut *links }))
+    }
+
+    /// What the agent is provisioned with; `None` while it is being made or unmade.
+    #[inline]
+    pub(crate) fn spec<'a>(&self, _pin: &'a Pin<'_>) -> Option<&'a Spec> {
+        // SAFETY: published by Release, retired through the epoch, and the caller is pinned.
+        unsafe { self.spec.load(Ordering::Acquire).as_ref() }
+    }
+
+    /// Hands in a new spec for the holder to take over at the next `RELINK`.
+    pub(crate) fn hand_in(&self, spec: Box<Spec>) {
+        let spec = Box::into_raw(spec);
+        let mut top = self.pending.load(Ordering::Relaxed);
+        loop {
+            // SAFETY: ours until it is published.
+            unsafe { (*spec).next = top };
+            match self.pending.compare_exchange(top, spec, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(now) => top = now,
+            }
+        }
+    }
+
+    /// Holder: the latest spec handed in for this generation; the others are dropped.
+    pub(crate) fn take_pending(&self, gen_: u32) -> Option<Box<Spec>> {
+        let mut latest = None;
+        let mut next = self.pending.swap(ptr::null_mut(), Ordering::AcqRel);
+        while !next.is_null() {
+            // SAFETY: from `hand_in`; only the one who swapped the stack out has it.
+            let spec = unsafe { Box::from_raw(next) };
+            next = spec.next;
+            if latest.is_none() && spec.gen_ == gen_ {
+                latest = Some(spec);
+            }
+        }
+        latest
+    }
+
+    /// Holder: puts the spec in place and retires the one before.
+    pub(crate) fn install(&self, spec: Option<Box<Spec>>, pin: &Pin<'_>) {
+        let old = self.spec.swap(spec.map_or(ptr::null_mut(), Box::into_raw), Ordering::AcqRel);
+        if !old.is_null() {
+            // SAFETY: from `Box::into_raw`, unreachable since the swap, retired here once.
+            unsafe { pin.retire(move || drop(Box::from_raw(old))) };
+        }
+    }
+
+    pub(crate) fn set_owner(&self, owner: Option<(u16, u64)>) {
+        self.owner_call.store(owner.map_or(0, |o| o.1), Relaxed);
+        self.owner_shard.store(owner.map_or(NO_OWNER, |o| u32::from(o.0)), Relaxed);
+    }
+
+    pub(crate) fn view(&self, agent: AgentRef) -> Option<AgentView> {
+        let word = self.state.load();
+        let in_use = word.gen_() == agent.gen_ && !word.has(VACANT);
+        let shard = self.owner_shard.load(Relaxed);
+        in_use.then(|| AgentView {
+            logged_in: word.logged_in(),
+            state: word.state(),
+            chats_open: word.chats_open(),
+            chat_slots: word.chats_allowed(),
+            retired: word.retired(),
+            owner: u16::try_from(shard).ok().map(|shard| (shard, self.owner_call.load(Relaxed))),
+        })
+    }
+}
+
+impl Drop for AgentSlot {
+    fn drop(&mut self) {
+        drop(self.take_pending(0));
+        let spec = self.spec.load(Ordering::Acquire);
+        if !spec.is_null() {
+            // SAFETY: made by `Box::into_raw`, never retired while it is in place; we have the slot to ourselves.
+            drop(unsafe { Box::from_raw(spec) });
+        }
+    }
+}

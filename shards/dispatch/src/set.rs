@@ -1,0 +1,353 @@
+//! The ordered set: a lock-free skip list (Fraser; Herlihy and Shavit, chapter 14) of `Entry` hints.
+//!
+//! Made easier by how it is used, and relying on it: **a node has one writer at a time.** Whoever inserts it publishes it (by a
+//! word, after `insert` has returned) and only the winner of that word's compare-and-swap removes it. So the insertion of a
+//! node always happens before its removal, no two threads remove the same node, and no two nodes are equal. Neighbours come
+//! and go at will.
+//!
+//! Who may touch what: `entry` and `height` are written before the node is linked; `tower[l]` is set by the inserter until it is
+//! linked on level `l`, then changed by anybody by compare-and-swap, and frozen by the remover's mark (lowest bit). A marked
+//! node is unlinked by whoever passes; the remover passes last and then retires it.
+//!
+//! Progress: lock-free. A search starts over only when another operation has finished a step.
+
+use std::{
+    alloc::{Layout, alloc, dealloc, handle_alloc_error},
+    ptr::{self, NonNull},
+};
+
+use crossbeam_utils::CachePadded;
+
+use crate::{
+    reclaim::Pin,
+    sync::{
+        AtomicPtr, Ordering,
+        plain::{AtomicU32, AtomicUsize, Relaxed},
+    },
+};
+
+/// Highest tower: with one node in four a level higher, enough for 4^12 = 16 million entries.
+#[cfg(not(any(loom, shuttle)))]
+const LEVELS: usize = 12;
+#[cfg(any(loom, shuttle))]
+const LEVELS: usize = 2;
+
+/// A hint: where to look, and for which generation. Ordered by rank, then order, then identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// Priority of a call; class of an agent.
+    pub(crate) rank: u32,
+    pub(crate) gen_: u32,
+    /// Ticket of a call; idle order of an agent.
+    pub(crate) order: u64,
+    /// Slot; for calls with the shard above it.
+    pub(crate) id: u64,
+}
+
+impl Entry {
+    #[inline]
+    fn before(&self, other: &Entry) -> bool {
+        (self.rank, self.order, self.id, self.gen_) < (other.rank, other.order, other.id, other.gen_)
+    }
+
+    /// What callers see as the order: (rank, order).
+    #[inline]
+    pub(crate) fn place(&self) -> (u32, u64) {
+        (self.rank, self.order)
+    }
+}
+
+type Link = AtomicPtr<Node>;
+
+/// Followed in memory by `height` links.
+#[repr(C)]
+pub(crate) struct Node {
+    entry: Entry,
+    height: usize,
+    tower: [Link; 0],
+}
+
+fn mark(node: *mut Node) -> *mut Node {
+    node.map_addr(|a| a | 1)
+}
+
+fn is_marked(node: *mut Node) -> bool {
+    node.addr() & 1 == 1
+}
+
+fn unmark(node: *mut Node) -> *mut Node {
+    node.map_addr(|a| a & !1)
+}
+
+impl Node {
+    fn layout(height: usize) -> Layout {
+        let tower = Layout::array::<Link>(height).expect("height is at most LEVELS");
+        Layout::new::<Node>().extend(tower).expect("a node is small").0.pad_to_align()
+    }
+
+    fn make(entry: Entry, height: usize) -> NonNull<Node> {
+        let layout = Self::layout(height);
+        // SAFETY: the layout is not of size zero; header and each link are initialised before use; links lie inside it.
+        unsafe {
+            let node = alloc(layout).cast::<Node>();
+            let Some(owned) = NonNull::new(node) else { handle_alloc_error(layout) };
+            ptr::write(&raw mut (*node).entry, entry);
+            ptr::write(&raw mut (*node).height, height);
+            for level in 0..height {
+                ptr::write(Self::link_ptr(node, level).cast_mut(), Link::new(ptr::null_mut()));
+            }
+            owned
+        }
+    }
+
+    /// # Safety
+    /// `node` is live and `level < height`.
+    #[inline]
+    unsafe fn link_ptr(node: *mut Node, level: usize) -> *const Link {
+        // SAFETY: the tower follows the header in the same allocation.
+        unsafe { (&raw const (*node).tower).cast::<Link>().add(level) }
+    }
+
+    /// # Safety
+    /// As `link_ptr`, and the node lives as long as the reference is used.
+    #[inline]
+    unsafe fn link<'a>(node: *mut Node, level: usize) -> &'a Link {
+        // SAFETY: by the caller.
+        unsafe { &*Self::link_ptr(node, level) }
+    }
+
+    /// # Safety
+    /// Nobody else can reach `node`, and it is freed once.
+    unsafe fn free(node: *mut Node) {
+        // SAFETY: made by `make` with this height.
+        unsafe {
+            let height = (*node).height;
+            for level in 0..height {
+                ptr::drop_in_place(Self::link_ptr(node, level).cast_mut());
+            }
+            dealloc(node.cast(), Self::layout(height));
+        }
+    }
+}
+
+/// Where a node belongs: on each level the link that must point to it, and what it points to then.
+struct Place<'a> {
+    links: [&'a Link; LEVELS],
+    next: [*mut Node; LEVELS],
+}
+
+pub(crate) struct Set {
+    head: CachePadded<[Link; LEVELS]>,
+    /// Levels that were ever used; a hint of where a search starts, never too low for a node whose insertion is known.
+    levels: AtomicUsize,
+    /// Entries; decides nothing, exact at rest.
+    len: AtomicU32,
+}
+
+// SAFETY: nodes are shared by atomic links and freed by epochs; entries are plain data.
+unsafe impl Send for Set {}
+// SAFETY: as above.
+unsafe impl Sync for Set {}
+
+impl Default for Set {
+    fn default() -> Self {
+        Self {
+            head: CachePadded::new(std::array::from_fn(|_| Link::new(ptr::null_mut()))),
+            levels: AtomicUsize::new(1),
+            len: AtomicU32::new(0),
+        }
+    }
+}
+
+impl Set {
+    pub(crate) fn len(&self) -> u32 {
+        self.len.load(Relaxed)
+    }
+
+    /// Links a new node; `draw` gives its height. The caller publishes it afterwards.
+    pub(crate) fn insert(&self, entry: Entry, draw: &mut Heights, _pin: &Pin<'_>) -> NonNull<Node> {
+        let height = draw.next();
+        let node = Node::make(entry, height);
+        if self.levels.load(Relaxed) < height {
+            self.levels.fetch_max(height, Relaxed);
+        }
+        let mut place = self.search(&entry);
+        for level in 0..height {
+            loop {
+                // SAFETY: ours, and not linked on this level yet; nobody removes it before `insert` has returned.
+                unsafe { Node::link(node.as_ptr(), level) }.store(place.next[level], Ordering::Relaxed);
+                let linked = place.links[level].compare_exchange(
+                    place.next[level],
+                    node.as_ptr(),
+                    Ordering::AcqRel,
+                    Ordering::Relaxed,
+                );
+                if linked.is_ok() {
+                    break;
+                }
+                place = self.search(&entry);
+            }
+        }
+        self.len.fetch_add(1, Relaxed);
+        node
+    }
+
+    /// Unlinks the node and retires it.
+    ///
+    /// # Safety
+    /// `node` came from `insert` of this set, which happened before, and this is its only removal.
+    pub(crate) unsafe fn remove(&self, node: NonNull<Node>, pin: &Pin<'_>) {
+        let node = node.as_ptr();
+        // SAFETY: not retired before this removal.
+        let (entry, height) = unsafe { ((*node).entry, (*node).height) };
+        for level in (0..height).rev() {
+            // SAFETY: as above.
+            let link = unsafe { Node::link(node, level) };
+            let mut next = link.load(Ordering::Relaxed);
+            while let Err(now) = link.compare_exchange(next, mark(next), Ordering::AcqRel, Ordering::Relaxed) {
+                next = now;
+            }
+        }
+        self.search(&entry);
+        self.len.fetch_sub(1, Relaxed);
+        #[cfg(any(loom, shuttle))]
+        self.assert_unreachable(node);
+        // SAFETY: the search has passed the node's place on each level, so it is unlinked; its inserter has finished.
+        unsafe { pin.retire(move || Node::free(node)) };
+    }
+
+    /// Finds the place of `entry` on all levels, unlinking the marked nodes on the way.
+    fn search<'a>(&'a self, entry: &Entry) -> Place<'a> {
+        'again: loop {
+            let mut place =
+                Place { links: std::array::from_fn(|level| &self.head[level]), next: [ptr::null_mut(); LEVELS] };
+            let mut before: *mut Node = ptr::null_mut();
+            for level in (0..self.levels.load(Relaxed)).rev() {
+                // SAFETY: `before` was found linked on a higher level, so it has this one; we are pinned.
+                let mut link = if before.is_null() { &self.head[level] } else { unsafe { Node::link(before, level) } };
+                let mut here = link.load(Ordering::Acquire);
+                loop {
+                    if is_marked(here) {
+                        continue 'again; // `before` is being removed
+                    }
+                    if here.is_null() {
+                        break;
+                    }
+                    // SAFETY: reached by a link under the pin of our caller, linked on this level.
+                    let next = unsafe { Node::link(here, level) }.load(Ordering::Acquire);
+                    if is_marked(next) {
+                        match link.compare_exchange(here, unmark(next), Ordering::AcqRel, Ordering::Acquire) {
+                            Ok(_) => here = unmark(next),
+                            Err(now) => here = now,
+                        }
+                    // SAFETY: as above.
+                    } else if unsafe { (*here).entry }.before(entry) {
+                        before = here;
+                        // SAFETY: as above.
+                        link = unsafe { Node::link(here, level) };
+                        here = next;
+                    } else {
+                        break;
+                    }
+                }
+                place.links[level] = link;
+                place.next[level] = here;
+            }
+            return place;
+        }
+    }
+
+    /// The entries in order; those inserted or removed meanwhile may or may not be seen.
+    #[inline]
+    pub(crate) fn iter<'a>(&'a self, _pin: &'a Pin<'_>) -> Iter<'a> {
+        Iter { link: &self.head[0] }
+    }
+
+    /// How many entries come before `entry`. Walks from both ends at once, so it costs the distance to the nearer end of the
+    /// set, not its length.
+    pub(crate) fn count_before(&self, entry: &Entry, pin: &Pin<'_>) -> u32 {
+        let total = self.len();
+        let mut ahead = self.iter(pin).take_while(|(e, _)| e.before(entry));
+        let place = self.search(entry);
+        let mut behind = Iter { link: place.links[0] };
+        let mut steps = 0;
+        loop {
+            if ahead.next().is_none() {
+                return steps;
+            }
+            if behind.next().is_none() {
+                return total.saturating_sub(steps);
+            }
+            steps += 1;
+        }
+    }
+
+    #[cfg(any(loom, shuttle))]
+    fn assert_unreachable(&self, node: *mut Node) {
+        for level in 0..LEVELS {
+            let mut here = unmark(self.head[level].load(Ordering::Acquire));
+            while !here.is_null() {
+                assert!(!ptr::eq(here, node), "a node is retired while it can be reached");
+                // SAFETY: reached by a link on this level, under the pin of our caller.
+                here = unmark(unsafe { Node::link(here, level) }.load(Ordering::Acquire));
+            }
+        }
+    }
+}
+
+impl Drop for Set {
+    fn drop(&mut self) {
+        let mut here = self.head[0].load(Ordering::Acquire);
+        while !here.is_null() {
+            // SAFETY: we have the set to ourselves; what is linked was not retired.
+            unsafe {
+                let next = unmark(Node::link(here, 0).load(Ordering::Acquire));
+                Node::free(here);
+                here = next;
+            }
+        }
+    }
+}
+
+/// Walks the lowest level past the marked nodes.
+pub(crate) struct Iter<'a> {
+    link: &'a Link,
+}
+
+impl Iterator for Iter<'_> {
+    type Item = (Entry, NonNull<Node>);
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut here = unmark(self.link.load(Ordering::Acquire));
+        loop {
+            let node = NonNull::new(here)?;
+            // SAFETY: reached by a link under the pin that this iterator borrows.
+            let next = unsafe { Node::link(here, 0) };
+            self.link = next;
+            let after = next.load(Ordering::Acquire);
+            if !is_marked(after) {
+                // SAFETY: as above.
+                return Some((unsafe { (*here).entry }, node));
+            }
+            here = unmark(after);
+        }
+    }
+}
+
+/// Draws tower heights: one in four goes a level higher. Seeded by the handle's number, so runs repeat.
+pub(crate) struct Heights(u64);
+
+impl Heights {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self((seed + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15))
+    }
+
+    fn next(&mut self) -> usize {
+        // xorshift64 (Marsaglia 2003)
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (1 + (self.0.trailing_zeros() / 2) as usize).min(LEVELS)
+    }
+}
