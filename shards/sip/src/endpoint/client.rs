@@ -1,0 +1,601 @@
+//! Client transactions: requests, answers, CANCEL, ACK.
+//!
+//! A branch of ours names its transaction's slot and carries 60 random bits; an answer is matched by both, by the CSeq
+//! method and by having one Via. A CANCEL is a transaction of its own with its INVITE's branch (RFC 3261 section 9.1):
+//! the INVITE's entry points to it, and it ends with its INVITE at the latest.
+
+use super::pool::BufId;
+use super::resolve::Known;
+use super::timers::Class;
+use super::{ClientTxn, Endpoint, Event, FailReason, Origin, Outgoing, Target, TimerEvent, User, handle};
+use crate::id::{self, BranchId, NO_SLOT};
+use crate::msg::write::write_line;
+use crate::msg::{Limits, Message, Method, Name, any_ip, push_number};
+use crate::net::{ListenerId, Path};
+use crate::time::Mono;
+use crate::txn::{ClientInput, ClientInvite, ClientNonInvite, Output, Step, Tell, Timer, Times};
+use crate::wheel::TimerId;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+const NONE: u32 = u32::MAX;
+/// 2xx of one INVITE with different To tags; more are dropped.
+const MAX_FORKS: usize = 16;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Waits for the address of its host; nothing is sent.
+    Resolving {
+        invite: bool,
+    },
+    Invite(ClientInvite),
+    Other(ClientNonInvite),
+}
+
+/// How far the CANCEL of an INVITE is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cancel {
+    No,
+    /// Due after the first provisional answer.
+    Wanted,
+    Sent,
+}
+
+/// A client transaction.
+#[derive(Debug)]
+pub(super) struct Client {
+    /// Where the request goes; only the port counts while resolving.
+    pub(super) path: Path,
+    user: User,
+    /// The random part of the branch.
+    nonce: u64,
+    retransmit: TimerId,
+    expire: TimerId,
+    /// The request; after a refusal of an INVITE its ACK.
+    buf: BufId,
+    /// Of an INVITE: its CANCEL. Of a CANCEL: its INVITE.
+    peer: u32,
+    /// 2xx seen, a list.
+    forks: u32,
+    pub(super) generation: u32,
+    state: State,
+    cancel: Cancel,
+    /// Nobody wants events.
+    dropped: bool,
+}
+
+/// A 2xx of an INVITE, by its To tag.
+#[derive(Debug)]
+pub(super) struct Fork {
+    tag: u64,
+    next: u32,
+    /// Our ACK and where it goes, once the TU sent it.
+    ack: BufId,
+    path: Option<Path>,
+}
+
+/// What waits for an address.
+#[derive(Debug)]
+pub(super) enum Waiter {
+    Request {
+        txn: u64,
+        stamp: u64,
+    },
+    /// An ACK of a 2xx; `path` lacks the address.
+    Ack {
+        txn: u64,
+        tag: u64,
+        buf: BufId,
+        path: Path,
+        stamp: u64,
+    },
+}
+
+/// Whether a target has an address.
+enum Destination {
+    Known(Path),
+    /// `Path` lacks the address of the name.
+    Unknown(Path, String),
+    Nowhere(FailReason),
+}
+
+impl Client {
+    pub(super) fn is_invite(&self) -> bool {
+        matches!(self.state, State::Invite(_) | State::Resolving { invite: true })
+    }
+}
+
+impl Endpoint {
+    /// Sends a request. It ends in a final [`Event::Response`] or in [`TimerEvent::ClientFailed`]; a failure known at
+    /// once comes with the next `poll_timer`.
+    pub fn request(&mut self, now: Mono, req: &Outgoing<'_>, user: User) -> ClientTxn {
+        let invite = req.method == Method::Invite;
+        let destination = self.destination(now, &req.target);
+        let (path, failed) = match &destination {
+            Destination::Known(path) | Destination::Unknown(path, _) => (*path, None),
+            Destination::Nowhere(why) => (NOWHERE, Some(*why)),
+        };
+        let slot = self.clients.vacant_key();
+        let nonce = self.ids.nonce();
+        let buf = self.write_request(req, path, BranchId { slot: slot as u32, nonce });
+        let generation = self.next_generation();
+        let state = State::Resolving { invite };
+        let client = Client {
+            path,
+            user,
+            nonce,
+            retransmit: TimerId::NONE,
+            expire: TimerId::NONE,
+            buf,
+            peer: NONE,
+            forks: NONE,
+            generation,
+            state,
+            cancel: Cancel::No,
+            dropped: false,
+        };
+        self.clients.insert(client);
+        let txn = handle(slot, generation);
+        match (destination, failed) {
+            (_, Some(why)) => self.fail(slot, why),
+            (Destination::Unknown(_, host), None) => {
+                if self.ask(now, &host, Waiter::Request { txn, stamp: req.stamp }).is_err() {
+                    self.fail(slot, FailReason::Unresolvable);
+                }
+            }
+            _ => self.start(now, slot, req.stamp),
+        }
+        ClientTxn(txn)
+    }
+
+    /// Cancels an INVITE (RFC 3261 section 9.1): at once when it has a provisional answer, else as soon as it gets
+    /// one, never after a final one. The INVITE still ends in a final answer (487, or a 2xx that crossed) or a failure,
+    /// at the latest 64*T1 after the CANCEL. What waits for an address ends at once.
+    pub fn cancel(&mut self, now: Mono, txn: ClientTxn) {
+        let Some(slot) = self.live_client(txn) else { return };
+        let client = &mut self.clients[slot];
+        match client.state {
+            State::Resolving { .. } => self.fail(slot, FailReason::Cancelled),
+            State::Invite(ClientInvite::Calling { .. }) => client.cancel = Cancel::Wanted,
+            State::Invite(ClientInvite::Proceeding) if client.cancel != Cancel::Sent => self.send_cancel(now, slot),
+            _ => {}
+        }
+    }
+
+    /// Sends the TU's ACK of a 2xx and remembers it: each retransmission of the 2xx with the same To tag gets it again
+    /// while the transaction lives (RFC 6026 timer M). `req.method` is ACK; `req.head` names the dialog.
+    pub fn ack_2xx(&mut self, now: Mono, txn: ClientTxn, req: &Outgoing<'_>) {
+        let destination = self.destination(now, &req.target);
+        let (Destination::Known(path) | Destination::Unknown(path, _)) = destination else { return };
+        let nonce = self.ids.nonce();
+        let buf = self.write_request(req, path, BranchId { slot: NO_SLOT, nonce });
+        let tag = self.to_tag_of(buf);
+        match destination {
+            Destination::Known(path) => self.send_ack(txn, tag, buf, path, req.stamp),
+            Destination::Unknown(path, host) => {
+                let waiter = Waiter::Ack { txn: txn.0, tag, buf, path, stamp: req.stamp };
+                if let Err(Waiter::Ack { buf, .. }) = self.ask(now, &host, waiter) {
+                    self.pool.release(buf);
+                }
+            }
+            Destination::Nowhere(_) => self.pool.release(buf),
+        }
+    }
+
+    /// No more events for `txn`. An INVITE without a final answer is cancelled, so that nothing stays; the TU should
+    /// wait for its end instead, since a 2xx that crosses the CANCEL wants ACK and BYE.
+    pub fn drop_user(&mut self, now: Mono, txn: ClientTxn) {
+        if let Some(slot) = self.live_client(txn) {
+            self.clients[slot].dropped = true;
+            self.cancel(now, txn);
+        }
+    }
+
+    /// The answer to a [`Resolve`](super::Resolve): addresses, best first, good for `ttl_us`; or that there are none.
+    pub fn resolved(&mut self, now: Mono, id: u32, result: Result<&[IpAddr], ()>, ttl_us: u64) {
+        let addresses = result.unwrap_or(&[]);
+        self.wheel.cancel(self.resolver.timer(id));
+        for waiter in self.resolver.answer(now, id, result, ttl_us) {
+            self.wake(now, waiter, addresses);
+        }
+    }
+
+    pub(super) fn resolve_timeout(&mut self, now: Mono, id: u32) {
+        for waiter in self.resolver.expire(now, id) {
+            self.wake(now, waiter, &[]);
+        }
+    }
+
+    pub(super) fn receive_response(&mut self, now: Mono, msg: &Message<'_>, code: u16) -> Option<Event> {
+        let Some((slot, method)) = self.match_response(msg) else {
+            self.stats.stray_responses += 1;
+            let invite = msg.cseq().is_ok_and(|c| c.method == Method::Invite);
+            self.stats.stray_successes += u64::from(invite && (200..300).contains(&code));
+            return None;
+        };
+        let input = match code {
+            ..200 => ClientInput::Provisional,
+            200..300 => ClientInput::Success,
+            300.. => ClientInput::Failure,
+        };
+        let txn = ClientTxn(handle(slot, self.clients[slot].generation));
+        let (user, dropped) = (self.clients[slot].user, self.clients[slot].dropped);
+        let tell = self.step_client(now, slot, input, Some(msg));
+        if let Some(client) = self.clients.get(slot)
+            && client.state == State::Invite(ClientInvite::Proceeding)
+            && client.cancel == Cancel::Wanted
+        {
+            self.send_cancel(now, slot);
+        }
+        let new = tell == Tell::Message
+            && (input != ClientInput::Success || method != Method::Invite || self.is_new_fork(slot, msg));
+        (new && !dropped).then_some(Event::Response { txn, user })
+    }
+
+    /// RFC 3261 sections 17.1.3 and 8.1.3.3.
+    fn match_response<'m>(&self, msg: &Message<'m>) -> Option<(usize, Method<'m>)> {
+        let via = msg.top_via().ok()?;
+        let id = id::read_branch(via.branch()?, self.bucket)?;
+        let method = msg.cseq().ok()?.method;
+        let slot = id.slot as usize;
+        let client = self.clients.get(slot).filter(|c| c.nonce == id.nonce && c.cancel_target().is_none())?;
+        if msg.values(Name::Via).nth(1).is_some() {
+            return None;
+        }
+        match client.state {
+            State::Resolving { .. } => None,
+            State::Invite(_) if method == Method::Invite => Some((slot, method)),
+            State::Invite(_) if method == Method::Cancel => {
+                Some((client.peer as usize, method)).filter(|p| p.0 != NONE as usize)
+            }
+            State::Invite(_) => None,
+            // Answered: whatever comes is absorbed.
+            State::Other(ClientNonInvite::Completed) => Some((slot, method)),
+            State::Other(_) => {
+                let request = self.pool.get(client.buf).strip_prefix(method.as_bytes());
+                request.is_some_and(|rest| rest.first() == Some(&b' ')).then_some((slot, method))
+            }
+        }
+    }
+
+    /// Whether this 2xx is the first with its To tag. One that comes again gets its ACK again, if there is one.
+    fn is_new_fork(&mut self, slot: usize, msg: &Message<'_>) -> bool {
+        let tag = self.key.hash(&[msg.to_tag().unwrap_or_default()]);
+        let first = self.clients[slot].forks;
+        let mut count = 0;
+        let mut at = first;
+        while at != NONE {
+            let fork = &self.forks[at as usize];
+            if fork.tag == tag {
+                if let (ack, Some(path)) = (fork.ack, fork.path) {
+                    self.stats.retransmissions_out += 1;
+                    self.transmit(path, ack, 0, 0, Origin::Stateless);
+                }
+                return false;
+            }
+            count += 1;
+            at = fork.next;
+        }
+        if count >= MAX_FORKS {
+            return false;
+        }
+        let fork = self.forks.insert(Fork { tag, next: first, ack: BufId::NONE, path: None });
+        self.clients[slot].forks = fork as u32;
+        true
+    }
+
+    fn live_client(&self, txn: ClientTxn) -> Option<usize> {
+        let slot = (txn.0 & 0xffff_ffff) as usize;
+        self.clients.get(slot).filter(|c| handle(slot, c.generation) == txn.0).map(|_| slot)
+    }
+
+    pub(super) fn client_timer(&mut self, now: Mono, token: u64, timer: Timer) {
+        if let Some(slot) = self.live_client(ClientTxn(token)) {
+            self.step_client(now, slot, ClientInput::Timer(timer), None);
+        }
+    }
+
+    pub(super) fn client_transport_error(&mut self, now: Mono, txn: ClientTxn) {
+        if let Some(slot) = self.live_client(txn) {
+            self.step_client(now, slot, ClientInput::TransportError, None);
+        }
+    }
+
+    /// Sends a request whose address is known.
+    fn start(&mut self, now: Mono, slot: usize, stamp: u64) {
+        let times = self.times(self.clients[slot].path.transport);
+        let step = if self.clients[slot].is_invite() {
+            ClientInvite::start(times).map(State::Invite)
+        } else {
+            ClientNonInvite::start(times).map(State::Other)
+        };
+        let client = &self.clients[slot];
+        self.transmit(client.path, client.buf, 0, stamp, Origin::Client(handle(slot, client.generation)));
+        self.run_clocks(now, slot, &step);
+    }
+
+    /// Runs one transition and what it asks for. `response` is what came in, if it is one.
+    fn step_client(&mut self, now: Mono, slot: usize, input: ClientInput, response: Option<&Message<'_>>) -> Tell {
+        let client = &self.clients[slot];
+        let step = step(client.state, input, self.times(client.path.transport));
+        if let (Output::Ack, Some(response)) = (step.send, response) {
+            let to = response.first(Name::To).unwrap_or_default();
+            let ack = self.write_derived(slot, Method::Ack, Some(to));
+            self.pool.release(std::mem::replace(&mut self.clients[slot].buf, ack));
+        }
+        let client = &self.clients[slot];
+        if step.send != Output::Nothing {
+            self.stats.retransmissions_out += u64::from(step.send == Output::Again);
+            self.transmit(client.path, client.buf, 0, 0, Origin::Client(handle(slot, client.generation)));
+        }
+        match step.tell {
+            Tell::Timeout => self.report(slot, FailReason::Timeout),
+            Tell::TransportError => self.report(slot, FailReason::Transport),
+            _ => {}
+        }
+        self.run_clocks(now, slot, &step);
+        step.tell
+    }
+
+    fn run_clocks(&mut self, now: Mono, slot: usize, step: &Step<State>) {
+        let Some(state) = step.state else { return self.remove_client(slot) };
+        let client = &mut self.clients[slot];
+        client.state = state;
+        let token = handle(slot, client.generation);
+        let (mut retransmit, mut expire) = (client.retransmit, client.expire);
+        if matches!(state, State::Invite(ClientInvite::Accepted) | State::Other(ClientNonInvite::Completed)) {
+            // It is never sent again.
+            self.pool.release(std::mem::replace(&mut client.buf, BufId::NONE));
+        }
+        self.set_clock(now, &mut retransmit, step.retransmit, token, Class::Client);
+        self.set_clock(now, &mut expire, step.expire, token, Class::Client);
+        let client = &mut self.clients[slot];
+        (client.retransmit, client.expire) = (retransmit, expire);
+    }
+
+    /// Tells the TU that no final answer comes.
+    fn report(&mut self, slot: usize, why: FailReason) {
+        let client = &self.clients[slot];
+        if !client.dropped {
+            self.stats.timeouts += u64::from(why == FailReason::Timeout);
+            let txn = ClientTxn(handle(slot, client.generation));
+            self.events.push_back(TimerEvent::ClientFailed { txn, user: client.user, why });
+        }
+    }
+
+    fn fail(&mut self, slot: usize, why: FailReason) {
+        self.report(slot, why);
+        self.remove_client(slot);
+    }
+
+    fn remove_client(&mut self, slot: usize) {
+        let client = self.clients.remove(slot);
+        self.wheel.cancel(client.retransmit);
+        self.wheel.cancel(client.expire);
+        self.pool.release(client.buf);
+        let mut at = client.forks;
+        while at != NONE {
+            let fork = self.forks.remove(at as usize);
+            self.pool.release(fork.ack);
+            at = fork.next;
+        }
+        match client.cancel_target() {
+            Some(invite) => self.clients[invite].peer = NONE,
+            None if client.peer != NONE => {
+                let cancel = client.peer as usize;
+                self.clients[cancel].peer = NONE;
+                self.remove_client(cancel);
+            }
+            None => {}
+        }
+    }
+
+    /// The INVITE in `slot` has a provisional answer and no CANCEL yet.
+    fn send_cancel(&mut self, now: Mono, slot: usize) {
+        let buf = self.write_derived(slot, Method::Cancel, None);
+        let generation = self.next_generation();
+        let invite = &self.clients[slot];
+        let cancel = Client {
+            path: invite.path,
+            user: 0,
+            nonce: invite.nonce,
+            retransmit: TimerId::NONE,
+            expire: TimerId::NONE,
+            buf,
+            peer: slot as u32,
+            forks: NONE,
+            generation,
+            state: State::Resolving { invite: false },
+            cancel: Cancel::No,
+            dropped: true,
+        };
+        let cancel = self.clients.insert(cancel);
+        let invite = &mut self.clients[slot];
+        invite.peer = cancel as u32;
+        invite.cancel = Cancel::Sent;
+        self.start(now, cancel, 0);
+        self.step_client(now, slot, ClientInput::Cancelled, None);
+    }
+
+    /// Sends the ACK in `buf` (whose hold it takes) and keeps it for retransmissions of its 2xx.
+    fn send_ack(&mut self, txn: ClientTxn, tag: u64, buf: BufId, path: Path, stamp: u64) {
+        self.transmit(path, buf, 0, stamp, Origin::Stateless);
+        let mut at = self.live_client(txn).map_or(NONE, |slot| self.clients[slot].forks);
+        while at != NONE {
+            let fork = &mut self.forks[at as usize];
+            if fork.tag == tag {
+                let old = std::mem::replace(&mut fork.ack, buf);
+                fork.path = Some(path);
+                return self.pool.release(old);
+            }
+            at = fork.next;
+        }
+        self.pool.release(buf);
+    }
+
+    fn destination(&self, now: Mono, target: &Target<'_>) -> Destination {
+        let (host, port, transport, listener) = match *target {
+            Target::Addr(path) if self.cfg.listeners.len() > usize::from(path.listener.0) => {
+                return Destination::Known(path);
+            }
+            Target::Addr(_) => return Destination::Nowhere(FailReason::Transport),
+            Target::Host { host, port, transport, listener } => (host, port, transport, listener),
+        };
+        if self.cfg.listeners.len() <= usize::from(listener.0) {
+            return Destination::Nowhere(FailReason::Transport);
+        }
+        let at = |ip| Path { remote: SocketAddr::new(ip, port), listener, transport, conn: 0 };
+        if host.is_empty() {
+            return Destination::Nowhere(FailReason::Unresolvable);
+        }
+        if let Some(ip) = any_ip(host) {
+            return Destination::Known(at(ip));
+        }
+        let Ok(name) = std::str::from_utf8(host) else { return Destination::Nowhere(FailReason::Unresolvable) };
+        let name = name.to_ascii_lowercase();
+        match self.resolver.known(now, &name) {
+            Known::Addresses(all) => match self.pick(listener, all) {
+                Some(ip) => Destination::Known(at(ip)),
+                None => Destination::Nowhere(FailReason::Unresolvable),
+            },
+            Known::Nothing => Destination::Nowhere(FailReason::Unresolvable),
+            Known::Unknown => Destination::Unknown(at(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), name),
+        }
+    }
+
+    /// The first address that the listener reaches: of its own family, when its sent-by is a literal.
+    fn pick(&self, listener: ListenerId, addresses: &[IpAddr]) -> Option<IpAddr> {
+        let via = self.cfg.listeners.get(usize::from(listener.0))?.via.as_str();
+        let host = via.rsplit_once(':').map_or(via, |(host, _)| host);
+        match any_ip(host.as_bytes()) {
+            Some(own) => addresses.iter().copied().find(|a| a.is_ipv4() == own.is_ipv4()),
+            None => addresses.first().copied(),
+        }
+    }
+
+    fn ask(&mut self, now: Mono, host: &str, waiter: Waiter) -> Result<(), Waiter> {
+        let due = now.plus_us(self.cfg.resolve_timeout_us);
+        if let Some(id) = self.resolver.wait(host, due, waiter)? {
+            let timer = self.wheel.insert(due, u64::from(id), Class::Resolve.kind(0));
+            self.resolver.set_timer(id, timer);
+        }
+        Ok(())
+    }
+
+    /// Goes on with what waited for `addresses`.
+    fn wake(&mut self, now: Mono, waiter: Waiter, addresses: &[IpAddr]) {
+        match waiter {
+            Waiter::Request { txn, stamp } => {
+                let Some(slot) = self.live_client(ClientTxn(txn)) else { return };
+                match self.pick(self.clients[slot].path.listener, addresses) {
+                    Some(ip) => {
+                        self.clients[slot].path.remote.set_ip(ip);
+                        self.start(now, slot, stamp);
+                    }
+                    None => self.fail(slot, FailReason::Unresolvable),
+                }
+            }
+            Waiter::Ack { txn, tag, buf, mut path, stamp } => match self.pick(path.listener, addresses) {
+                Some(ip) => {
+                    path.remote.set_ip(ip);
+                    self.send_ack(ClientTxn(txn), tag, buf, path, stamp);
+                }
+                None => self.pool.release(buf),
+            },
+        }
+    }
+
+    fn to_tag_of(&self, buf: BufId) -> u64 {
+        let limits = Limits::default();
+        let msg = Message::parse(self.pool.get(buf), &limits);
+        self.key.hash(&[msg.ok().and_then(|m| m.to_tag()).unwrap_or_default()])
+    }
+
+    fn write_request(&mut self, req: &Outgoing<'_>, path: Path, branch: BranchId) -> BufId {
+        let mut out = std::mem::take(&mut self.scratch);
+        out.clear();
+        write_request_line(req.method, req.uri, &mut out);
+        let via = self.cfg.listeners.get(usize::from(path.listener.0)).map_or("", |l| l.via.as_str());
+        out.extend_from_slice(b"Via: SIP/2.0/");
+        out.extend_from_slice(path.transport.via_name().as_bytes());
+        out.push(b' ');
+        out.extend_from_slice(via.as_bytes());
+        out.extend_from_slice(b";branch=");
+        out.extend_from_slice(id::branch(self.bucket, branch).as_bytes());
+        out.extend_from_slice(b";rport\r\n");
+        out.extend_from_slice(req.head);
+        if !self.cfg.user_agent.is_empty() && req.method != Method::Ack {
+            out.extend_from_slice(b"User-Agent: ");
+            out.extend_from_slice(self.cfg.user_agent.as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+        if !req.content_type.is_empty() {
+            out.extend_from_slice(b"Content-Type: ");
+            out.extend_from_slice(req.content_type);
+            out.extend_from_slice(b"\r\n");
+        }
+        out.extend_from_slice(b"Content-Length: ");
+        push_number(req.body.len() as u64, &mut out);
+        out.extend_from_slice(b"\r\n\r\n");
+        out.extend_from_slice(req.body);
+        let buf = self.pool.store(&out);
+        self.scratch = out;
+        buf
+    }
+
+    /// CANCEL, or the ACK of a refusal, of the INVITE in `slot`: its Via, Route, From, Call-ID and CSeq number, and
+    /// its To or the answer's (RFC 3261 sections 9.1 and 17.1.1.3).
+    fn write_derived(&mut self, slot: usize, method: Method<'_>, to: Option<&[u8]>) -> BufId {
+        let mut out = std::mem::take(&mut self.scratch);
+        out.clear();
+        let limits = Limits::default();
+        if let Ok(invite) = Message::parse(self.pool.get(self.clients[slot].buf), &limits) {
+            write_request_line(method, invite.uri().unwrap_or_default(), &mut out);
+            write_line(Name::Via, invite.first(Name::Via).unwrap_or_default(), b"", &mut out);
+            out.extend_from_slice(b"Max-Forwards: ");
+            push_number(u64::from(self.cfg.max_forwards), &mut out);
+            out.extend_from_slice(b"\r\n");
+            for route in invite.all(Name::Route) {
+                write_line(Name::Route, route, b"", &mut out);
+            }
+            write_line(Name::From, invite.first(Name::From).unwrap_or_default(), b"", &mut out);
+            write_line(Name::To, to.or(invite.first(Name::To)).unwrap_or_default(), b"", &mut out);
+            write_line(Name::CallId, invite.first(Name::CallId).unwrap_or_default(), b"", &mut out);
+            out.extend_from_slice(b"CSeq: ");
+            push_number(u64::from(invite.cseq().map_or(0, |c| c.number)), &mut out);
+            out.push(b' ');
+            out.extend_from_slice(method.as_bytes());
+            out.extend_from_slice(b"\r\nContent-Length: 0\r\n\r\n");
+        }
+        let buf = self.pool.store(&out);
+        self.scratch = out;
+        buf
+    }
+}
+
+impl Client {
+    /// The INVITE that this transaction cancels.
+    fn cancel_target(&self) -> Option<usize> {
+        (!self.is_invite() && self.peer != NONE).then_some(self.peer as usize)
+    }
+}
+
+/// The path of a request that has none.
+const NOWHERE: Path = Path::udp(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0), ListenerId(0));
+
+fn write_request_line(method: Method<'_>, uri: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(method.as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(uri);
+    out.extend_from_slice(b" SIP/2.0\r\n");
+}
+
+fn step(state: State, input: ClientInput, times: Times) -> Step<State> {
+    match state {
+        State::Invite(s) => s.on(input, times).map(State::Invite),
+        State::Other(s) => s.on(input, times).map(State::Other),
+        State::Resolving { .. } => {
+            // Nothing was sent: no answer, timer or transport can concern it.
+            ClientNonInvite::Completed.on(ClientInput::Provisional, times).map(|_| state)
+        }
+    }
+}

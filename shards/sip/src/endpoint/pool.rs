@@ -1,0 +1,138 @@
+//! Message buffers: counted references, recycled by size, so that a transaction keeps what it sent without a copy.
+//!
+//! Invariants:
+//! - A buffer is as large as its content rounded up to a size class; its content never changes.
+//! - In steady state nothing allocates: a released buffer waits in its class's list. What a class keeps is bounded, so
+//!   that memory after a burst goes back.
+//! - [`Pool::outstanding`] is 0 when nobody holds a buffer.
+
+/// Bytes of the classes: 64, then half steps up to 64 KiB, the longest message.
+const CLASSES: [usize; 21] = [
+    64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384, 24576, 32768, 49152,
+    65536,
+];
+/// Bytes that a class keeps for reuse.
+const KEPT: usize = 1 << 20;
+
+/// Names a buffer. The holder owes one [`Pool::release`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BufId(u32);
+
+impl BufId {
+    /// No buffer: empty, and free to release.
+    pub(crate) const NONE: BufId = BufId(u32::MAX);
+}
+
+#[derive(Debug)]
+struct Slot {
+    data: Box<[u8]>,
+    len: u32,
+    /// 0: the slot is free.
+    refs: u32,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Pool {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    spare: [Vec<Box<[u8]>>; CLASSES.len()],
+}
+
+fn class_of(len: usize) -> Option<usize> {
+    CLASSES.iter().position(|size| *size >= len)
+}
+
+impl Pool {
+    /// Buffers that somebody holds.
+    pub(crate) fn outstanding(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// A buffer with `content`, held once.
+    pub(crate) fn store(&mut self, content: &[u8]) -> BufId {
+        let mut data = match class_of(content.len()) {
+            Some(class) => self.spare[class].pop().unwrap_or_else(|| vec![0; CLASSES[class]].into_boxed_slice()),
+            None => vec![0; content.len()].into_boxed_slice(),
+        };
+        data[..content.len()].copy_from_slice(content);
+        let slot = Slot { data, len: content.len() as u32, refs: 1 };
+        if let Some(index) = self.free.pop() {
+            self.slots[index as usize] = slot;
+            return BufId(index);
+        }
+        self.slots.push(slot);
+        BufId(self.slots.len() as u32 - 1)
+    }
+
+    pub(crate) fn get(&self, id: BufId) -> &[u8] {
+        self.slots.get(id.0 as usize).map_or(&[], |s| &s.data[..s.len as usize])
+    }
+
+    /// One holder more.
+    pub(crate) fn retain(&mut self, id: BufId) -> BufId {
+        if let Some(slot) = self.slots.get_mut(id.0 as usize) {
+            slot.refs += 1;
+        }
+        id
+    }
+
+    /// One holder less.
+    pub(crate) fn release(&mut self, id: BufId) {
+        let Some(slot) = self.slots.get_mut(id.0 as usize) else { return };
+        debug_assert!(slot.refs > 0, "a buffer released twice");
+        slot.refs = slot.refs.saturating_sub(1);
+        if slot.refs > 0 {
+            return;
+        }
+        let data = std::mem::take(&mut slot.data);
+        slot.len = 0;
+        self.free.push(id.0);
+        if let Some(class) = class_of(data.len()).filter(|c| CLASSES[*c] == data.len())
+            && (self.spare[class].len() + 1) * data.len() <= KEPT
+        {
+            self.spare[class].push(data);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_lives_until_its_last_holder_lets_go() {
+        let mut pool = Pool::default();
+        let a = pool.store(b"hello");
+        pool.retain(a);
+        pool.release(a);
+        assert_eq!(pool.get(a), b"hello");
+        pool.release(a);
+        assert_eq!(pool.outstanding(), 0);
+        assert_eq!(pool.get(BufId::NONE), b"");
+        pool.release(BufId::NONE);
+    }
+
+    #[test]
+    fn buffers_are_recycled_by_class() {
+        let mut pool = Pool::default();
+        let a = pool.store(&[1; 100]);
+        let data = pool.slots[0].data.as_ptr();
+        pool.release(a);
+        let b = pool.store(&[2; 128]);
+        assert_eq!(pool.slots[0].data.as_ptr(), data);
+        assert_eq!(pool.get(b), [2; 128]);
+        assert_eq!(pool.slots.len(), 1);
+    }
+
+    #[test]
+    fn a_burst_gives_its_memory_back() {
+        let mut pool = Pool::default();
+        let held: Vec<BufId> = (0..100).map(|_| pool.store(&[0; 60_000])).collect();
+        held.into_iter().for_each(|b| pool.release(b));
+        assert!(pool.spare[20].len() * 65536 <= KEPT);
+        let odd = pool.store(&vec![7; 70_000]);
+        assert_eq!(pool.get(odd).len(), 70_000);
+        pool.release(odd);
+        assert_eq!(pool.outstanding(), 0);
+    }
+}

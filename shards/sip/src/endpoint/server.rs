@@ -1,0 +1,413 @@
+//! Server transactions: matching, answers, retransmissions, CANCEL.
+//!
+//! An entry lingers up to 64*T1 after its answer, thousands a second, so it is small: its last answer in a buffer of
+//! its size, behind the transaction's identity, which the comparison needs. What an open transaction needs besides
+//! (the head that its answers copy) is in a side table and goes with the final answer; a 2xx goes with its ACK.
+
+use super::pool::BufId;
+use super::timers::Class;
+use super::{Endpoint, Event, Origin, ServerTxn, TimerEvent, User, handle, identity};
+use crate::id::{self, Token};
+use crate::msg::{Limits, Message, Method, Reply, ReplyHead, Via, via_reply_path, write_head, write_reply};
+use crate::net::Path;
+use crate::time::Mono;
+use crate::txn::{Clock, Output, ServerInput, ServerInvite, ServerNonInvite, Step, Tell, Times};
+use crate::wheel::TimerId;
+
+const NONE: u32 = u32::MAX;
+/// Longest identity, in bytes; peers with longer identifiers are refused.
+pub(super) const MAX_IDENTITY: usize = 4096;
+
+#[derive(Debug, Clone, Copy)]
+enum State {
+    Invite(ServerInvite),
+    Other(ServerNonInvite),
+}
+
+/// A server transaction.
+#[derive(Debug)]
+pub(super) struct Server {
+    /// Where answers go.
+    pub(super) path: Path,
+    pub(super) user: User,
+    retransmit: TimerId,
+    expire: TimerId,
+    /// Identity, then the last answer.
+    buf: BufId,
+    /// The next entry with the same hash.
+    chain: u32,
+    /// Entry of the side table while unanswered.
+    open: u32,
+    pub(super) generation: u32,
+    /// Length of the identity, and of its first part.
+    identity: u16,
+    split: u16,
+    state: State,
+    cancelled: bool,
+}
+
+/// What answers are built from.
+#[derive(Debug)]
+pub(super) struct Open {
+    head: BufId,
+    offsets: ReplyHead,
+}
+
+impl Server {
+    pub(super) fn is_invite(&self) -> bool {
+        matches!(self.state, State::Invite(_))
+    }
+}
+
+/// Where the answer to a request that came over `path` goes.
+pub(super) fn reply_path(path: Path, via: Option<&Via<'_>>) -> Path {
+    match via {
+        Some(via) if !path.transport.reliable() => Path { remote: via_reply_path(via, path.remote), ..path },
+        _ => path,
+    }
+}
+
+impl Endpoint {
+    pub(super) fn receive_request(
+        &mut self,
+        now: Mono,
+        path: Path,
+        msg: &Message<'_>,
+        method: Method<'_>,
+    ) -> Option<Event> {
+        let Ok(via) = msg.top_via() else {
+            self.refuse_malformed(path, msg);
+            return None;
+        };
+        let mut ident = std::mem::take(&mut self.scratch);
+        ident.clear();
+        let split = identity::write(msg, &via, &mut ident);
+        let event = self.dispatch_request(now, path, msg, method, &ident, split);
+        if self.scratch.capacity() < ident.capacity() {
+            self.scratch = ident;
+        }
+        event
+    }
+
+    fn dispatch_request(
+        &mut self,
+        now: Mono,
+        path: Path,
+        msg: &Message<'_>,
+        method: Method<'_>,
+        ident: &[u8],
+        split: usize,
+    ) -> Option<Event> {
+        let found = self.find_server(&ident[..split]);
+        match (method, found) {
+            (Method::Ack, Some(slot)) => match self.step_server(now, slot, ServerInput::Ack, None) {
+                Tell::Message => Some(Event::Ack),
+                _ => None,
+            },
+            (Method::Ack, None) => self.lone_ack(msg),
+            (Method::Cancel, Some(slot)) => self.receive_cancel(path, msg, slot, &ident[..split]),
+            (Method::Cancel, None) => {
+                self.refuse(path, msg, &Reply { code: 481, ..Reply::default() });
+                None
+            }
+            (_, Some(slot)) => {
+                self.stats.retransmissions_in += 1;
+                self.step_server(now, slot, ServerInput::Request, None);
+                None
+            }
+            (_, None) => {
+                let merged = ident.len() > split && self.find_merge(&ident[split..]);
+                if !self.admit(path, msg, method, merged, ident.len()) {
+                    return None;
+                }
+                Some(self.open_server(now, path, msg, method, ident, split))
+            }
+        }
+    }
+
+    /// An ACK without transaction: of a 2xx, for the TU; or of a refusal without state, for nobody.
+    fn lone_ack(&mut self, msg: &Message<'_>) -> Option<Event> {
+        let ours = msg.to_tag().is_some_and(|tag| !id::is_stateless_tag(tag));
+        if !ours {
+            self.stats.stray_acks += 1;
+        }
+        ours.then_some(Event::Ack)
+    }
+
+    /// RFC 3261 section 9.2.
+    fn receive_cancel(&mut self, path: Path, msg: &Message<'_>, slot: usize, ident: &[u8]) -> Option<Event> {
+        let tag = self.answer_tag(slot).unwrap_or_else(|| self.stateless_tag(ident));
+        self.transmit_answer(path, msg, &Reply { code: 200, to_tag: tag.as_bytes(), ..Reply::default() });
+        let server = &mut self.servers[slot];
+        if server.cancelled || !matches!(server.state, State::Invite(ServerInvite::Proceeding)) {
+            return None;
+        }
+        server.cancelled = true;
+        Some(Event::Cancel { invite: ServerTxn(handle(slot, server.generation)), user: server.user })
+    }
+
+    /// The To tag of the last answer.
+    fn answer_tag(&self, slot: usize) -> Option<Token> {
+        let server = &self.servers[slot];
+        let answer = self.pool.get(server.buf).get(usize::from(server.identity)..)?;
+        Token::new(Message::parse(answer, &Limits::default()).ok()?.to_tag()?)
+    }
+
+    fn open_server(
+        &mut self,
+        now: Mono,
+        path: Path,
+        msg: &Message<'_>,
+        method: Method<'_>,
+        ident: &[u8],
+        split: usize,
+    ) -> Event {
+        let mut head = std::mem::take(&mut self.scratch);
+        head.clear();
+        let offsets = write_head(msg, path.remote, &mut head);
+        let open = self.open.insert(Open { head: self.pool.store(&head), offsets }) as u32;
+        self.scratch = head;
+        let state = match method {
+            Method::Invite => State::Invite(ServerInvite::Proceeding),
+            _ => State::Other(ServerNonInvite::Trying),
+        };
+        let generation = self.next_generation();
+        let hash = self.key.hash(&[&ident[..split]]);
+        let slot = self.servers.insert(Server {
+            path: reply_path(path, msg.top_via().ok().as_ref()),
+            user: 0,
+            retransmit: TimerId::NONE,
+            expire: TimerId::NONE,
+            buf: self.pool.store(ident),
+            chain: NONE,
+            open,
+            generation,
+            identity: ident.len() as u16,
+            split: split as u16,
+            state,
+            cancelled: false,
+        });
+        self.servers[slot].chain = self.by_identity.insert(hash, slot as u32).unwrap_or(NONE);
+        if ident.len() > split {
+            self.by_merge.entry(self.key.hash(&[&ident[split..]])).or_insert(slot as u32);
+        }
+        let txn = ServerTxn(handle(slot, generation));
+        if method == Method::Invite && self.cfg.auto_trying {
+            self.respond(now, txn, &Reply { code: 100, ..Reply::default() });
+        }
+        Event::Request { txn }
+    }
+
+    /// The transaction with this identity.
+    fn find_server(&self, first_part: &[u8]) -> Option<usize> {
+        let mut at = self.by_identity.get(&self.key.hash(&[first_part])).copied().unwrap_or(NONE);
+        while at != NONE {
+            let server = &self.servers[at as usize];
+            if self.pool.get(server.buf).get(..usize::from(server.split)) == Some(first_part) {
+                return Some(at as usize);
+            }
+            at = server.chain;
+        }
+        None
+    }
+
+    /// Whether the same request came over another path already and lives (RFC 3261 section 8.2.2.2).
+    fn find_merge(&self, second_part: &[u8]) -> bool {
+        let Some(slot) = self.by_merge.get(&self.key.hash(&[second_part])) else { return false };
+        let server = &self.servers[*slot as usize];
+        self.pool.get(server.buf).get(usize::from(server.split)..usize::from(server.identity)) == Some(second_part)
+    }
+
+    fn live_server(&self, txn: ServerTxn) -> Option<usize> {
+        let slot = (txn.0 & 0xffff_ffff) as usize;
+        self.servers.get(slot).filter(|s| handle(slot, s.generation) == txn.0).map(|_| slot)
+    }
+
+    /// Names the TU's own object in later events of `txn`.
+    pub fn set_user(&mut self, txn: ServerTxn, user: User) {
+        if let Some(slot) = self.live_server(txn) {
+            self.servers[slot].user = user;
+        }
+    }
+
+    /// Answers a request. 1xx any number of times, one final answer; what follows it is dropped. A second 100 is not
+    /// sent. A 2xx to an INVITE is sent again until [`acked`](Self::acked), at most 64*T1: then
+    /// [`TimerEvent::NoAck`].
+    pub fn respond(&mut self, now: Mono, txn: ServerTxn, reply: &Reply<'_>) {
+        let Some(slot) = self.live_server(txn) else { return };
+        let server = &self.servers[slot];
+        let answered = self.pool.get(server.buf).len() > usize::from(server.identity);
+        if reply.code == 100 && answered {
+            return;
+        }
+        let Some(open) = self.open.get(server.open as usize) else { return };
+        let mut out = std::mem::take(&mut self.scratch);
+        out.clear();
+        out.extend_from_slice(&self.pool.get(server.buf)[..usize::from(server.identity)]);
+        let tag = self.stateless_tag(&out[..usize::from(server.split)]);
+        let reply = match reply.to_tag {
+            [] if reply.code > 100 => Reply { to_tag: tag.as_bytes(), ..*reply },
+            _ => *reply,
+        };
+        write_reply(self.pool.get(open.head), &open.offsets, &reply, &mut out);
+        let new = self.pool.store(&out);
+        self.scratch = out;
+        let input = match reply.code {
+            ..200 => ServerInput::Provisional,
+            200..300 => ServerInput::Success,
+            300.. => ServerInput::Failure,
+        };
+        self.step_server(now, slot, input, Some(new));
+    }
+
+    /// The TU saw the ACK of its 2xx: it is not sent again.
+    pub fn acked(&mut self, txn: ServerTxn) {
+        let Some(slot) = self.live_server(txn) else { return };
+        // It stops a clock and starts none: the time does not matter.
+        self.step_server(Mono(0), slot, ServerInput::Acked, None);
+        let server = &mut self.servers[slot];
+        if matches!(server.state, State::Invite(ServerInvite::Acked)) {
+            // Late INVITEs are absorbed: only the identity is needed to know them.
+            let identity = usize::from(server.identity);
+            let mut out = std::mem::take(&mut self.scratch);
+            out.clear();
+            out.extend_from_slice(&self.pool.get(server.buf)[..identity]);
+            self.pool.release(server.buf);
+            server.buf = self.pool.store(&out);
+            self.scratch = out;
+        }
+    }
+
+    pub(super) fn server_transport_error(&mut self, now: Mono, txn: ServerTxn) {
+        if let Some(slot) = self.live_server(txn) {
+            self.step_server(now, slot, ServerInput::TransportError, None);
+        }
+    }
+
+    pub(super) fn server_timer(&mut self, now: Mono, token: u64, timer: crate::txn::Timer) {
+        if let Some(slot) = self.live_server(ServerTxn(token)) {
+            self.step_server(now, slot, ServerInput::Timer(timer), None);
+        }
+    }
+
+    /// Runs one transition and what it asks for. `new` is the answer that comes with the input.
+    fn step_server(&mut self, now: Mono, slot: usize, input: ServerInput, new: Option<BufId>) -> Tell {
+        let times = self.times(self.servers[slot].path.transport);
+        let step = step(self.servers[slot].state, input, times);
+        let server = &mut self.servers[slot];
+        let token = handle(slot, server.generation);
+        let (user, path, identity) = (server.user, server.path, server.identity);
+        match (step.send, new) {
+            (Output::New, Some(new)) => self.pool.release(std::mem::replace(&mut server.buf, new)),
+            (_, Some(unused)) => self.pool.release(unused),
+            _ => {}
+        }
+        let buf = server.buf;
+        if step.send != Output::Nothing && self.pool.get(buf).len() > usize::from(identity) {
+            self.stats.retransmissions_out += u64::from(step.send == Output::Again);
+            self.transmit(path, buf, identity, 0, Origin::Server(token));
+        }
+        let server = &mut self.servers[slot];
+        let (mut retransmit, mut expire) = (server.retransmit, server.expire);
+        self.set_clock(now, &mut retransmit, step.retransmit, token, Class::Server);
+        self.set_clock(now, &mut expire, step.expire, token, Class::Server);
+        let server = &mut self.servers[slot];
+        (server.retransmit, server.expire) = (retransmit, expire);
+        match step.state {
+            Some(state) => {
+                server.state = state;
+                if state.answered() {
+                    self.close(slot);
+                }
+            }
+            None => self.remove_server(slot),
+        }
+        match step.tell {
+            Tell::NoAck => self.events.push_back(TimerEvent::NoAck { txn: ServerTxn(token), user }),
+            Tell::TransportError => self.events.push_back(TimerEvent::ServerGone { txn: ServerTxn(token), user }),
+            _ => {}
+        }
+        step.tell
+    }
+
+    /// Lets go of what further answers would need.
+    fn close(&mut self, slot: usize) {
+        let open = std::mem::replace(&mut self.servers[slot].open, NONE);
+        if let Some(open) = self.open.try_remove(open as usize) {
+            self.pool.release(open.head);
+        }
+    }
+
+    fn remove_server(&mut self, slot: usize) {
+        self.close(slot);
+        let server = self.servers.remove(slot);
+        let ident = &self.pool.get(server.buf)[..usize::from(server.identity)];
+        let (first, second) = ident.split_at(usize::from(server.split));
+        let hash = self.key.hash(&[first]);
+        let merge = self.key.hash(&[second]);
+        if !second.is_empty() && self.by_merge.get(&merge) == Some(&(slot as u32)) {
+            self.by_merge.remove(&merge);
+        }
+        self.unchain(hash, slot as u32, server.chain);
+        self.wheel.cancel(server.retransmit);
+        self.wheel.cancel(server.expire);
+        self.pool.release(server.buf);
+    }
+
+    fn unchain(&mut self, hash: u64, slot: u32, next: u32) {
+        match self.by_identity.get_mut(&hash) {
+            Some(head) if *head == slot && next == NONE => {
+                self.by_identity.remove(&hash);
+            }
+            Some(head) if *head == slot => *head = next,
+            Some(head) => {
+                let mut at = *head;
+                while at != NONE && self.servers[at as usize].chain != slot {
+                    at = self.servers[at as usize].chain;
+                }
+                if at != NONE {
+                    self.servers[at as usize].chain = next;
+                }
+            }
+            None => {}
+        }
+    }
+
+    pub(super) fn set_clock(&mut self, now: Mono, id: &mut TimerId, clock: Clock, token: u64, class: Class) {
+        if clock == Clock::Keep {
+            return;
+        }
+        self.wheel.cancel(std::mem::take(id));
+        if let Clock::Start(timer, us) = clock {
+            *id = self.wheel.insert(now.plus_us(us), token, class.kind(timer as u8));
+        }
+    }
+}
+
+impl State {
+    /// Whether the final answer is out.
+    const fn answered(self) -> bool {
+        !matches!(
+            self,
+            State::Invite(ServerInvite::Proceeding)
+                | State::Other(ServerNonInvite::Trying | ServerNonInvite::Proceeding)
+        )
+    }
+}
+
+fn step(state: State, input: ServerInput, times: Times) -> Step<State> {
+    match state {
+        State::Invite(s) => s.on(input, times).map(State::Invite),
+        State::Other(s) => s.on(input, times).map(State::Other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lingering_entry_is_small() {
+        assert!(size_of::<Server>() <= 96, "{}", size_of::<Server>());
+    }
+}

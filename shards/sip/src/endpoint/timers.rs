@@ -1,0 +1,84 @@
+//! The passing of time: the TU's timers, the transactions' and the questions', all on one wheel.
+
+use super::{ClientTxn, Endpoint, FailReason, ServerTxn, User};
+use crate::time::Mono;
+use crate::txn::Timer;
+use crate::wheel::TimerId;
+
+/// What time brings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimerEvent {
+    /// A timer of [`Endpoint::start_timer`].
+    User { token: u64, kind: u8 },
+    /// A request ended without a final answer.
+    ClientFailed { txn: ClientTxn, user: User, why: FailReason },
+    /// Our 2xx to an INVITE was never acknowledged: end the dialog by BYE (RFC 3261 section 13.3.1.4).
+    NoAck { txn: ServerTxn, user: User },
+    /// The transport of an unanswered request is gone: no answer can reach its sender.
+    ServerGone { txn: ServerTxn, user: User },
+}
+
+/// Whose a timer on the wheel is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Class {
+    User,
+    Client,
+    Server,
+    Resolve,
+}
+
+impl Class {
+    /// The wheel's kind: the class above, the timer's own number below.
+    pub(super) const fn kind(self, number: u8) -> u16 {
+        (self as u16) << 8 | number as u16
+    }
+
+    const fn of(kind: u16) -> Class {
+        match kind >> 8 {
+            0 => Class::User,
+            1 => Class::Client,
+            2 => Class::Server,
+            _ => Class::Resolve,
+        }
+    }
+}
+
+impl Endpoint {
+    /// Starts a timer of the TU: [`TimerEvent::User`] at `due` or as soon after it as `poll_timer` is called.
+    pub fn start_timer(&mut self, due: Mono, token: u64, kind: u8) -> TimerId {
+        self.wheel.insert(due, token, Class::User.kind(kind))
+    }
+
+    /// Stops a timer of the TU; whether it was still running.
+    pub fn stop_timer(&mut self, id: TimerId) -> bool {
+        self.wheel.cancel(id)
+    }
+
+    /// When to call `poll_timer` next; see [`Wheel::next_due`](crate::wheel::Wheel::next_due). `Mono(0)`: at once.
+    #[must_use]
+    pub fn next_due(&self) -> Option<Mono> {
+        if self.events.is_empty() { self.wheel.next_due() } else { Some(Mono(0)) }
+    }
+
+    /// The next event that time brought by `now`, and what [`send_failed`](Self::send_failed), the resolver and
+    /// [`cancel`](Self::cancel) ended. To be called until `None`.
+    pub fn poll_timer(&mut self, now: Mono) -> Option<TimerEvent> {
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return Some(event);
+            }
+            let fired = self.wheel.pop(now)?;
+            match Class::of(fired.kind) {
+                Class::User => return Some(TimerEvent::User { token: fired.token, kind: fired.kind as u8 }),
+                Class::Resolve => self.resolve_timeout(now, fired.token as u32),
+                class => {
+                    let Some(timer) = Timer::from_number(fired.kind as u8) else { continue };
+                    match class {
+                        Class::Client => self.client_timer(now, fired.token, timer),
+                        _ => self.server_timer(now, fired.token, timer),
+                    }
+                }
+            }
+        }
+    }
+}
