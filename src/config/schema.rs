@@ -292,6 +292,8 @@ section! {
     max_agents: Whole<1, 16_777_216> = Whole(1_048_576);
     /// Most flows that may ever be provisioned in the life of the process.
     max_flows: Whole<1, 16_777_216> = Whole(65_536);
+    /// Most different skills that may ever be provisioned in the life of the process.
+    max_skills: Whole<1, 1_048_576> = Whole(65_536);
 }
 
 section! {

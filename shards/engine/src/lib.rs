@@ -9,16 +9,33 @@
 //! - Every attempt that ends writes exactly one CDR (spec: call-center.md, "Outcomes and their records").
 //! - At rest nothing is left: no leg, transaction, timer, buffer.
 
+mod agents;
+mod arena;
+mod arrival;
+mod attempts;
+mod books;
 pub mod buckets;
+mod call;
 pub mod cdr;
+mod commands;
 pub mod config;
 pub mod control;
+mod ending;
+mod engine;
+mod leg;
+mod link;
+mod media;
+mod out;
 pub mod provision;
+pub mod registry;
+mod relay;
+mod session;
 pub mod stats;
 
 pub use buckets::BucketTable;
 pub use cdr::Cdr;
 pub use config::{AgentOffer, CallConfig, EngineConfig, Refusals};
+pub use engine::Engine;
 pub use control::{CallId, CallInfo, CallState, Control, MeshMsg, Output, Reply};
 pub use provision::{AgentDef, FlowDef, Provisioning};
 pub use stats::StatsHub;
