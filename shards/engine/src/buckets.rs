@@ -16,7 +16,8 @@ impl BucketTable {
     #[must_use]
     pub fn even(shards: u16) -> BucketTable {
         let shards = shards.max(1);
-        let map = (0..BUCKETS).map(|b| u16::try_from(u32::from(b) * u32::from(shards) / u32::from(BUCKETS)).unwrap_or(0));
+        let map =
+            (0..BUCKETS).map(|b| u16::try_from(u32::from(b) * u32::from(shards) / u32::from(BUCKETS)).unwrap_or(0));
         BucketTable { shards, map: map.collect() }
     }
 

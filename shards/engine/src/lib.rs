@@ -35,7 +35,7 @@ pub mod stats;
 pub use buckets::BucketTable;
 pub use cdr::Cdr;
 pub use config::{AgentOffer, CallConfig, EngineConfig, Refusals};
-pub use engine::Engine;
 pub use control::{CallId, CallInfo, CallState, Control, MeshMsg, Output, Reply};
+pub use engine::Engine;
 pub use provision::{AgentDef, FlowDef, Provisioning};
 pub use stats::StatsHub;

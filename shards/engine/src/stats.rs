@@ -4,7 +4,7 @@
 //! segments that never move.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// A counter or gauge with one writer.
 #[derive(Debug, Default)]
@@ -58,6 +58,8 @@ pub struct AgentCounts {
 pub struct AgentBoard {
     /// End of the running wrap-up, microseconds of Unix time; 0 = none.
     wrapup_ends_us: AtomicU64,
+    /// Calls that it let ring out in a row.
+    misses: AtomicU32,
 }
 
 impl AgentBoard {
@@ -66,6 +68,13 @@ impl AgentBoard {
     }
     pub fn wrapup_ends(&self) -> u64 {
         self.wrapup_ends_us.load(Relaxed)
+    }
+    /// Counts a miss; returns how many in a row.
+    pub fn miss(&self) -> u32 {
+        self.misses.fetch_add(1, Relaxed).saturating_add(1)
+    }
+    pub fn clear_misses(&self) {
+        self.misses.store(0, Relaxed);
     }
 }
 

@@ -1,0 +1,211 @@
+//! An initial INVITE: which flow, may it come in, and the call that it becomes.
+
+use crate::books::text;
+use crate::call::{Call, Link, Message as Play};
+use crate::control::CallState;
+use crate::engine::Engine;
+use crate::leg::{InInvite, Leg, Role};
+use crate::link::sdp_range;
+use crate::provision::FlowDef;
+use crate::relay::push_line;
+use std::sync::Arc;
+use strowger_sip::dialog::Dialog;
+use strowger_sip::endpoint::ServerTxn;
+use strowger_sip::msg::{Message, Name, percent_decode, unescape};
+use strowger_sip::net::Path;
+use strowger_sip::sdp::{Flavour, Sdp};
+use strowger_sip::time::Now;
+
+/// Why an initial INVITE is refused, with the SIP answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// Return codes -1 to -7 of `cc_handle_call`.
+    Code(u16),
+    /// Too busy or draining: 503 with Retry-After.
+    Unavailable,
+    /// Session interval below our Min-SE (RFC 4028 section 6).
+    IntervalTooSmall,
+}
+
+impl Engine {
+    /// A new INVITE outside a dialog.
+    pub(crate) fn on_arrival(&mut self, txn: ServerTxn, msg: &Message<'_>, path: Path, now: Now) {
+        match self.admit(msg) {
+            Ok(flow) => self.accept(txn, msg, path, flow, now),
+            Err(refused) => {
+                let shard = self.stats.shard(self.shard);
+                match refused {
+                    Refused::Code(code) => {
+                        shard.refused.add(1);
+                        self.refuse(txn, code, b"", now);
+                    }
+                    Refused::Unavailable => {
+                        shard.shed.add(1);
+                        let retry = format!("Retry-After: {}\r\n", 2 + self.ep.ids().nonce() % 8);
+                        self.refuse(txn, 503, retry.as_bytes(), now);
+                    }
+                    Refused::IntervalTooSmall => {
+                        let min = format!("Min-SE: {}\r\n", self.cfg.call.min_se_s);
+                        self.refuse(txn, 422, min.as_bytes(), now);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The checks of `cc_handle_call`, in its order (spec: call-center.md, "A call's life" 1).
+    fn admit(&self, msg: &Message<'_>) -> Result<Arc<FlowDef>, Refused> {
+        let codes = &self.cfg.call.refusals;
+        if self.draining || self.calls.len() >= self.cfg.call.max_calls as usize {
+            return Err(Refused::Unavailable);
+        }
+        let uri = msg.request_uri().map_err(|_| Refused::Code(codes.no_flow_id))?;
+        let user = uri.user.filter(|u| !u.is_empty()).ok_or(Refused::Code(codes.no_flow_id))?;
+        let id = percent_decode(user);
+        let id = std::str::from_utf8(&id).map_err(|_| Refused::Code(codes.unknown_flow))?;
+        msg.from().and_then(|f| f.uri_parsed().map(|_| ())).map_err(|_| Refused::Code(codes.bad_from))?;
+        let flow = self.prov.flow(id).ok_or(Refused::Code(codes.unknown_flow))?;
+        if self.cfg.call.reject_on_no_agents && self.shared.logged_in(flow.skill) == 0 {
+            return Err(Refused::Code(codes.no_agents));
+        }
+        self.admit_session(msg)?;
+        Ok(flow.clone())
+    }
+
+    fn admit_session(&self, msg: &Message<'_>) -> Result<(), Refused> {
+        let codes = &self.cfg.call.refusals;
+        let data = msg.body();
+        if !data.is_empty() {
+            let range = sdp_range(msg.first(Name::ContentType), data).ok_or(Refused::Code(codes.bad_sdp))?;
+            let view = Sdp::parse(&data[range]).map_err(|_| Refused::Code(codes.bad_sdp))?;
+            match view.flavour() {
+                Flavour::Audio => {}
+                Flavour::Unusable => return Err(Refused::Code(codes.bad_sdp)),
+                Flavour::Chat | Flavour::Other => return Err(Refused::Code(codes.bad_media)),
+            }
+        }
+        match msg.session_expires() {
+            Ok(Some(wish)) if self.cfg.call.session_expires_s > 0 && wish.delta < self.cfg.call.min_se_s => {
+                Err(Refused::IntervalTooSmall)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn accept(&mut self, txn: ServerTxn, msg: &Message<'_>, path: Path, flow: Arc<FlowDef>, now: Now) {
+        let bucket = self.bucket_of(msg);
+        let key = self.legs.next_key();
+        let local_tag = self.ep.ids().tag(bucket, key.slot);
+        let Ok(dialog) = Dialog::uas(msg, path, local_tag.as_bytes()) else {
+            self.refuse(txn, 400, b"", now);
+            return;
+        };
+        let cseq = msg.cseq().map_or(0, |c| c.number);
+        let session_id = self.ep.ids().nonce() >> 8;
+        let mut leg = Leg::new(Role::Caller, local_tag, dialog, session_id);
+        leg.inbound = Some(InInvite { txn, cseq, answered: false, ack_to: None });
+        leg.remote = Self::body_of(msg);
+        self.legs.insert(leg);
+        self.note_session(key, msg);
+        self.ep.set_user(txn, key.to_u64());
+        let welcome = flow.message_welcome.is_some();
+        let call = self.new_call(msg, flow, bucket, key, now);
+        self.count_arrival(&call);
+        let c = self.calls.insert(call);
+        if let Some(leg) = self.legs.get_mut(key) {
+            leg.call = Some(c);
+        }
+        if welcome {
+            self.set_state(c, CallState::Welcome);
+            self.start_media(c, Play::Welcome, now);
+        } else {
+            self.enter_queue(c, now);
+        }
+    }
+
+    fn new_call(
+        &mut self,
+        msg: &Message<'_>,
+        flow: Arc<FlowDef>,
+        bucket: u16,
+        caller: crate::arena::Key,
+        now: Now,
+    ) -> Call {
+        let (mut user, mut display, mut from) = (Box::from(""), Box::from(""), Vec::new());
+        if let Ok(name) = msg.from() {
+            user =
+                name.uri_parsed().ok().and_then(|u| u.user).map_or_else(|| Box::from(""), |u| text(&percent_decode(u)));
+            display = if name.display.is_empty() { user.clone() } else { text(&unescape(name.display)) };
+            strowger_sip::msg::unfold(without_tag(msg.first(Name::From).unwrap_or_default(), name.tag()), &mut from);
+        }
+        Call {
+            state: CallState::ToAgent,
+            flow,
+            received: now,
+            ticket: self.shared.next_ticket(),
+            bucket,
+            caller,
+            media: None,
+            message: Play::Queue,
+            media_failures: 0,
+            attempt: None,
+            wait: None,
+            queued: None,
+            link: Link::Fresh,
+            rejected: 0,
+            refused: Vec::new(),
+            errors: 0,
+            onhold: false,
+            held_once: false,
+            rang: false,
+            caller_user: user,
+            caller_display: display,
+            from: from.into_boxed_slice(),
+            max_forwards: msg.max_forwards().ok().flatten().unwrap_or(70),
+            passed: self.passed_headers(msg),
+            param: None,
+            media_timer: None,
+            progress_timer: None,
+            glare_timer: None,
+        }
+    }
+
+    /// The header lines that go on to the agent (`pass_headers`).
+    fn passed_headers(&self, msg: &Message<'_>) -> Box<[u8]> {
+        let mut lines = Vec::new();
+        for header in msg.headers() {
+            let named = |listed: &String| match listed.strip_suffix('*') {
+                Some(prefix) => {
+                    header.name.get(..prefix.len()).is_some_and(|n| n.eq_ignore_ascii_case(prefix.as_bytes()))
+                }
+                None => header.name.eq_ignore_ascii_case(listed.as_bytes()),
+            };
+            let ours = header.name.eq_ignore_ascii_case(self.cfg.call.param_header.as_bytes())
+                || header.name.eq_ignore_ascii_case(b"X-CC-State");
+            if !ours && self.cfg.call.pass_headers.iter().any(named) {
+                push_line(header.name, header.value, &mut lines);
+            }
+        }
+        lines.into_boxed_slice()
+    }
+}
+
+/// A From value up to its tag parameter (other parameters behind it are dropped with it).
+fn without_tag<'a>(value: &'a [u8], tag: Option<&[u8]>) -> &'a [u8] {
+    let Some(tag) = tag else { return value };
+    let offset = tag.as_ptr() as usize - value.as_ptr() as usize;
+    let head = &value[..offset.min(value.len())];
+    head.iter().rposition(|b| *b == b';').map_or(value, |at| &value[..at])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_tag;
+
+    #[test]
+    fn the_tag_is_cut_off() {
+        let value = b"\"A ; tag=x\" <sip:a@h;user=phone>; tag=77";
+        assert_eq!(without_tag(value, Some(&value[38..])), b"\"A ; tag=x\" <sip:a@h;user=phone>");
+        assert_eq!(without_tag(b"<sip:a@h>", None), b"<sip:a@h>");
+    }
+}

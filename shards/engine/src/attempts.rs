@@ -1,0 +1,303 @@
+//! Trying agents: the queue entry, the INVITE to the agent, its answer or refusal, and the way back to the queue.
+
+use crate::arena::Key;
+use crate::books::Outcome;
+use crate::call::{Attempt, End, Link, Message, Mode};
+use crate::config::AgentOffer;
+use crate::control::{AgentReport, CallState};
+use crate::engine::{Engine, TimerKind};
+use crate::leg::{Claim, Phase, Role};
+use strowger_dispatch::{AgentRef, Media, Release, WaitSpec};
+use strowger_sip::sdp::Sdp;
+use strowger_sip::time::{Mono, Now};
+
+/// Agents that are remembered as having refused a call.
+const REFUSED_KEPT: usize = 8;
+/// Attempts that may fail by our own or the caller's side before the call is given up.
+const MAX_ERRORS: u8 = 3;
+const MAX_REDIRECTS: u8 = 5;
+
+/// Why an agent did not take a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// A final answer, or a hang-up at once.
+    Refused(u16),
+    /// Nobody answered in time.
+    NoAnswer,
+}
+
+impl Engine {
+    /// The call asks for an agent: taken at once when one is available, else it waits in its place, with music.
+    pub(crate) fn enter_queue(&mut self, c: Key, now: Now) {
+        let Some(call) = self.calls.get(c) else { return };
+        let spec = WaitSpec {
+            media: Media::Audio,
+            skill: call.flow.skill,
+            priority: call.flow.priority,
+            ticket: call.ticket,
+            refused: &call.refused,
+        };
+        let joined = self.dispatch.wait(spec, &mut self.made);
+        self.deliver(now.mono);
+        let Ok(wait) = joined else {
+            self.end_call(c, Outcome::Error, 503, now);
+            return;
+        };
+        let slot = wait.slot as usize;
+        if self.waiting.len() <= slot {
+            self.waiting.resize(slot + 1, None);
+        }
+        self.waiting[slot] = Some(c);
+        if let Some(call) = self.calls.get_mut(c) {
+            call.wait = Some(wait);
+            call.queued = Some(now);
+        }
+        if self.dispatch.is_waiting(wait) {
+            self.set_state(c, CallState::Queued);
+            self.want_music(c, now);
+        }
+    }
+
+    /// Starts the flow's music for a caller who hears nothing.
+    pub(crate) fn want_music(&mut self, c: Key, now: Now) {
+        let Some(call) = self.calls.get(c) else { return };
+        if call.media.is_none() && call.media_timer.is_none() {
+            self.start_media(c, Message::Queue, now);
+        }
+    }
+
+    /// An agent has been claimed for this call (`since`: when it came free).
+    pub(crate) fn start_attempt(&mut self, c: Key, agent: AgentRef, since: Mono, now: Now) {
+        let Some(def) = self.prov.agent(agent).cloned() else {
+            // Retired by a reload while the match was on its way.
+            self.shared_release(agent, Release::Free, now.mono);
+            self.enter_queue(c, now);
+            return;
+        };
+        self.set_state(c, CallState::ToAgent);
+        let mode = self.offer_mode(c);
+        let uri = def.location.clone().unwrap_or_default();
+        let claim = Box::new(Claim { agent, def: def.clone(), plan: None });
+        let attempt = |leg| Attempt {
+            leg,
+            agent: def.clone(),
+            mode,
+            other_mode: false,
+            redirects: 0,
+            offered: now,
+            answered: None,
+            bridged: false,
+            corrected: false,
+        };
+        self.dispatch_owner(agent, c);
+        let opened = self.open_leg(c, Role::Agent, uri.as_bytes(), mode == Mode::Caller, since, now);
+        let Some(leg) = opened else {
+            // A location that the provisioning should not have let through.
+            self.stats.shard(self.shard).internal_errors.add(1);
+            self.shared_release(agent, Release::Wrapup, now.mono);
+            self.time_wrapup(agent, self.cfg.call.reject_backoff_us.max(1), now);
+            self.enter_queue(c, now);
+            return;
+        };
+        let ring = self.ep.start_timer(
+            now.mono.plus_us(self.cfg.call.agent_ring_timeout_us),
+            leg.to_u64(),
+            TimerKind::Ring as u8,
+        );
+        if let Some(l) = self.legs.get_mut(leg) {
+            l.claim = Some(claim);
+            l.timer = Some(ring);
+        }
+        let Some(call) = self.calls.get_mut(c) else { return };
+        call.attempt = Some(attempt(leg));
+        call.queued = None;
+        let flow = call.flow.clone();
+        let alone = call.link == Link::Loose;
+        if let Some(call) = self.calls.get(c) {
+            self.count_distributed(call, &def);
+        }
+        self.report(&def, AgentReport::InCall { flow }, now);
+        if alone {
+            self.want_music(c, now);
+        }
+    }
+
+    fn dispatch_owner(&self, agent: AgentRef, c: Key) {
+        self.shared.set_owner(agent, Some((self.shard, c.to_u64())));
+    }
+
+    /// What the INVITE to the agent carries (spec: sip.md).
+    fn offer_mode(&self, c: Key) -> Mode {
+        let Some(call) = self.calls.get(c) else { return Mode::Delayed };
+        let Some(body) = self.legs.get(call.caller).and_then(|l| l.remote.as_ref()) else { return Mode::Delayed };
+        match call.flow.agent_offer.unwrap_or(self.cfg.call.agent_offer) {
+            AgentOffer::Caller => Mode::Caller,
+            AgentOffer::Delayed => Mode::Delayed,
+            AgentOffer::Auto => {
+                let delayed = Sdp::parse(body.sdp()).is_ok_and(|s| s.answer_cannot_offer());
+                if delayed { Mode::Delayed } else { Mode::Caller }
+            }
+        }
+    }
+
+    /// The agent's phone rings.
+    pub(crate) fn on_agent_ringing(&mut self, c: Key, code: u16, now: Now) {
+        let Some(call) = self.calls.get_mut(c) else { return };
+        if call.link == Link::Fresh && !call.rang && code >= 180 {
+            call.rang = true;
+            let caller = call.caller;
+            self.answer_progress(caller, 180, now);
+        }
+    }
+
+    /// The agent's 2xx has come; its leg is confirmed or owes the ACK.
+    pub(crate) fn on_agent_answered(&mut self, c: Key, leg: Key, now: Now) {
+        if let Some(timer) = self.legs.get_mut(leg).and_then(|l| l.timer.take()) {
+            self.ep.stop_timer(timer);
+        }
+        if self.legs.get(leg).is_none_or(|l| l.remote.is_none()) {
+            self.reject(c, Refusal::Refused(488), now);
+            return;
+        }
+        let Some(attempt) = self.calls.get_mut(c).and_then(|call| call.attempt.as_mut()) else { return };
+        // A second answer to the same attempt (other offer mode) keeps the first one's time.
+        if attempt.answered.is_none() {
+            attempt.answered = Some(now);
+            self.stats.board.at(attempt.agent.agent.slot).clear_misses();
+            if let Some(call) = self.calls.get(c)
+                && let Some(attempt) = &call.attempt
+            {
+                self.count_answered(call, attempt, 1);
+            }
+        }
+        self.drive_link(c, now);
+    }
+
+    /// The agent's final answer was no, or none came (`code` 408), or its dialog ended before the talk.
+    pub(crate) fn on_agent_failed(&mut self, c: Key, leg: Key, code: u16, contact: Option<Vec<u8>>, now: Now) {
+        if let Some(uri) = contact
+            && (300..400).contains(&code)
+            && self.cfg.call.follow_redirects
+            && self.redirect(c, leg, &uri, now)
+        {
+            return;
+        }
+        let refusal = if code == 408 { Refusal::NoAnswer } else { Refusal::Refused(code) };
+        self.reject(c, refusal, now);
+    }
+
+    /// Follows a 3xx with the same claim. False: no more.
+    fn redirect(&mut self, c: Key, leg: Key, uri: &[u8], now: Now) -> bool {
+        let Some(attempt) = self.calls.get_mut(c).and_then(|call| call.attempt.as_mut()) else { return false };
+        if attempt.redirects >= MAX_REDIRECTS {
+            return false;
+        }
+        attempt.redirects += 1;
+        let mode = attempt.mode;
+        self.swap_agent_leg(c, leg, uri, mode, now)
+    }
+
+    /// Calls the same agent again on a new dialog; the claim moves over.
+    pub(crate) fn swap_agent_leg(&mut self, c: Key, old: Key, uri: &[u8], mode: Mode, now: Now) -> bool {
+        let Some(leg) = self.open_leg(c, Role::Agent, uri, mode == Mode::Caller, Mono(0), now) else { return false };
+        let claim = self.legs.get_mut(old).and_then(|l| l.claim.take());
+        let ring = self.ep.start_timer(
+            now.mono.plus_us(self.cfg.call.agent_ring_timeout_us),
+            leg.to_u64(),
+            TimerKind::Ring as u8,
+        );
+        if let Some(l) = self.legs.get_mut(leg) {
+            l.claim = claim;
+            l.timer = Some(ring);
+        }
+        if let Some(attempt) = self.calls.get_mut(c).and_then(|call| call.attempt.as_mut()) {
+            attempt.leg = leg;
+            attempt.mode = mode;
+        }
+        self.let_go(old, now);
+        true
+    }
+
+    /// Ringing took too long.
+    pub(crate) fn on_ring_timeout(&mut self, leg: Key, now: Now) {
+        let Some(l) = self.legs.get_mut(leg) else { return };
+        l.timer = None;
+        if let Some(c) = l.call
+            && l.phase == Phase::Trying
+        {
+            self.reject(c, Refusal::NoAnswer, now);
+        }
+    }
+
+    /// The attempt counts as a rejection: record, wrap-up, and back into the queue with the original ticket.
+    pub(crate) fn reject(&mut self, c: Key, refusal: Refusal, now: Now) {
+        let cause = match refusal {
+            Refusal::Refused(code) => code,
+            Refusal::NoAnswer => 408,
+        };
+        self.write_cdr(c, Outcome::Rejected, cause, now);
+        let Some(attempt) = self.take_attempt(c) else { return };
+        if let Some(call) = self.calls.get_mut(c) {
+            call.rejected += 1;
+            if call.refused.len() >= REFUSED_KEPT {
+                call.refused.remove(0);
+            }
+            call.refused.push(attempt.agent.agent);
+        }
+        if let Some(call) = self.calls.get(c) {
+            self.count_answered(call, &attempt, -1);
+        }
+        let ceiling = self.calls.get(c).map_or(0, |call| call.flow.max_wrapup_s);
+        let wrapup = match self.wrapup_us(attempt.agent.wrapup_s, ceiling) {
+            0 => self.cfg.call.reject_backoff_us,
+            us => us,
+        };
+        self.end_claim(attempt.leg, wrapup, now);
+        self.let_go(attempt.leg, now);
+        if refusal == Refusal::NoAnswer {
+            self.count_miss(attempt.agent.agent, now);
+        }
+        self.enter_queue(c, now);
+    }
+
+    fn count_miss(&mut self, agent: AgentRef, now: Now) {
+        let most = self.cfg.call.max_no_answer;
+        if self.stats.board.at(agent.slot).miss() >= most && most > 0 {
+            self.stats.board.at(agent.slot).clear_misses();
+            self.log_agent(agent, false, now);
+        }
+    }
+
+    /// The attempt failed by our own or the caller's side: record -1, the agent free without wrap-up, the caller
+    /// waits on; after too many of these the call is given up.
+    pub(crate) fn attempt_error(&mut self, c: Key, code: u16, now: Now) {
+        self.stats.shard(self.shard).internal_errors.add(1);
+        let errors = self.calls.get(c).map_or(0, |call| call.errors);
+        if errors + 1 >= MAX_ERRORS {
+            self.end_call(c, Outcome::Error, code, now);
+            return;
+        }
+        self.write_cdr(c, Outcome::Error, code, now);
+        let Some(attempt) = self.take_attempt(c) else { return };
+        if let Some(call) = self.calls.get_mut(c) {
+            call.errors += 1;
+            call.refused.push(attempt.agent.agent);
+        }
+        if let Some(call) = self.calls.get(c) {
+            self.count_answered(call, &attempt, -1);
+        }
+        self.end_claim(attempt.leg, 0, now);
+        self.let_go(attempt.leg, now);
+        self.enter_queue(c, now);
+    }
+
+    /// Removes the attempt; a caller who was connected to its agent stands alone now.
+    fn take_attempt(&mut self, c: Key) -> Option<Attempt> {
+        let call = self.calls.get_mut(c)?;
+        let attempt = call.attempt.take()?;
+        if call.link == Link::Linked(End::Leg(attempt.leg)) {
+            call.link = Link::Loose;
+        }
+        Some(attempt)
+    }
+}

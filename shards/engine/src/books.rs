@@ -1,0 +1,163 @@
+//! Records and counters of what happens to calls (spec: call-center.md, "Statistics", "Outcomes and their records").
+
+use crate::arena::Key;
+use crate::call::{Attempt, Call};
+use crate::cdr::{CallType, Cdr, CdrMedia, fstats};
+use crate::control::{AgentEvent, AgentReport, CallState, Output};
+use crate::engine::Engine;
+use crate::provision::AgentDef;
+use std::sync::Arc;
+use strowger_sip::time::Now;
+
+/// How one attempt, or the call, ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Talked with the agent.
+    Handled,
+    /// The agent refused, did not answer, or hung up at once.
+    Rejected,
+    /// The caller left while no agent had answered.
+    Abandoned,
+    /// We failed.
+    Error,
+}
+
+impl Engine {
+    /// Moves a call to another state, keeping the gauges.
+    pub(crate) fn set_state(&mut self, c: Key, state: CallState) {
+        let Some(call) = self.calls.get_mut(c) else { return };
+        let counts = self.stats.shard(self.shard).flows.at(call.flow.idx);
+        let queued = |s| s == CallState::Queued;
+        if queued(call.state) != queued(state) {
+            counts.queued.add(if queued(state) { 1 } else { -1 });
+        }
+        call.state = state;
+        let hold = matches!(
+            state,
+            CallState::Welcome
+                | CallState::Dissuading1
+                | CallState::Dissuading2
+                | CallState::Queued
+                | CallState::Preagent
+        );
+        if hold != call.onhold {
+            counts.onhold.add(if hold { 1 } else { -1 });
+            call.onhold = hold;
+        }
+        if hold && !call.held_once {
+            call.held_once = true;
+            counts.onhold_total.add(1);
+        }
+    }
+
+    /// A call has been accepted.
+    pub(crate) fn count_arrival(&self, call: &Call) {
+        let shard = self.stats.shard(self.shard);
+        let counts = shard.flows.at(call.flow.idx);
+        counts.incalls.add(1);
+        counts.ongoing.add(1);
+        shard.calls.add(1);
+    }
+
+    /// A call is gone; its gauges must be down already.
+    pub(crate) fn count_departure(&self, call: &Call) {
+        self.stats.shard(self.shard).flows.at(call.flow.idx).ongoing.add(-1);
+    }
+
+    pub(crate) fn count_distributed(&self, call: &Call, agent: &AgentDef) {
+        let shard = self.stats.shard(self.shard);
+        shard.flows.at(call.flow.idx).distributed.add(1);
+        shard.agents.at(agent.agent.slot).distributed.add(1);
+    }
+
+    /// An agent answered: `sign` 1; it turned out to be a rejection after all: -1.
+    pub(crate) fn count_answered(&self, call: &Call, attempt: &Attempt, sign: i64) {
+        let Some(answered) = attempt.answered else { return };
+        let shard = self.stats.shard(self.shard);
+        let counts = shard.flows.at(call.flow.idx);
+        let wait = i64::try_from(answered.mono.since(call.received.mono)).unwrap_or(i64::MAX);
+        counts.answered.add(sign);
+        counts.waited.add(sign);
+        counts.wait_us.add(sign * wait);
+        shard.agents.at(attempt.agent.agent.slot).answered.add(sign);
+    }
+
+    /// A talk ended.
+    pub(crate) fn count_talk(&self, call: &Call, attempt: &Attempt, talk_us: u64) {
+        let shard = self.stats.shard(self.shard);
+        let counts = shard.flows.at(call.flow.idx);
+        let talk = i64::try_from(talk_us).unwrap_or(i64::MAX);
+        counts.processed.add(1);
+        counts.talk_us.add(talk);
+        let agent = shard.agents.at(attempt.agent.agent.slot);
+        agent.processed.add(1);
+        agent.talk_us.add(talk);
+    }
+
+    pub(crate) fn count_abandoned(&self, call: &Call) {
+        let shard = self.stats.shard(self.shard);
+        shard.flows.at(call.flow.idx).abandoned.add(1);
+        if let Some(attempt) = &call.attempt {
+            shard.agents.at(attempt.agent.agent.slot).abandoned.add(1);
+        }
+    }
+
+    /// Writes the record of an attempt, or of the end of a call without one.
+    pub(crate) fn write_cdr(&mut self, c: Key, outcome: Outcome, cause: u16, now: Now) {
+        self.cdr_sequence += 1;
+        let key = self.cdr_key(self.cdr_sequence);
+        let Some(call) = self.calls.get(c) else { return };
+        let attempt = call.attempt.as_ref();
+        let answered = attempt.and_then(|a| a.answered);
+        let until = answered.filter(|_| outcome != Outcome::Rejected).unwrap_or(now);
+        let talk_us = match (outcome, answered) {
+            (Outcome::Handled, Some(at)) => now.mono.since(at.mono),
+            _ => 0,
+        };
+        let bits = fstats::INBOUND
+            | attempt.map_or(0, |_| fstats::DISTRIBUTED)
+            | match outcome {
+                Outcome::Handled => fstats::ANSWERED,
+                Outcome::Error => answered.map_or(0, |_| fstats::ANSWERED),
+                Outcome::Abandoned => fstats::ABANDONED,
+                Outcome::Rejected => 0,
+            };
+        let cdr = Cdr {
+            key,
+            call: self.call_id(c),
+            sip_call_id: text(self.legs.get(call.caller).map_or(&b""[..], |l| l.dialog.call_id())),
+            caller: call.caller_user.clone(),
+            received_unix_us: call.received.unix_us,
+            wait_us: until.mono.since(call.received.mono),
+            pickup_us: attempt.map_or(0, |a| a.answered.unwrap_or(now).mono.since(a.offered.mono)),
+            talk_us,
+            talk_s: if outcome == Outcome::Handled { Cdr::seconds(talk_us).max(1) } else { 0 },
+            flow: call.flow.clone(),
+            agent: attempt.map(|a| a.agent.clone()),
+            call_type: match outcome {
+                Outcome::Handled => CallType::Handled,
+                Outcome::Rejected => CallType::Rejected,
+                Outcome::Abandoned => CallType::Dropped,
+                Outcome::Error => CallType::InternalError,
+            },
+            rejected: call.rejected,
+            fstats: bits,
+            cid: call.ticket,
+            media: CdrMedia::Audio,
+            cause,
+            param: call.param.clone(),
+        };
+        self.outputs.push_back(Output::Cdr(cdr));
+    }
+
+    /// Tells the subscribers of a change of an agent.
+    pub(crate) fn report(&mut self, agent: &Arc<AgentDef>, state: AgentReport, now: Now) {
+        let event = AgentEvent { agent: agent.clone(), state, unix_us: now.unix_us };
+        self.outputs.push_back(Output::AgentEvent(event));
+    }
+}
+
+/// Text of a field whose bytes need not be UTF-8.
+pub(crate) fn text(bytes: &[u8]) -> Box<str> {
+    String::from_utf8_lossy(bytes).into()
+}

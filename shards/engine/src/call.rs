@@ -1,0 +1,110 @@
+//! A caller's stay: which flow, which state, which legs, whom it waits for.
+
+use crate::arena::Key;
+use crate::control::CallState;
+use crate::provision::{AgentDef, FlowDef};
+use std::sync::Arc;
+use strowger_dispatch::{AgentRef, WaitRef};
+use strowger_sip::time::Now;
+use strowger_sip::wheel::TimerId;
+
+/// A far end of the caller's session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The media server or agent of that leg.
+    Leg(Key),
+    /// Nobody: all streams inactive.
+    Silence,
+}
+
+/// How the caller's session is connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Link {
+    /// The caller's INVITE is not answered.
+    Fresh,
+    /// Our 200 with that end's description waits for the ACK.
+    Acking(End),
+    /// Our re-INVITE with that end's description is outstanding.
+    Offering {
+        to: End,
+        before: Option<End>,
+    },
+    Linked(End),
+    /// The far end has gone; the caller's session stands alone.
+    Loose,
+}
+
+/// Which message the media leg plays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Message {
+    Welcome,
+    Queue,
+}
+
+/// What the INVITE to the agent carried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// The caller's description.
+    Caller,
+    /// Nothing (RFC 3725 flow I).
+    Delayed,
+}
+
+/// One try with one agent.
+#[derive(Debug, Clone)]
+pub(crate) struct Attempt {
+    pub leg: Key,
+    pub agent: Arc<AgentDef>,
+    pub mode: Mode,
+    /// The other offer mode has been tried already.
+    pub other_mode: bool,
+    /// Redirections followed.
+    pub redirects: u8,
+    pub offered: Now,
+    pub answered: Option<Now>,
+    /// The caller has been connected to the agent.
+    pub bridged: bool,
+    pub corrected: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub state: CallState,
+    pub flow: Arc<FlowDef>,
+    pub received: Now,
+    /// Order of arrival over all shards; kept through rejections.
+    pub ticket: u64,
+    pub bucket: u16,
+    pub caller: Key,
+    pub media: Option<Key>,
+    pub message: Message,
+    /// Music failures in a row.
+    pub media_failures: u8,
+    pub attempt: Option<Attempt>,
+    pub wait: Option<WaitRef>,
+    pub queued: Option<Now>,
+    pub link: Link,
+    /// Attempts that agents refused, and the last of these agents.
+    pub rejected: u32,
+    pub refused: Vec<AgentRef>,
+    /// Attempts that ended by an error of our own.
+    pub errors: u8,
+    /// Counted in the on-hold gauge at present; was counted in `onhold_total`.
+    pub onhold: bool,
+    pub held_once: bool,
+    /// 180 has been sent to the caller.
+    pub rang: bool,
+    pub caller_user: Box<str>,
+    pub caller_display: Box<str>,
+    /// The caller's From value without its tag.
+    pub from: Box<[u8]>,
+    pub max_forwards: u32,
+    /// Header lines that go to the agent.
+    pub passed: Box<[u8]>,
+    pub param: Option<Box<str>>,
+    /// Next try of the music, or the next 182.
+    pub media_timer: Option<TimerId>,
+    pub progress_timer: Option<TimerId>,
+    /// Pause after a 491 (section 14.1).
+    pub glare_timer: Option<TimerId>,
+}

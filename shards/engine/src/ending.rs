@@ -1,0 +1,232 @@
+//! How calls and legs end: everything released, everything written, nothing left.
+
+use crate::agents::RELEASE_GRACE_US;
+use crate::arena::Key;
+use crate::books::Outcome;
+use crate::call::{End, Link};
+use crate::control::CallState;
+use crate::engine::{Engine, TimerKind};
+use crate::leg::{Phase, Plan, Purpose, Role};
+use strowger_dispatch::{Abandon, Release};
+use strowger_sip::time::Now;
+
+impl Engine {
+    /// Ends a call. `outcome` is for a call that no agent answered; one that talked is `Handled` in any case but
+    /// `Error`. `code` answers an INVITE of the caller that is still open, and is the record's cause.
+    pub(crate) fn end_call(&mut self, c: Key, outcome: Outcome, code: u16, now: Now) {
+        self.leave_queue(c, now);
+        let Some(call) = self.calls.get(c) else { return };
+        let answered = call.attempt.as_ref().is_some_and(|a| a.answered.is_some());
+        let outcome = if answered && outcome != Outcome::Error { Outcome::Handled } else { outcome };
+        self.write_cdr(c, outcome, code, now);
+        if let Some(call) = self.calls.get(c) {
+            match (outcome, &call.attempt) {
+                (Outcome::Handled, Some(attempt)) => {
+                    let talk = attempt.answered.map_or(0, |at| now.mono.since(at.mono));
+                    self.count_talk(call, attempt, talk);
+                }
+                (Outcome::Abandoned, _) => self.count_abandoned(call),
+                _ => {}
+            }
+        }
+        self.set_state(c, CallState::Ended);
+        self.drop_media(c, now);
+        self.close_attempt(c, outcome, now);
+        self.close_caller(c, code, now);
+        if let Some(mut call) = self.calls.remove(c) {
+            self.count_departure(&call);
+            if let Some(timer) = call.glare_timer.take() {
+                self.ep.stop_timer(timer);
+            }
+        }
+    }
+
+    /// Takes the call out of the waiting set; an agent that was given to it meanwhile goes back.
+    fn leave_queue(&mut self, c: Key, now: Now) {
+        let Some(wait) = self.calls.get(c).and_then(|call| call.wait) else { return };
+        self.forget_wait(c);
+        if let Abandon::Taken(agent) = self.dispatch.abandon(wait) {
+            self.shared_release(agent, Release::GiveBack, now.mono);
+        }
+    }
+
+    /// After a talk the agent wraps up; one that only rang is free.
+    fn close_attempt(&mut self, c: Key, outcome: Outcome, now: Now) {
+        let Some(call) = self.calls.get_mut(c) else { return };
+        let ceiling = call.flow.max_wrapup_s;
+        let Some(attempt) = call.attempt.take() else { return };
+        let us = if outcome == Outcome::Handled { self.wrapup_us(attempt.agent.wrapup_s, ceiling) } else { 0 };
+        self.end_claim(attempt.leg, us, now);
+        self.let_go(attempt.leg, now);
+    }
+
+    fn close_caller(&mut self, c: Key, code: u16, now: Now) {
+        let Some(call) = self.calls.get(c) else { return };
+        let (caller, fresh) = (call.caller, call.link == Link::Fresh);
+        if fresh {
+            if let Some(inbound) = self.legs.get_mut(caller).and_then(|l| l.inbound.take()) {
+                self.answer_final(caller, inbound.txn, code.max(400), now);
+            }
+            self.leg_gone(caller, now);
+        } else {
+            self.let_go(caller, now);
+        }
+    }
+
+    /// The call no longer needs this leg: its dialog is ended, and the leg goes when that is done.
+    pub(crate) fn let_go(&mut self, key: Key, now: Now) {
+        let Some(leg) = self.legs.get_mut(key) else { return };
+        leg.call = None;
+        for timer in [leg.timer.take(), leg.session.timer.take()].into_iter().flatten() {
+            self.ep.stop_timer(timer);
+        }
+        self.refuse_relayed(key, now);
+        let Some(leg) = self.legs.get_mut(key) else { return };
+        match leg.phase {
+            Phase::Trying => {
+                leg.phase = Phase::Cancelled;
+                if let Some(invite) = leg.invite {
+                    self.ep.cancel(now.mono, invite.txn);
+                }
+            }
+            Phase::AwaitAck => leg.phase = Phase::Closing,
+            Phase::OwesAck => {
+                self.ack_owed(key, End::Silence, now);
+                self.send_bye(key, now);
+            }
+            Phase::Confirmed => self.send_bye(key, now),
+            Phase::Cancelled | Phase::Closing => {}
+        }
+        self.start_grace(key, now);
+    }
+
+    /// An agent whose phone does not end its dialog in time is released all the same.
+    fn start_grace(&mut self, key: Key, now: Now) {
+        let Some(leg) = self.legs.get_mut(key) else { return };
+        if leg.claim.as_ref().is_some_and(|c| c.plan == Some(Plan::Free)) {
+            let due = now.mono.plus_us(RELEASE_GRACE_US);
+            let timer = self.ep.start_timer(due, key.to_u64(), TimerKind::Grace as u8);
+            if let Some(old) = leg.timer.replace(timer) {
+                self.ep.stop_timer(old);
+            }
+        }
+    }
+
+    pub(crate) fn on_grace_over(&mut self, key: Key, now: Now) {
+        let Some(leg) = self.legs.get_mut(key) else { return };
+        leg.timer = None;
+        if let Some(claim) = leg.claim.take() {
+            self.free_claim(&claim, now);
+        }
+    }
+
+    /// Requests of theirs that wait for the other side's answer get one now, and what this leg was asked for the
+    /// other side is refused there.
+    fn refuse_relayed(&mut self, key: Key, now: Now) {
+        let Some(leg) = self.legs.get_mut(key) else { return };
+        let relays = std::mem::take(&mut leg.relays);
+        let pending = std::mem::take(&mut leg.pending);
+        let initial = leg.phase == Phase::Trying || leg.phase == Phase::AwaitAck;
+        let inbound = if initial { None } else { leg.inbound.filter(|i| !i.answered) };
+        if inbound.is_some() {
+            leg.inbound = None;
+        }
+        let asked = match leg.invite {
+            Some(invite) => match invite.purpose {
+                Purpose::Relay { from, txn, .. } => Some((from, txn)),
+                _ => None,
+            },
+            None => None,
+        };
+        if let Some(inbound) = inbound {
+            self.answer_final(key, inbound.txn, 487, now);
+        }
+        for txn in pending {
+            self.answer_final(key, txn, 487, now);
+        }
+        for relay in relays {
+            self.ep.drop_user(now.mono, relay.out);
+            if self.take_pending(relay.from, relay.txn) {
+                self.answer_final(relay.from, relay.txn, 481, now);
+            }
+        }
+        if let Some((from, txn)) = asked
+            && self.take_inbound(from, txn)
+        {
+            self.answer_final(from, txn, 481, now);
+        }
+    }
+
+    /// Their unanswered INVITE `txn` is taken off the leg; false when it is not there any more.
+    pub(crate) fn take_inbound(&mut self, key: Key, txn: strowger_sip::endpoint::ServerTxn) -> bool {
+        match self.legs.get_mut(key) {
+            Some(leg) if leg.inbound.is_some_and(|i| i.txn == txn && !i.answered) => {
+                leg.inbound = None;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The dialog is over: the leg and all that hangs on it go.
+    pub(crate) fn leg_gone(&mut self, key: Key, now: Now) {
+        if self.legs.get(key).is_none() {
+            return;
+        }
+        self.refuse_relayed(key, now);
+        let Some(mut leg) = self.legs.remove(key) else { return };
+        for timer in [leg.timer.take(), leg.session.timer.take()].into_iter().flatten() {
+            self.ep.stop_timer(timer);
+        }
+        if let Some(inbound) = leg.inbound.filter(|i| i.answered) {
+            // Its dialog is over: no use in repeating our 2xx.
+            self.ep.acked(inbound.txn);
+        }
+        for txn in [leg.invite.map(|i| i.txn), leg.bye, leg.refresh, leg.owes_ack.map(|(t, _)| t)].into_iter().flatten()
+        {
+            self.ep.drop_user(now.mono, txn);
+        }
+        if let Some(claim) = leg.claim.take() {
+            debug_assert!(claim.plan.is_some(), "an agent's leg went before its attempt was closed");
+            self.free_claim(&claim, now);
+        }
+    }
+
+    /// The peer ended the dialog (BYE, 481, timeout): what that means for the call.
+    pub(crate) fn on_peer_gone(&mut self, key: Key, code: u16, now: Now) {
+        let Some(leg) = self.legs.get(key) else { return };
+        let Some(c) = leg.call else {
+            self.leg_gone(key, now);
+            return;
+        };
+        match leg.role {
+            Role::Caller => {
+                self.end_call(c, Outcome::Abandoned, if code == 0 { 487 } else { code }, now);
+                self.leg_gone(key, now);
+            }
+            Role::Media => {
+                self.leg_gone(key, now);
+                self.on_media_ended(c, key, now);
+            }
+            Role::Agent => self.on_agent_gone(c, key, code, now),
+        }
+    }
+
+    /// An agent's hang-up: of an answered call the end, within `min_talk_time` a rejection.
+    fn on_agent_gone(&mut self, c: Key, key: Key, code: u16, now: Now) {
+        let attempt = self.calls.get(c).and_then(|call| call.attempt.as_ref());
+        let talked = attempt.is_some_and(|a| {
+            a.bridged && a.answered.is_some_and(|at| now.mono.since(at.mono) >= self.cfg.call.min_talk_us)
+        });
+        // Closing already, so that nothing is sent to a dialog that is gone.
+        if let Some(leg) = self.legs.get_mut(key) {
+            leg.phase = Phase::Closing;
+        }
+        if talked {
+            self.end_call(c, Outcome::Handled, code, now);
+        } else {
+            self.reject(c, crate::attempts::Refusal::Refused(code), now);
+        }
+        self.leg_gone(key, now);
+    }
+}

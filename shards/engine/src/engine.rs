@@ -1,0 +1,468 @@
+//! The engine of one shard: inputs in, outputs out. What happens to calls is in the sibling files, by subject.
+
+use crate::agents::Wrapup;
+use crate::arena::{Arena, Key};
+use crate::call::Call;
+use crate::config::EngineConfig;
+use crate::control::{CallId, MeshMsg, Output};
+use crate::leg::{Leg, OutInvite, Phase, Purpose, Role};
+use crate::provision::Provisioning;
+use crate::stats::StatsHub;
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::Arc;
+use strowger_dispatch::{Dispatch, Handle, Match};
+use strowger_sip::endpoint::{ClientTxn, Endpoint, Event, FailReason, Resolve, TimerEvent, Transmit};
+use strowger_sip::hash::HashedMap;
+use strowger_sip::id::tag_slot;
+use strowger_sip::msg::{Message, Method};
+use strowger_sip::net::Path;
+use strowger_sip::scan;
+use strowger_sip::time::{Mono, Now};
+
+/// What a timer of ours is for. Its token is the key of a call, of a leg, or an agent's reference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum TimerKind {
+    /// Leg: the agent does not answer (`agent_ring_timeout`).
+    Ring = 0,
+    /// Leg: the agent's phone does not end its dialog after the call.
+    Grace = 1,
+    /// Call: the music is tried again.
+    MediaRetry = 2,
+    /// Call: 182 is repeated (RFC 3261 section 13.3.1.1).
+    Progress = 3,
+    /// Call: a re-INVITE that met 491 is tried again (section 14.1).
+    Glare = 4,
+    /// Leg: session timer (RFC 4028).
+    Session = 5,
+    /// Agent: the wrap-up is over.
+    Wrapup = 6,
+}
+
+impl TimerKind {
+    const ALL: [TimerKind; 7] = [
+        TimerKind::Ring,
+        TimerKind::Grace,
+        TimerKind::MediaRetry,
+        TimerKind::Progress,
+        TimerKind::Glare,
+        TimerKind::Session,
+        TimerKind::Wrapup,
+    ];
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Engine {
+    pub(crate) cfg: Arc<EngineConfig>,
+    pub(crate) shard: u16,
+    pub(crate) ep: Endpoint,
+    pub(crate) shared: Arc<Dispatch>,
+    pub(crate) dispatch: Handle,
+    pub(crate) stats: Arc<StatsHub>,
+    pub(crate) prov: Arc<Provisioning>,
+    pub(crate) calls: Arena<Call>,
+    pub(crate) legs: Arena<Leg>,
+    /// Calls by slot of their entry in the waiting set.
+    pub(crate) waiting: Vec<Option<Key>>,
+    /// By agent slot.
+    pub(crate) wrapups: HashedMap<Wrapup>,
+    /// Matches for calls of ours, to be worked off, with the time since when their agent is free.
+    pub(crate) matches: VecDeque<(Match, Mono)>,
+    /// Scratch for what a dispatch operation matches.
+    pub(crate) made: Vec<Match>,
+    pub(crate) outputs: VecDeque<Output>,
+    pub(crate) draining: bool,
+    pub(crate) cdr_sequence: u64,
+    /// Start of the process, for keys of records.
+    pub(crate) born_unix_us: u64,
+    /// Scratch of message composition: header lines, body, body before its origin line is replaced.
+    pub(crate) head: Vec<u8>,
+    pub(crate) body: Vec<u8>,
+    pub(crate) draft: Vec<u8>,
+    /// By listener: Contact value, address of the origin line.
+    pub(crate) contacts: Vec<(Vec<u8>, IpAddr)>,
+    /// `Allow` and `Supported` lines of requests and answers that set up a session.
+    pub(crate) capabilities: Vec<u8>,
+}
+
+impl Engine {
+    /// An engine of `shard`. `seed` differs between shards and starts; it makes tags, branches and Call-IDs.
+    #[must_use]
+    pub fn new(
+        cfg: Arc<EngineConfig>,
+        shard: u16,
+        dispatch: &Arc<Dispatch>,
+        stats: Arc<StatsHub>,
+        prov: Arc<Provisioning>,
+        seed: [u8; 32],
+        now: Now,
+    ) -> Engine {
+        let bucket = cfg.buckets.owned(shard).next().unwrap_or(0);
+        let ep = Endpoint::new(cfg.endpoint.clone(), cfg.key, seed, bucket);
+        let contacts = cfg.endpoint.listeners.iter().map(|l| crate::out::contact(&l.contact_host)).collect();
+        let capabilities = crate::out::capabilities(&cfg.endpoint);
+        Engine {
+            shard,
+            ep,
+            shared: dispatch.clone(),
+            dispatch: dispatch.handle(shard),
+            stats,
+            prov,
+            calls: Arena::new(),
+            legs: Arena::new(),
+            waiting: Vec::new(),
+            wrapups: HashedMap::default(),
+            matches: VecDeque::new(),
+            made: Vec::new(),
+            outputs: VecDeque::new(),
+            draining: false,
+            cdr_sequence: 0,
+            born_unix_us: now.unix_us,
+            head: Vec::new(),
+            body: Vec::new(),
+            draft: Vec::new(),
+            contacts,
+            capabilities,
+            cfg,
+        }
+    }
+
+    /// A datagram (or one framed message) that this shard owns.
+    pub fn handle_datagram(&mut self, now: Now, path: Path, bytes: &[u8]) {
+        self.stats.shard(self.shard).messages_in.add(1);
+        match Message::parse(bytes, &self.cfg.endpoint.limits) {
+            Ok(msg) => {
+                if let Some(event) = self.ep.receive(now.mono, path, &msg) {
+                    self.on_event(event, &msg, path, now);
+                }
+            }
+            Err(fault) => {
+                self.stats.shard(self.shard).malformed.add(1);
+                self.ep.receive_malformed(now.mono, path, bytes, fault);
+            }
+        }
+        self.settle(now);
+    }
+
+    /// A message of another shard.
+    pub fn handle_mesh(&mut self, now: Now, msg: MeshMsg) {
+        match msg {
+            MeshMsg::Matched { matched, since } => self.matches.push_back((matched, since)),
+        }
+        self.settle(now);
+    }
+
+    /// Runs everything that is due.
+    pub fn handle_timers(&mut self, now: Now) {
+        while let Some(event) = self.ep.poll_timer(now.mono) {
+            match event {
+                TimerEvent::User { token, kind } => self.on_timer(token, kind, now),
+                TimerEvent::ClientFailed { txn, user, why } => self.on_client_failed(txn, user, why, now),
+                TimerEvent::NoAck { txn, user } => self.on_no_ack(Key::from_u64(user), txn, now),
+                TimerEvent::ServerGone { txn, user } => self.on_server_gone(Key::from_u64(user), txn, now),
+            }
+            self.settle(now);
+        }
+    }
+
+    /// Answer to a [`Resolve`]; `ttl_us`: how long it holds.
+    pub fn handle_resolved(&mut self, now: Now, id: u32, result: Result<&[IpAddr], ()>, ttl_us: u64) {
+        self.ep.resolved(now.mono, id, result, ttl_us);
+        self.handle_timers(now);
+    }
+
+    /// The socket refused a message.
+    pub fn handle_send_failed(&mut self, now: Now, transmit: Transmit) {
+        self.ep.send_failed(now.mono, transmit);
+        self.handle_timers(now);
+    }
+
+    /// When [`Engine::handle_timers`] is to be called next.
+    #[must_use]
+    pub fn next_due(&self) -> Option<Mono> {
+        self.ep.next_due()
+    }
+
+    /// The next message to send; its bytes are [`Engine::bytes`], and it must be given back by [`Engine::sent`] or
+    /// [`Engine::handle_send_failed`].
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        let transmit = self.ep.poll_transmit()?;
+        self.stats.shard(self.shard).messages_out.add(1);
+        Some(transmit)
+    }
+
+    #[must_use]
+    pub fn bytes(&self, transmit: &Transmit) -> &[u8] {
+        self.ep.bytes(transmit)
+    }
+
+    pub fn sent(&mut self, transmit: Transmit) {
+        self.ep.sent(transmit);
+    }
+
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    pub fn poll_resolve(&mut self) -> Option<Resolve> {
+        self.ep.poll_resolve()
+    }
+
+    /// Nothing to do for now: frees what the epochs hold.
+    pub fn idle(&mut self) {
+        self.dispatch.collect();
+        let stats = self.ep.stats();
+        let shard = self.stats.shard(self.shard);
+        let sync = |count: &crate::stats::Count, value: u64| {
+            count.add(i64::try_from(value).unwrap_or(i64::MAX).wrapping_sub(count.get()));
+        };
+        sync(&shard.retransmissions_in, stats.retransmissions_in);
+        sync(&shard.retransmissions_out, stats.retransmissions_out);
+    }
+
+    /// Calls at present.
+    #[must_use]
+    pub fn calls(&self) -> usize {
+        self.calls.len()
+    }
+
+    /// The public name of a call.
+    pub(crate) fn call_id(&self, c: Key) -> CallId {
+        CallId { shard: self.shard, slot: c.slot, generation: c.generation }
+    }
+
+    /// Unique over restarts: start of the process, shard, sequence.
+    pub(crate) fn cdr_key(&self, sequence: u64) -> u128 {
+        (u128::from(self.born_unix_us) << 64) | (u128::from(self.shard) << 48) | u128::from(sequence & 0xffff_ffff_ffff)
+    }
+
+    /// The bucket of a message's Call-ID: one of ours, for it came to us.
+    pub(crate) fn bucket_of(&self, msg: &Message<'_>) -> u16 {
+        scan::bucket_of(msg.call_id().unwrap_or_default(), &self.cfg.key)
+    }
+
+    fn on_event(&mut self, event: Event, msg: &Message<'_>, path: Path, now: Now) {
+        match event {
+            Event::Request { txn } => match self.leg_of(msg) {
+                Some(key) => self.in_dialog(key, txn, msg, now),
+                None if msg.to_tag().is_some() => self.refuse(txn, 481, b"", now),
+                None if msg.method() == Some(Method::Invite) => self.on_arrival(txn, msg, path, now),
+                None => self.refuse(txn, 481, b"", now),
+            },
+            Event::Ack => {
+                if let Some(key) = self.leg_of(msg) {
+                    self.on_ack(key, msg, now);
+                }
+            }
+            Event::Cancel { invite, user } => self.on_cancel(Key::from_u64(user), invite, now),
+            Event::Response { txn, user } => self.on_response(Key::from_u64(user), txn, msg, path, now),
+        }
+    }
+
+    /// The leg that a request's To tag names, if the whole dialog matches.
+    fn leg_of(&self, msg: &Message<'_>) -> Option<Key> {
+        let to = msg.to_tag()?;
+        let (key, leg) = self.legs.at(tag_slot(to)?)?;
+        leg.dialog.matches(msg.call_id().ok()?, to, msg.from_tag().unwrap_or_default()).then_some(key)
+    }
+
+    /// CANCEL of the caller's INVITE, or of a re-INVITE.
+    fn on_cancel(&mut self, key: Key, invite: strowger_sip::endpoint::ServerTxn, now: Now) {
+        let Some(leg) = self.legs.get(key) else { return };
+        if leg.inbound.is_none_or(|i| i.txn != invite || i.answered) {
+            return;
+        }
+        if leg.phase == Phase::Trying && leg.role == Role::Caller {
+            self.on_peer_gone(key, 487, now);
+            return;
+        }
+        // A relayed re-INVITE: the other side is asked to stop; its answer decides.
+        let partner = self.relay_partner(key);
+        let asked = partner.and_then(|p| self.legs.get(p)).and_then(|p| p.invite);
+        if let Some(out) = asked.filter(|o| matches!(o.purpose, Purpose::Relay { txn, .. } if txn == invite)) {
+            self.ep.cancel(now.mono, out.txn);
+        }
+    }
+
+    /// No answer can reach the sender of an open request: an unanswered caller is gone.
+    fn on_server_gone(&mut self, key: Key, txn: strowger_sip::endpoint::ServerTxn, now: Now) {
+        let Some(leg) = self.legs.get(key) else { return };
+        if leg.role == Role::Caller && leg.phase == Phase::Trying && leg.inbound.is_some_and(|i| i.txn == txn) {
+            self.on_peer_gone(key, 503, now);
+        } else {
+            self.take_pending(key, txn);
+            self.take_inbound(key, txn);
+        }
+    }
+
+    fn on_response(&mut self, key: Key, txn: ClientTxn, msg: &Message<'_>, path: Path, now: Now) {
+        let code = msg.code().unwrap_or(0);
+        let Some(leg) = self.legs.get_mut(key) else {
+            // The leg has gone; an answer that opens a dialog still must be closed.
+            return;
+        };
+        if let Some(invite) = leg.invite.filter(|i| i.txn == txn) {
+            if code < 200 {
+                self.on_provisional(key, invite, code, now);
+            } else {
+                self.on_invite_final(key, invite, code, Some((msg, path)), now);
+            }
+        } else if leg.bye == Some(txn) {
+            if code >= 200 {
+                self.leg_gone(key, now);
+            }
+        } else if leg.refresh == Some(txn) {
+            if code >= 200 {
+                leg.refresh = None;
+                self.on_refreshed(key, code, Some(msg), now);
+            }
+        } else if let Some(relay) = leg.relays.iter().find(|r| r.out == txn).copied() {
+            self.on_relay_response(key, relay, code, Some(msg), now);
+        } else if (200..300).contains(&code) && msg.cseq().is_ok_and(|c| c.method == Method::Invite) {
+            self.end_fork(key, txn, msg, path, now);
+        }
+    }
+
+    fn on_provisional(&mut self, key: Key, invite: OutInvite, code: u16, now: Now) {
+        let Some(leg) = self.legs.get_mut(key) else { return };
+        if invite.purpose == Purpose::Initial && leg.role == Role::Agent {
+            if let Some(c) = leg.call {
+                self.on_agent_ringing(c, code, now);
+            }
+        }
+    }
+
+    /// The final answer to an INVITE of ours; without `msg` it is a timeout or the like.
+    fn on_invite_final(
+        &mut self,
+        key: Key,
+        invite: OutInvite,
+        code: u16,
+        answer: Option<(&Message<'_>, Path)>,
+        now: Now,
+    ) {
+        let msg = answer.map(|(msg, _)| msg);
+        let Some(leg) = self.legs.get_mut(key) else { return };
+        leg.invite = None;
+        let accepted = (200..300).contains(&code);
+        if let Some((msg, path)) = answer.filter(|_| accepted) {
+            // A malformed Contact or To leaves what is known; the BYE at the end goes there.
+            let _ = leg.dialog.establish(msg, path);
+            leg.dialog.confirm();
+            self.note_session(key, msg);
+        }
+        match invite.purpose {
+            Purpose::Initial => self.on_initial_final(key, invite, code, msg, now),
+            Purpose::Relay { .. } => self.on_relayed_invite(key, invite, code, msg, now),
+            Purpose::Link | Purpose::Corrective | Purpose::Refresh => {
+                if accepted {
+                    self.send_ack(key, invite.txn, invite.cseq, None, now);
+                }
+                self.on_reinvite_final(key, invite.purpose, code, msg, now);
+            }
+        }
+        if accepted {
+            self.start_session_timer(key, now);
+        }
+    }
+
+    fn on_reinvite_final(&mut self, key: Key, purpose: Purpose, code: u16, msg: Option<&Message<'_>>, now: Now) {
+        let Some(c) = self.leg_call(key) else { return };
+        let answer = msg.and_then(Self::body_of).filter(|_| code < 300);
+        match (purpose, code < 300) {
+            (Purpose::Link, true) => self.on_link_accepted(c, answer, now),
+            (Purpose::Link, false) => self.on_link_refused(c, code, now),
+            (Purpose::Corrective, true) => self.on_corrected(c, key, answer, now),
+            (Purpose::Corrective, false) => self.on_correction_refused(c, key, code, now),
+            _ => {
+                self.on_refreshed(key, code, msg, now);
+                if let Some(c) = self.leg_call(key) {
+                    self.drive_link(c, now);
+                }
+            }
+        }
+    }
+
+    /// The first INVITE of a dialog of ours is answered.
+    fn on_initial_final(&mut self, key: Key, invite: OutInvite, code: u16, msg: Option<&Message<'_>>, now: Now) {
+        let Some(leg) = self.legs.get_mut(key) else { return };
+        let Some(c) = leg.call.filter(|_| leg.phase == Phase::Trying) else {
+            // Cancelled: an answer that crossed the CANCEL is acknowledged and ended.
+            if code < 300 {
+                leg.phase = Phase::Confirmed;
+                self.send_ack(key, invite.txn, invite.cseq, None, now);
+                self.send_bye(key, now);
+            } else {
+                self.leg_gone(key, now);
+            }
+            return;
+        };
+        if code < 300 {
+            leg.remote = msg.and_then(Self::body_of);
+            if leg.offered && leg.remote.is_some() {
+                leg.phase = Phase::Confirmed;
+                self.send_ack(key, invite.txn, invite.cseq, None, now);
+            } else if leg.remote.is_some() {
+                leg.phase = Phase::OwesAck;
+                leg.owes_ack = Some((invite.txn, invite.cseq));
+            } else {
+                leg.phase = Phase::Confirmed;
+                self.send_ack(key, invite.txn, invite.cseq, None, now);
+            }
+            match self.legs.get(key).map(|l| l.role) {
+                Some(Role::Media) => self.on_media_answered(c, key, now),
+                Some(Role::Agent) => self.on_agent_answered(c, key, now),
+                _ => {}
+            }
+            return;
+        }
+        leg.phase = Phase::Closing;
+        let contact = msg.and_then(|m| m.contact().ok().flatten()).map(|c| c.uri.to_vec());
+        match leg.role {
+            Role::Media => {
+                self.leg_gone(key, now);
+                self.on_media_failed(c, now);
+            }
+            _ => {
+                self.on_agent_failed(c, key, code, contact, now);
+                self.leg_gone(key, now);
+            }
+        }
+    }
+
+    fn on_client_failed(&mut self, txn: ClientTxn, user: u64, why: FailReason, now: Now) {
+        let key = Key::from_u64(user);
+        let code = match why {
+            FailReason::Timeout => 408,
+            FailReason::Transport | FailReason::Unresolvable => 503,
+            FailReason::Cancelled => 487,
+        };
+        let Some(leg) = self.legs.get_mut(key) else { return };
+        if let Some(invite) = leg.invite.filter(|i| i.txn == txn) {
+            self.on_invite_final(key, invite, code, None, now);
+        } else if leg.bye == Some(txn) {
+            self.leg_gone(key, now);
+        } else if leg.refresh == Some(txn) {
+            leg.refresh = None;
+            self.on_refreshed(key, code, None, now);
+        } else if let Some(relay) = leg.relays.iter().find(|r| r.out == txn).copied() {
+            self.on_relay_response(key, relay, code, None, now);
+        }
+    }
+
+    fn on_timer(&mut self, token: u64, kind: u8, now: Now) {
+        let key = Key::from_u64(token);
+        let Some(kind) = TimerKind::ALL.get(usize::from(kind)) else { return };
+        match kind {
+            TimerKind::Ring => self.on_ring_timeout(key, now),
+            TimerKind::Grace => self.on_grace_over(key, now),
+            TimerKind::MediaRetry => self.on_media_retry(key, now),
+            TimerKind::Progress => self.on_progress_timer(key, now),
+            TimerKind::Glare => self.on_glare_over(key, now),
+            TimerKind::Session => self.on_session_timer(key, now),
+            TimerKind::Wrapup => self.on_wrapup_over(token, now),
+        }
+    }
+}

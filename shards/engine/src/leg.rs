@@ -1,0 +1,195 @@
+//! One dialog of a call: the caller's, a media server's, or an agent's.
+
+use crate::arena::Key;
+use crate::provision::AgentDef;
+use std::sync::Arc;
+use strowger_dispatch::AgentRef;
+use strowger_sip::dialog::Dialog;
+use strowger_sip::endpoint::{ClientTxn, ServerTxn};
+use strowger_sip::id::Token;
+use strowger_sip::wheel::TimerId;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Caller,
+    Media,
+    Agent,
+}
+
+/// Where the dialog stands. `Trying` on the caller's side: its INVITE is not answered yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// No final answer to the first INVITE yet.
+    Trying,
+    /// Our first INVITE is being cancelled.
+    Cancelled,
+    /// Our 2xx waits for its ACK.
+    AwaitAck,
+    /// Their 2xx carries an offer; our ACK waits for the answer.
+    OwesAck,
+    Confirmed,
+    /// We have ended it: BYE sent, or due when the ACK comes.
+    Closing,
+}
+
+/// A session description with its content type, as it came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Body {
+    /// `None`: application/sdp.
+    pub content_type: Option<Box<[u8]>>,
+    pub data: Box<[u8]>,
+}
+
+/// Why an INVITE of ours is outstanding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// The first of the dialog.
+    Initial,
+    /// The caller is moved to another far end.
+    Link,
+    /// The far end is told the caller's changed description (at most once).
+    Corrective,
+    /// A re-INVITE of the other side, passed on. `offered`: it carried a description.
+    Relay { from: Key, txn: ServerTxn, offered: bool },
+    /// Session timer (RFC 4028).
+    Refresh,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OutInvite {
+    pub txn: ClientTxn,
+    pub purpose: Purpose,
+    pub cseq: u32,
+}
+
+/// A request other than INVITE passed on to this leg.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Relay {
+    pub out: ClientTxn,
+    pub from: Key,
+    pub txn: ServerTxn,
+    /// An UPDATE with a description: an offer is outstanding.
+    pub offer: bool,
+}
+
+/// Their INVITE that we have not finished: unanswered, or answered 2xx without ACK yet.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct InInvite {
+    pub txn: ServerTxn,
+    pub cseq: u32,
+    pub answered: bool,
+    /// Answered 2xx with our offer: the ACK carries the answer, due to this leg's OwesAck or relay partner.
+    pub ack_to: Option<Key>,
+}
+
+/// What becomes of the agent when this leg's attempt is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Plan {
+    /// Free as soon as the phone is (its dialog ended), at the latest after a grace.
+    Free,
+}
+
+/// An agent's audio slot, held by this leg until it is released.
+#[derive(Debug, Clone)]
+pub(crate) struct Claim {
+    pub agent: AgentRef,
+    pub def: Arc<AgentDef>,
+    pub plan: Option<Plan>,
+}
+
+/// RFC 4028 on this dialog.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Session {
+    /// Negotiated interval, seconds; 0 = none.
+    pub interval_s: u32,
+    pub we_refresh: bool,
+    pub timer: Option<TimerId>,
+    /// Lowest interval that the peer accepts (from a 422).
+    pub min_se_s: u32,
+    /// The peer understands session timers (then it may be made the refresher).
+    pub peer_supports: bool,
+    /// The peer allows UPDATE.
+    pub update: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Leg {
+    /// `None`: the call has let it go and it only closes its dialog.
+    pub call: Option<Key>,
+    pub role: Role,
+    pub phase: Phase,
+    pub local_tag: Token,
+    pub dialog: Dialog,
+    /// Their INVITE in progress.
+    pub inbound: Option<InInvite>,
+    /// Ours.
+    pub invite: Option<OutInvite>,
+    pub bye: Option<ClientTxn>,
+    /// The 2xx whose ACK waits for an answer, and its CSeq.
+    pub owes_ack: Option<(ClientTxn, u32)>,
+    /// Our first INVITE carried a description.
+    pub offered: bool,
+    /// What they last described.
+    pub remote: Option<Box<Body>>,
+    /// What they propose in a request that is on its way to the other side.
+    pub proposed: Option<Box<Body>>,
+    /// Our origin line on this dialog: session id, version.
+    pub session_id: u64,
+    pub version: u32,
+    /// Fingerprint of what we last described there, without the origin line.
+    pub described: u64,
+    pub claim: Option<Box<Claim>>,
+    /// Ring timeout, or grace of a closing leg.
+    pub timer: Option<TimerId>,
+    pub session: Session,
+    /// Requests of the other side, sent on to this one.
+    pub relays: Vec<Relay>,
+    /// Requests of this side that wait for the other one's answer.
+    pub pending: Vec<ServerTxn>,
+    /// Our session refresh by UPDATE.
+    pub refresh: Option<ClientTxn>,
+}
+
+impl Leg {
+    /// A leg before its first final answer, without a call yet.
+    pub fn new(role: Role, local_tag: Token, dialog: Dialog, session_id: u64) -> Leg {
+        Leg {
+            call: None,
+            role,
+            phase: Phase::Trying,
+            local_tag,
+            dialog,
+            inbound: None,
+            invite: None,
+            bye: None,
+            owes_ack: None,
+            offered: false,
+            remote: None,
+            proposed: None,
+            session_id,
+            version: 0,
+            described: 0,
+            claim: None,
+            timer: None,
+            session: Session::default(),
+            relays: Vec::new(),
+            pending: Vec::new(),
+            refresh: None,
+        }
+    }
+
+    /// No INVITE of either side in progress: a new one may be sent (RFC 3261 section 14.1).
+    pub fn invite_idle(&self) -> bool {
+        self.invite.is_none() && self.inbound.is_none() && self.owes_ack.is_none() && self.phase == Phase::Confirmed
+    }
+
+    /// An offer of either side is unanswered (RFC 3264), by INVITE or UPDATE.
+    pub fn offer_pending(&self) -> bool {
+        self.invite.is_some() || self.inbound.is_some() || self.relays.iter().any(|r| r.offer)
+    }
+
+    /// The dialog is up and a description of theirs is known.
+    pub fn described(&self) -> bool {
+        matches!(self.phase, Phase::Confirmed | Phase::OwesAck) && self.remote.is_some()
+    }
+}

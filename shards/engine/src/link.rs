@@ -1,0 +1,299 @@
+//! The caller's connection to a far end: music, agent, or silence.
+//!
+//! One reconciler, [`Engine::drive_link`]: it compares what the caller should be connected to with what it is, and
+//! takes the next step when the caller's dialog is idle. Every event that may change either side ends in it, so an
+//! agent that answers during a re-INVITE, before the ACK, or while the caller itself re-INVITEs needs no case of
+//! its own.
+
+use crate::arena::Key;
+use crate::books::Outcome;
+use crate::call::{End, Link, Mode};
+use crate::engine::{Engine, TimerKind};
+use crate::leg::{Body, Phase, Purpose};
+use std::ops::Range;
+use strowger_sip::msg::{ContentType, Message, Name};
+use strowger_sip::sdp;
+use strowger_sip::time::Now;
+
+impl Engine {
+    /// What the caller should be connected to by now; `None`: nothing is there yet.
+    fn wanted_end(&self, c: Key) -> Option<End> {
+        let call = self.calls.get(c)?;
+        let ready = |leg: Key| self.legs.get(leg).is_some_and(|l| l.described());
+        if let Some(attempt) = &call.attempt
+            && ready(attempt.leg)
+        {
+            return Some(End::Leg(attempt.leg));
+        }
+        if let Some(media) = call.media
+            && ready(media)
+        {
+            return Some(End::Leg(media));
+        }
+        (call.media_failures >= 2 && call.attempt.as_ref().is_none_or(|a| a.answered.is_none())).then_some(End::Silence)
+    }
+
+    /// Takes the next step towards the wanted connection.
+    pub(crate) fn drive_link(&mut self, c: Key, now: Now) {
+        let Some(want) = self.wanted_end(c) else { return };
+        let Some(call) = self.calls.get(c) else { return };
+        let caller = call.caller;
+        match call.link {
+            Link::Fresh => {
+                if let End::Leg(leg) = want {
+                    self.answer_caller(c, leg, now);
+                }
+            }
+            Link::Acking(_) | Link::Offering { .. } => {}
+            Link::Linked(end) if end == want => {}
+            Link::Linked(_) | Link::Loose => {
+                let idle = call.glare_timer.is_none()
+                    && self.legs.get(caller).is_some_and(|l| l.invite_idle() && !l.offer_pending());
+                let far_idle = match want {
+                    End::Leg(leg) => self.legs.get(leg).is_some_and(|l| l.invite.is_none() && l.inbound.is_none()),
+                    End::Silence => true,
+                };
+                if idle && far_idle {
+                    self.offer_caller(c, want, now);
+                }
+            }
+        }
+    }
+
+    /// Answers the caller's INVITE with the description of `leg`.
+    fn answer_caller(&mut self, c: Key, leg: Key, now: Now) {
+        let Some(call) = self.calls.get_mut(c) else { return };
+        call.link = Link::Acking(End::Leg(leg));
+        let caller = call.caller;
+        self.answer_invite(caller, End::Leg(leg), now);
+    }
+
+    /// Re-INVITEs the caller with the description of `end`.
+    fn offer_caller(&mut self, c: Key, end: End, now: Now) {
+        let Some(call) = self.calls.get_mut(c) else { return };
+        let before = match call.link {
+            Link::Linked(end) => Some(end),
+            _ => None,
+        };
+        call.link = Link::Offering { to: end, before };
+        let caller = call.caller;
+        self.reinvite(caller, Purpose::Link, Some(end), now);
+    }
+
+    /// The caller's ACK to our 2xx of its first INVITE.
+    pub(crate) fn on_caller_acked(&mut self, c: Key, answer: Option<Box<Body>>, now: Now) {
+        let Some(call) = self.calls.get_mut(c) else { return };
+        let Link::Acking(end) = call.link else { return };
+        call.link = Link::Linked(end);
+        let caller = call.caller;
+        let End::Leg(far) = end else { return };
+        let Some(far_leg) = self.legs.get(far).filter(|l| l.call == Some(c)) else {
+            self.keep_description(caller, answer);
+            self.loosen(c, now);
+            return;
+        };
+        if far_leg.owes_ack.is_some() {
+            let Some(answer) = answer else {
+                // Our offer was never answered (RFC 3261 section 13.2.1): no session.
+                self.end_call(c, Outcome::Abandoned, 488, now);
+                return;
+            };
+            self.keep_description(caller, Some(answer));
+            self.ack_owed(far, End::Leg(caller), now);
+        }
+        self.on_linked(c, end, false, now);
+    }
+
+    /// A connection whose far end went away while it was being made.
+    fn loosen(&mut self, c: Key, now: Now) {
+        if let Some(call) = self.calls.get_mut(c) {
+            call.link = Link::Loose;
+        }
+        if self.wanted_end(c).is_none() {
+            self.want_music(c, now);
+        }
+        self.drive_link(c, now);
+    }
+
+    fn keep_description(&mut self, leg: Key, body: Option<Box<Body>>) {
+        if let (Some(l), Some(body)) = (self.legs.get_mut(leg), body) {
+            l.remote = Some(body);
+        }
+    }
+
+    /// The caller accepted our re-INVITE; `answer` is its description.
+    pub(crate) fn on_link_accepted(&mut self, c: Key, answer: Option<Box<Body>>, now: Now) {
+        let Some(call) = self.calls.get_mut(c) else { return };
+        let Link::Offering { to, .. } = call.link else { return };
+        call.link = Link::Linked(to);
+        let caller = call.caller;
+        let changed = match (&answer, self.legs.get(caller).and_then(|l| l.remote.as_ref())) {
+            (Some(new), Some(old)) => media_differs(old, new),
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        let answered = answer.is_some();
+        self.keep_description(caller, answer);
+        let End::Leg(far) = to else {
+            self.drive_link(c, now);
+            return;
+        };
+        let Some(far_leg) = self.legs.get(far).filter(|l| l.call == Some(c)) else {
+            self.loosen(c, now);
+            return;
+        };
+        if far_leg.owes_ack.is_some() {
+            if !answered {
+                self.link_refused(c, to, 488, now);
+                return;
+            }
+            self.ack_owed(far, End::Leg(caller), now);
+            self.on_linked(c, to, false, now);
+        } else {
+            self.on_linked(c, to, changed, now);
+        }
+    }
+
+    /// Caller and far end are connected; `changed`: the caller's description is not the one that the far end got.
+    fn on_linked(&mut self, c: Key, end: End, changed: bool, now: Now) {
+        let End::Leg(far) = end else { return };
+        let Some(call) = self.calls.get_mut(c) else { return };
+        let to_agent = call.attempt.as_ref().is_some_and(|a| a.leg == far);
+        if to_agent {
+            if let Some(attempt) = call.attempt.as_mut() {
+                attempt.bridged = true;
+            }
+            self.drop_media(c, now);
+        }
+        if changed {
+            self.correct(c, far, now);
+        }
+        self.drive_link(c, now);
+    }
+
+    /// Tells the far end the caller's changed description, at most once for an agent (spec: sip.md).
+    fn correct(&mut self, c: Key, far: Key, now: Now) {
+        let Some(call) = self.calls.get_mut(c) else { return };
+        if let Some(attempt) = call.attempt.as_mut().filter(|a| a.leg == far) {
+            if attempt.corrected {
+                self.attempt_error(c, 488, now);
+                return;
+            }
+            attempt.corrected = true;
+        }
+        let caller = call.caller;
+        if self.legs.get(far).is_some_and(|l| l.invite_idle()) {
+            self.reinvite(far, Purpose::Corrective, Some(End::Leg(caller)), now);
+        }
+    }
+
+    /// The far end's answer to the correction.
+    pub(crate) fn on_corrected(&mut self, c: Key, far: Key, answer: Option<Box<Body>>, now: Now) {
+        let before = self.legs.get(far).and_then(|l| l.remote.clone());
+        let differs = matches!((&before, &answer), (Some(old), Some(new)) if media_differs(old, new));
+        self.keep_description(far, answer);
+        let agent = self.calls.get(c).and_then(|call| call.attempt.as_ref()).is_some_and(|a| a.leg == far);
+        if differs && agent {
+            self.attempt_error(c, 488, now);
+        } else {
+            self.drive_link(c, now);
+        }
+    }
+
+    /// The far end refused the correction.
+    pub(crate) fn on_correction_refused(&mut self, c: Key, far: Key, code: u16, now: Now) {
+        let agent = self.calls.get(c).and_then(|call| call.attempt.as_ref()).is_some_and(|a| a.leg == far);
+        if agent {
+            self.attempt_error(c, code, now);
+        }
+    }
+
+    /// The caller refused our re-INVITE with `code`.
+    pub(crate) fn on_link_refused(&mut self, c: Key, code: u16, now: Now) {
+        let Some(call) = self.calls.get_mut(c) else { return };
+        let Link::Offering { to, before } = call.link else { return };
+        call.link = before.map_or(Link::Loose, Link::Linked);
+        match code {
+            // Both asked at once: again after 0 to 2 s, as this Call-ID is the caller's (section 14.1).
+            491 => {
+                let pause = (self.ep.ids().nonce() % 201) * 10_000;
+                let timer = self.ep.start_timer(now.mono.plus_us(pause), c.to_u64(), TimerKind::Glare as u8);
+                if let Some(old) = self.calls.get_mut(c).and_then(|call| call.glare_timer.replace(timer)) {
+                    self.ep.stop_timer(old);
+                }
+            }
+            408 | 481 => self.caller_gone(c, code, now),
+            _ => self.link_refused(c, to, code, now),
+        }
+    }
+
+    /// The old session stands. With an agent: once more in the other offer mode, then an error of the attempt.
+    fn link_refused(&mut self, c: Key, to: End, code: u16, now: Now) {
+        let Some(call) = self.calls.get_mut(c) else { return };
+        let Some(attempt) = call.attempt.as_mut().filter(|a| to == End::Leg(a.leg)) else {
+            // Music or silence: the caller stays as it was; it will not be asked again.
+            call.link = Link::Linked(to);
+            return;
+        };
+        let (leg, mode) = (attempt.leg, attempt.mode);
+        let other = if mode == Mode::Caller { Mode::Delayed } else { Mode::Caller };
+        let again = !attempt.other_mode;
+        attempt.other_mode = true;
+        let uri = attempt.agent.location.clone().unwrap_or_default();
+        if !(again && self.swap_agent_leg(c, leg, uri.as_bytes(), other, now)) {
+            self.attempt_error(c, code, now);
+        }
+    }
+
+    pub(crate) fn on_glare_over(&mut self, c: Key, now: Now) {
+        if let Some(call) = self.calls.get_mut(c) {
+            call.glare_timer = None;
+            self.drive_link(c, now);
+        }
+    }
+
+    /// The caller's dialog is dead (408, 481, session timer, no ACK).
+    pub(crate) fn caller_gone(&mut self, c: Key, code: u16, now: Now) {
+        self.end_call(c, Outcome::Abandoned, code, now);
+    }
+
+    /// The description in a message, if it has one.
+    pub(crate) fn body_of(msg: &Message<'_>) -> Option<Box<Body>> {
+        let data = msg.body();
+        if data.is_empty() {
+            return None;
+        }
+        let content_type = msg.first(Name::ContentType);
+        sdp_range(content_type, data)?;
+        let other = content_type.filter(|t| !t.eq_ignore_ascii_case(PLAIN));
+        Some(Box::new(Body { content_type: other.map(Into::into), data: data.into() }))
+    }
+
+    /// Whether the leg's dialog still belongs to a call.
+    pub(crate) fn leg_call(&self, leg: Key) -> Option<Key> {
+        self.legs.get(leg).filter(|l| l.phase != Phase::Closing).and_then(|l| l.call)
+    }
+}
+
+const PLAIN: &[u8] = b"application/sdp";
+
+/// Where the session description stands in a body (no content type: the whole).
+pub(crate) fn sdp_range(content_type: Option<&[u8]>, data: &[u8]) -> Option<Range<usize>> {
+    match content_type.filter(|t| !t.eq_ignore_ascii_case(PLAIN)) {
+        None => Some(0..data.len()),
+        Some(other) => sdp::find_sdp(&ContentType::parse(other)?, data),
+    }
+}
+
+impl Body {
+    /// The session description in it.
+    pub(crate) fn sdp(&self) -> &[u8] {
+        let range = sdp_range(self.content_type.as_deref(), &self.data).unwrap_or(0..self.data.len());
+        &self.data[range]
+    }
+}
+
+/// Whether two descriptions differ in address, port or formats.
+pub(crate) fn media_differs(a: &Body, b: &Body) -> bool {
+    sdp::differs_in_media(a.sdp(), b.sdp())
+}

@@ -1,0 +1,507 @@
+//! Messages that the engine writes: INVITEs, answers, what passes from one leg to the other.
+
+use crate::arena::Key;
+use crate::call::{Call, End};
+use crate::engine::Engine;
+use crate::leg::{Body, Leg, OutInvite, Phase, Purpose, Role};
+use crate::link::sdp_range;
+use crate::relay::copy_relayed_headers;
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use strowger_sip::dialog::Dialog;
+use strowger_sip::endpoint::{ClientTxn, EndpointConfig, Outgoing, ServerTxn};
+use strowger_sip::id::NO_SLOT;
+use strowger_sip::msg::{ContentType, HostRef, Message, Method, Name, Reply, Uri};
+use strowger_sip::net::Path;
+use strowger_sip::sdp::{self, Origin, Sdp};
+use strowger_sip::time::{Mono, Now};
+
+/// What a description of the other side is for here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Use {
+    Offer,
+    Answer,
+}
+
+/// Contact value of a listener, and the address for origin lines.
+pub(crate) fn contact(host: &str) -> (Vec<u8>, IpAddr) {
+    let addr =
+        HostRef::with_port(host.as_bytes()).and_then(|(h, _)| h.ip()).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    (format!("<sip:{host}>").into_bytes(), addr)
+}
+
+/// `Allow` and `Supported` lines.
+pub(crate) fn capabilities(cfg: &EndpointConfig) -> Vec<u8> {
+    let mut out = b"Allow: ".to_vec();
+    out.extend_from_slice(&cfg.allow.iter().map(|m| m.as_bytes()).collect::<Vec<_>>().join(&b", "[..]));
+    out.extend_from_slice(b"\r\n");
+    if !cfg.supported.is_empty() {
+        let _ = write!(out, "Supported: {}\r\n", cfg.supported.join(", "));
+    }
+    out
+}
+
+impl Engine {
+    /// Calls `uri` for a call; with `offer`, the caller's description goes along. `since` is when the agent came
+    /// free, for the dispatch latency. `None`: the URI is unusable.
+    pub(crate) fn open_leg(
+        &mut self,
+        c: Key,
+        role: Role,
+        uri: &[u8],
+        offer: bool,
+        since: Mono,
+        now: Now,
+    ) -> Option<Key> {
+        let call = self.calls.get(c)?;
+        Uri::parse(uri).ok().filter(|u| !u.host.is_empty())?;
+        let (bucket, caller) = (call.bucket, call.caller);
+        let key = self.legs.next_key();
+        let local_tag = self.ep.ids().tag(bucket, key.slot);
+        let call_id = self.ep.ids().call_id(bucket);
+        let session_id = self.ep.ids().nonce() >> 8;
+        let path = self.legs.get(caller).map(|l| l.dialog.path())?;
+        let path = Path::udp(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), path.listener);
+        let mut from = Vec::new();
+        let call = self.calls.get(c)?;
+        write_from(call, role, &mut from);
+        from.extend_from_slice(b";tag=");
+        from.extend_from_slice(local_tag.as_bytes());
+        let to = [b"<", uri, b">"].concat();
+        let routes = self.cfg.call.outbound_proxy.as_ref().map(|proxy| format!("<{proxy};lr>")).unwrap_or_default();
+        let dialog = Dialog::uac(call_id.as_bytes(), &from, &to, uri, routes.as_bytes(), 0, path).ok()?;
+        let mut leg = Leg::new(role, local_tag, dialog, session_id);
+        leg.call = Some(c);
+        leg.offered = offer;
+        self.legs.insert(leg);
+        self.invite(key, Purpose::Initial, offer.then_some(End::Leg(caller)), since, now);
+        Some(key)
+    }
+
+    /// Sends a re-INVITE with the description of `end`, or without any.
+    pub(crate) fn reinvite(&mut self, key: Key, purpose: Purpose, end: Option<End>, now: Now) {
+        self.invite(key, purpose, end, Mono(0), now);
+    }
+
+    fn invite(&mut self, key: Key, purpose: Purpose, end: Option<End>, since: Mono, now: Now) {
+        let content_type = match end {
+            Some(end) => self.describe(end, key, Use::Offer),
+            None => None,
+        };
+        let mut head = std::mem::take(&mut self.head);
+        head.clear();
+        let Some(leg) = self.legs.get_mut(key) else { return };
+        let cseq = leg.dialog.next_cseq();
+        let forwards = match leg.call.and_then(|c| self.calls.get(c)).filter(|_| purpose == Purpose::Initial) {
+            Some(call) => call.max_forwards.saturating_sub(1),
+            None => self.cfg.endpoint.max_forwards,
+        };
+        leg.dialog.write_head_limited(Method::Invite, cseq, forwards, &mut head);
+        let (session, listener, call) = (leg.session, leg.dialog.path().listener, leg.call);
+        self.push_contact(listener.0, &mut head);
+        head.extend_from_slice(&self.capabilities);
+        self.push_session_request(&session, &mut head);
+        if let Some(call) = call.and_then(|c| self.calls.get(c)) {
+            self.push_call_headers(call, key, purpose, &mut head);
+        }
+        let body: &[u8] = if content_type.is_some() { &self.body } else { b"" };
+        let content_type = content_type.unwrap_or_default();
+        if let Some(leg) = self.legs.get_mut(key) {
+            let (uri, target) = (leg.dialog.request_uri(), leg.dialog.target());
+            let out = Outgoing {
+                method: Method::Invite,
+                uri,
+                target,
+                head: &head,
+                content_type: &content_type,
+                body,
+                stamp: since.0,
+            };
+            let txn = self.ep.request(now.mono, &out, key.to_u64());
+            leg.invite = Some(OutInvite { txn, purpose, cseq });
+        }
+        self.head = head;
+    }
+
+    /// `X-CC-State`, the parameter, and for the agent what passes from the caller.
+    fn push_call_headers(&self, call: &Call, key: Key, purpose: Purpose, head: &mut Vec<u8>) {
+        let agent = call.attempt.as_ref().is_some_and(|a| a.leg == key)
+            || self.legs.get(key).is_some_and(|l| l.role == Role::Agent);
+        let _ = write!(head, "X-CC-State: {}\r\n", call.state.header_name());
+        if purpose != Purpose::Initial {
+            return;
+        }
+        if let Some(param) = &call.param {
+            let _ = write!(head, "{}: {param}\r\n", self.cfg.call.param_header);
+        }
+        if agent {
+            head.extend_from_slice(&call.passed);
+        }
+    }
+
+    fn push_contact(&self, listener: u8, head: &mut Vec<u8>) {
+        head.extend_from_slice(b"Contact: ");
+        head.extend_from_slice(self.contact_value(listener));
+        head.extend_from_slice(b"\r\n");
+    }
+
+    fn contact_value(&self, listener: u8) -> &[u8] {
+        self.contacts.get(usize::from(listener)).map_or(b"", |(value, _)| value)
+    }
+
+    /// ACK of a 2xx, with the description of `end` as the answer if one is due.
+    pub(crate) fn send_ack(&mut self, key: Key, txn: ClientTxn, cseq: u32, end: Option<End>, now: Now) {
+        let content_type = match end {
+            Some(End::Silence) => self.describe_refusal(key),
+            Some(end) => self.describe(end, key, Use::Answer),
+            None => None,
+        };
+        let mut head = std::mem::take(&mut self.head);
+        head.clear();
+        let body: &[u8] = if content_type.is_some() { &self.body } else { b"" };
+        let content_type = content_type.unwrap_or_default();
+        if let Some(leg) = self.legs.get_mut(key) {
+            leg.dialog.write_head_limited(Method::Ack, cseq, self.cfg.endpoint.max_forwards, &mut head);
+            let (uri, target) = (leg.dialog.request_uri(), leg.dialog.target());
+            let out =
+                Outgoing { method: Method::Ack, uri, target, head: &head, content_type: &content_type, body, stamp: 0 };
+            self.ep.ack_2xx(now.mono, txn, &out);
+        }
+        self.head = head;
+    }
+
+    /// The ACK that waited for the answer of `end`; silence refuses every stream.
+    pub(crate) fn ack_owed(&mut self, key: Key, end: End, now: Now) {
+        let Some(leg) = self.legs.get_mut(key) else { return };
+        let Some((txn, cseq)) = leg.owes_ack.take() else { return };
+        if leg.phase == Phase::OwesAck {
+            leg.phase = Phase::Confirmed;
+        }
+        self.send_ack(key, txn, cseq, Some(end), now);
+    }
+
+    /// Ends the dialog.
+    pub(crate) fn send_bye(&mut self, key: Key, now: Now) {
+        let txn = self.send_bare(key, Method::Bye, b"", now);
+        if let Some(leg) = self.legs.get_mut(key) {
+            leg.phase = Phase::Closing;
+            leg.bye = txn;
+        }
+    }
+
+    /// Session refresh without a description (RFC 4028 section 7.4).
+    pub(crate) fn send_update(&mut self, key: Key, now: Now) -> Option<ClientTxn> {
+        let leg = self.legs.get(key)?;
+        let (session, listener) = (leg.session, leg.dialog.path().listener);
+        let mut lines = Vec::new();
+        self.push_contact(listener.0, &mut lines);
+        lines.extend_from_slice(&self.capabilities);
+        self.push_session_request(&session, &mut lines);
+        self.send_bare(key, Method::Update, &lines, now)
+    }
+
+    fn send_bare(&mut self, key: Key, method: Method<'_>, lines: &[u8], now: Now) -> Option<ClientTxn> {
+        let mut head = std::mem::take(&mut self.head);
+        head.clear();
+        let leg = self.legs.get_mut(key)?;
+        let cseq = leg.dialog.next_cseq();
+        leg.dialog.write_head_limited(method, cseq, self.cfg.endpoint.max_forwards, &mut head);
+        head.extend_from_slice(lines);
+        let (uri, target) = (leg.dialog.request_uri(), leg.dialog.target());
+        let out = Outgoing { method, uri, target, head: &head, content_type: b"", body: b"", stamp: 0 };
+        let txn = self.ep.request(now.mono, &out, key.to_u64());
+        self.head = head;
+        Some(txn)
+    }
+
+    /// Passes a request of leg `from` on to leg `to`. With `offer` its body is the description just proposed.
+    pub(crate) fn send_relayed(
+        &mut self,
+        to: Key,
+        from: Key,
+        msg: &Message<'_>,
+        offer: bool,
+        now: Now,
+    ) -> Option<ClientTxn> {
+        let described = if offer { self.describe(End::Leg(from), to, Use::Offer) } else { None };
+        let method = msg.method()?;
+        let mut head = std::mem::take(&mut self.head);
+        head.clear();
+        let forwards = msg.max_forwards().ok().flatten().unwrap_or(70).saturating_sub(1);
+        let leg = self.legs.get_mut(to)?;
+        let cseq = leg.dialog.next_cseq();
+        leg.dialog.write_head_limited(method, cseq, forwards, &mut head);
+        let (listener, session) = (leg.dialog.path().listener, leg.session);
+        if offer {
+            self.push_contact(listener.0, &mut head);
+            self.push_session_request(&session, &mut head);
+        }
+        copy_relayed_headers(msg, &mut head);
+        let (content_type, body): (&[u8], &[u8]) = match &described {
+            Some(content_type) => (content_type, &self.body),
+            None => (msg.first(Name::ContentType).unwrap_or_default(), msg.body()),
+        };
+        let leg = self.legs.get(to)?;
+        let (uri, target) = (leg.dialog.request_uri(), leg.dialog.target());
+        let out = Outgoing { method, uri, target, head: &head, content_type, body, stamp: 0 };
+        let txn = self.ep.request(now.mono, &out, to.to_u64());
+        self.head = head;
+        Some(txn)
+    }
+
+    /// 200 to their INVITE with the description of `end`.
+    pub(crate) fn answer_invite(&mut self, key: Key, end: End, now: Now) {
+        let Some(leg) = self.legs.get(key) else { return };
+        let offers = leg.remote.is_none() || leg.inbound.is_some_and(|i| i.ack_to.is_some());
+        let content_type = self.describe(end, key, if offers { Use::Offer } else { Use::Answer });
+        let Some(leg) = self.legs.get_mut(key) else { return };
+        let Some(inbound) = leg.inbound.as_mut() else { return };
+        inbound.answered = true;
+        let (txn, listener, tag, session) = (inbound.txn, leg.dialog.path().listener, leg.local_tag, leg.session);
+        if leg.phase == Phase::Trying {
+            leg.phase = Phase::AwaitAck;
+        }
+        let mut extra = std::mem::take(&mut self.head);
+        extra.clear();
+        extra.extend_from_slice(&self.capabilities);
+        Self::push_session_answer(&session, &mut extra);
+        let body: &[u8] = if content_type.is_some() { &self.body } else { b"" };
+        let reply = Reply {
+            code: 200,
+            to_tag: tag.as_bytes(),
+            contact: self.contacts.get(usize::from(listener.0)).map_or(b"", |(v, _)| v),
+            extra: &extra,
+            content_type: content_type.as_deref().unwrap_or_default(),
+            body,
+            ..Reply::default()
+        };
+        self.ep.respond(now.mono, txn, &reply);
+        self.head = extra;
+        self.start_session_timer(key, now);
+    }
+
+    /// 200 to their UPDATE; with `end`, its description is the answer.
+    pub(crate) fn answer_update(&mut self, key: Key, txn: ServerTxn, end: Option<End>, now: Now) {
+        let content_type = match end {
+            Some(end) => self.describe(end, key, Use::Answer),
+            None => None,
+        };
+        let Some(leg) = self.legs.get(key) else { return };
+        let (listener, session) = (leg.dialog.path().listener, leg.session);
+        let mut extra = Vec::new();
+        Self::push_session_answer(&session, &mut extra);
+        let body: &[u8] = if content_type.is_some() { &self.body } else { b"" };
+        let reply = Reply {
+            code: 200,
+            contact: self.contacts.get(usize::from(listener.0)).map_or(b"", |(v, _)| v),
+            extra: &extra,
+            content_type: content_type.as_deref().unwrap_or_default(),
+            body,
+            ..Reply::default()
+        };
+        self.ep.respond(now.mono, txn, &reply);
+        self.start_session_timer(key, now);
+    }
+
+    /// An answer without more to say.
+    pub(crate) fn answer_final(&mut self, key: Key, txn: ServerTxn, code: u16, now: Now) {
+        let tag = self.legs.get(key).map(|l| l.local_tag);
+        let tag = tag.as_ref().map_or(&b""[..], |t| t.as_bytes());
+        self.ep.respond(now.mono, txn, &Reply { code, to_tag: tag, ..Reply::default() });
+    }
+
+    /// 500 with Retry-After 0 to 10 s (RFC 3261 sections 12.2.2 and 14.2).
+    pub(crate) fn answer_retry_later(&mut self, txn: ServerTxn, now: Now) {
+        let extra = format!("Retry-After: {}\r\n", self.ep.ids().nonce() % 11);
+        self.ep.respond(now.mono, txn, &Reply { code: 500, extra: extra.as_bytes(), ..Reply::default() });
+    }
+
+    /// A provisional answer without a description to the caller's first INVITE.
+    pub(crate) fn answer_progress(&mut self, key: Key, code: u16, now: Now) {
+        let Some(leg) = self.legs.get(key) else { return };
+        let Some(inbound) = leg.inbound.filter(|i| !i.answered) else { return };
+        let contact = self.contact_value(leg.dialog.path().listener.0).to_vec();
+        let reply = Reply { code, to_tag: leg.local_tag.as_bytes(), contact: &contact, ..Reply::default() };
+        self.ep.respond(now.mono, inbound.txn, &reply);
+    }
+
+    /// The other side's answer to a relayed request, body included.
+    pub(crate) fn answer_relayed(&mut self, txn: ServerTxn, code: u16, msg: Option<&Message<'_>>, now: Now) {
+        let content_type = msg.and_then(|m| m.first(Name::ContentType)).unwrap_or_default();
+        let body = msg.map_or(&b""[..], |m| m.body());
+        let mut extra = Vec::new();
+        if let Some(msg) = msg {
+            copy_relayed_headers(msg, &mut extra);
+        }
+        let reply = Reply { code, extra: &extra, content_type, body, ..Reply::default() };
+        self.ep.respond(now.mono, txn, &reply);
+    }
+
+    /// An answer to a request outside every dialog of ours.
+    pub(crate) fn refuse(&mut self, txn: ServerTxn, code: u16, extra: &[u8], now: Now) {
+        let bucket = self.cfg.buckets.owned(self.shard).next().unwrap_or(0);
+        let tag = self.ep.ids().tag(bucket, NO_SLOT);
+        self.ep.respond(now.mono, txn, &Reply { code, to_tag: tag.as_bytes(), extra, ..Reply::default() });
+    }
+
+    /// A second 2xx to one INVITE, from another branch of a fork: acknowledged and ended (RFC 3261 section 13.2.2.4).
+    pub(crate) fn end_fork(&mut self, key: Key, txn: ClientTxn, msg: &Message<'_>, path: Path, now: Now) {
+        let Some(leg) = self.legs.get(key) else { return };
+        let Ok(to) = msg.to() else { return };
+        let to = [b"<", to.uri, b">"].concat();
+        let seq = leg.dialog.local_seq();
+        let made = Dialog::uac(leg.dialog.call_id(), leg.dialog.local(), &to, &to[1..to.len() - 1], b"", seq, path);
+        let Ok(mut dialog) = made else { return };
+        if dialog.establish(msg, path).is_err() {
+            return;
+        }
+        let offered = leg.offered;
+        let role = leg.role;
+        let tag = leg.local_tag;
+        let cseq = msg.cseq().map_or(1, |c| c.number);
+        let mut fork = Leg::new(role, tag, dialog, 0);
+        fork.phase = Phase::Confirmed;
+        fork.remote = Self::body_of(msg);
+        let fork = self.legs.insert(fork);
+        let end = (!offered).then_some(End::Silence);
+        self.send_ack(fork, txn, cseq, end, now);
+        self.send_bye(fork, now);
+    }
+
+    /// Writes the description of `end` for leg `to` into `self.body`; returns its content type. The origin line is
+    /// the one of that leg, its version raised when the description changed (RFC 3264 section 8).
+    fn describe(&mut self, end: End, to: Key, usage: Use) -> Option<Vec<u8>> {
+        let mut draft = std::mem::take(&mut self.draft);
+        let mut body = std::mem::take(&mut self.body);
+        draft.clear();
+        body.clear();
+        let content_type = self.draft_description(end, to, usage, &mut draft);
+        let written = content_type.and_then(|content_type| self.with_origin(to, content_type, &draft, &mut body));
+        self.draft = draft;
+        self.body = body;
+        written
+    }
+
+    /// The description of `end`, its number of streams fitted to leg `to`, before the origin line is replaced.
+    fn draft_description(&self, end: End, to: Key, usage: Use, draft: &mut Vec<u8>) -> Option<Vec<u8>> {
+        const PLAIN: &[u8] = b"application/sdp";
+        let there = self.legs.get(to)?.remote.as_ref();
+        let End::Leg(from) = end else {
+            sdp::hold_inactive(there?.sdp(), draft).ok()?;
+            return Some(PLAIN.to_vec());
+        };
+        let leg = self.legs.get(from)?;
+        let body: &Body = leg.proposed.as_ref().or(leg.remote.as_ref())?;
+        if let Some(content_type) = &body.content_type {
+            draft.extend_from_slice(&body.data);
+            return Some(content_type.to_vec());
+        }
+        let count = |b: &Body| Sdp::parse(b.sdp()).map_or(0, |s| s.media_count());
+        let (have, want) = (count(body), there.map_or(0, |t| count(t)));
+        match usage {
+            Use::Offer if have < want => {
+                sdp::pad_media(&body.data, there?.sdp(), draft).ok()?;
+            }
+            Use::Answer if have > want && want > 0 => sdp::trim_media(&body.data, want, draft).ok()?,
+            _ => draft.extend_from_slice(&body.data),
+        }
+        Some(PLAIN.to_vec())
+    }
+
+    fn with_origin(&mut self, to: Key, content_type: Vec<u8>, draft: &[u8], body: &mut Vec<u8>) -> Option<Vec<u8>> {
+        let print = self.fingerprint(draft);
+        let leg = self.legs.get_mut(to)?;
+        if leg.described != print {
+            leg.described = print;
+            leg.version += 1;
+        }
+        let addr = self
+            .contacts
+            .get(usize::from(leg.dialog.path().listener.0))
+            .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |(_, a)| *a);
+        let origin = Origin { user: b"", session: leg.session_id, version: u64::from(leg.version), addr };
+        let parsed = ContentType::parse(&content_type)?;
+        sdp::rewrite_body_origin(&parsed, draft, &origin, body).ok()?;
+        Some(content_type)
+    }
+
+    /// An answer that refuses every stream of what leg `to` offered.
+    fn describe_refusal(&mut self, to: Key) -> Option<Vec<u8>> {
+        let mut draft = std::mem::take(&mut self.draft);
+        let mut body = std::mem::take(&mut self.body);
+        draft.clear();
+        body.clear();
+        let content_type = self.legs.get(to).and_then(|l| l.remote.as_ref()).map(|remote| {
+            refuse_streams(remote.sdp(), &mut draft);
+            b"application/sdp".to_vec()
+        });
+        let written = content_type.and_then(|content_type| self.with_origin(to, content_type, &draft, &mut body));
+        self.draft = draft;
+        self.body = body;
+        written
+    }
+
+    /// Hash of a description without its origin line.
+    fn fingerprint(&self, draft: &[u8]) -> u64 {
+        let range = sdp_range(None, draft).unwrap_or(0..draft.len());
+        let at = draft[range].windows(3).position(|w| w == b"\no=");
+        let (before, rest) = draft.split_at(at.map_or(0, |at| at + 1));
+        let after =
+            rest.iter().position(|b| *b == b'\n').map_or(rest, |end| if at.is_some() { &rest[end..] } else { rest });
+        self.cfg.key.hash(&[before, after])
+    }
+}
+
+/// Every stream with port 0 (RFC 3264 section 6).
+fn refuse_streams(offer: &[u8], out: &mut Vec<u8>) {
+    for line in sdp::lines(offer) {
+        if line.kind != b'm' {
+            if line.kind != b'a' && line.kind != b'b' {
+                out.extend_from_slice(line.raw);
+            }
+            continue;
+        }
+        let mut words = line.value.splitn(3, |b| *b == b' ');
+        let (kind, _, rest) = (words.next().unwrap_or_default(), words.next(), words.next().unwrap_or_default());
+        out.extend_from_slice(b"m=");
+        out.extend_from_slice(kind);
+        out.extend_from_slice(b" 0 ");
+        out.extend_from_slice(rest);
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// From value of a leg of ours, without its tag: the caller's own, for an agent with the flow's prefix before the name.
+fn write_from(call: &Call, role: Role, out: &mut Vec<u8>) {
+    let prefix = call.flow.prependcid.as_deref().filter(|_| role == Role::Agent);
+    let Some(prefix) = prefix else {
+        out.extend_from_slice(&call.from);
+        return;
+    };
+    out.push(b'"');
+    for c in prefix.bytes().chain(*b" ").chain(call.caller_display.bytes()) {
+        if matches!(c, b'"' | b'\\') {
+            out.push(b'\\');
+        }
+        if !c.is_ascii_control() {
+            out.push(c);
+        }
+    }
+    out.extend_from_slice(b"\" ");
+    let at = call.from.iter().position(|b| *b == b'<');
+    match at {
+        Some(_) => {
+            // Behind the caller's own display name, which may hold a bracket inside quotes.
+            let value = strowger_sip::msg::NameAddr::parse(&call.from, Name::From);
+            let uri = value.map_or(&call.from[..], |v| v.uri);
+            out.push(b'<');
+            out.extend_from_slice(uri);
+            out.push(b'>');
+        }
+        None => {
+            out.push(b'<');
+            out.extend_from_slice(&call.from);
+            out.push(b'>');
+        }
+    }
+}
