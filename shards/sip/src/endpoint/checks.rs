@@ -6,6 +6,7 @@ use crate::id::{self, Token};
 use crate::msg::{Message, Method, Name, ParseError, Reply, push_number};
 use crate::net::Path;
 use crate::time::Mono;
+use std::sync::Arc;
 
 /// Header lines that answers made here carry, written once.
 #[derive(Debug)]
@@ -13,60 +14,64 @@ pub(super) struct Lines {
     server: Vec<u8>,
     allow: Vec<u8>,
     accept: Vec<u8>,
-    supported: Vec<u8>,
+    /// Allow, Accept and Supported, for OPTIONS.
+    options: Vec<u8>,
 }
 
 impl Lines {
     pub(super) fn new(cfg: &EndpointConfig) -> Lines {
         let line = |name: &str, values: Vec<&str>| format!("{name}: {}\r\n", values.join(", ")).into_bytes();
         let methods: Vec<String> = cfg.allow.iter().map(ToString::to_string).collect();
+        let allow = line("Allow", methods.iter().map(String::as_str).collect());
+        let accept = line("Accept", cfg.accept.iter().map(String::as_str).collect());
+        let supported = line("Supported", cfg.supported.iter().map(String::as_str).collect());
         Lines {
             server: match cfg.user_agent.as_str() {
                 "" => Vec::new(),
                 agent => line("Server", vec![agent]),
             },
-            allow: line("Allow", methods.iter().map(String::as_str).collect()),
-            accept: line("Accept", cfg.accept.iter().map(String::as_str).collect()),
-            supported: line("Supported", cfg.supported.iter().map(String::as_str).collect()),
+            options: [allow.as_slice(), &accept, &supported].concat(),
+            allow,
+            accept,
         }
     }
 }
-
-/// A refusal: status, and the header lines that explain it.
-type Refusal = (u16, Vec<u8>);
 
 impl Endpoint {
     /// Takes in bytes that [`Message::parse`] refused with `err`. A request is answered (400, 505, 513, ...) where its
     /// Via says whom to answer; a response and an ACK never are.
     pub fn receive_malformed(&mut self, _now: Mono, path: Path, bytes: &[u8], err: ParseError) {
         self.stats.malformed += 1;
-        let Ok(msg) = Message::parse_head(bytes, &self.cfg.limits) else { return };
+        let cfg = Arc::clone(&self.cfg);
+        let Ok(msg) = Message::parse_head(bytes, &cfg.limits) else { return };
         let acked = msg.method() == Some(Method::Ack) || msg.cseq().is_ok_and(|c| c.method == Method::Ack);
-        if !msg.is_request() || acked || msg.top_via().is_err() {
-            return;
+        if msg.is_request() && !acked && msg.has(Name::Via) {
+            self.refuse(path, &msg, err.status(), &err.reason());
         }
-        self.refuse(path, &msg, &Reply { code: err.status(), reason: &err.reason(), ..Reply::default() });
     }
 
-    /// A request whose Via cannot be read. There is nobody to answer but the source.
-    pub(super) fn refuse_malformed(&mut self, path: Path, msg: &Message<'_>) {
+    /// A request that parses but cannot be used.
+    pub(super) fn refuse_fault(&mut self, path: Path, msg: &Message<'_>, err: ParseError) {
         self.stats.malformed += 1;
         if msg.method() != Some(Method::Ack) {
-            self.refuse(path, msg, &Reply { code: 400, reason: "Bad Via", ..Reply::default() });
+            self.refuse(path, msg, err.status(), &err.reason());
         }
     }
 
-    /// Answers without state.
-    pub(super) fn refuse(&mut self, path: Path, msg: &Message<'_>, reply: &Reply<'_>) {
+    /// Refuses without state; `self.extra` holds the header lines that explain it.
+    pub(super) fn refuse(&mut self, path: Path, msg: &Message<'_>, code: u16, reason: &str) {
         self.stats.refused += 1;
-        self.answer(path, msg, reply);
+        self.answer(path, msg, code, reason);
     }
 
-    fn answer(&mut self, path: Path, msg: &Message<'_>, reply: &Reply<'_>) {
+    fn answer(&mut self, path: Path, msg: &Message<'_>, code: u16, reason: &str) {
         let tag = self.stateless_tag_of(msg);
-        let mut extra = reply.extra.to_vec();
+        let mut extra = std::mem::take(&mut self.extra);
         extra.extend_from_slice(&self.lines.server);
-        self.transmit_answer(path, msg, &Reply { to_tag: tag.as_bytes(), extra: &extra, ..*reply });
+        let reply = Reply { code, reason, to_tag: tag.as_bytes(), extra: &extra, ..Reply::default() };
+        self.transmit_answer(path, msg, &reply);
+        extra.clear();
+        self.extra = extra;
     }
 
     /// The same for each retransmission of a request (RFC 3261 section 8.2.7).
@@ -94,110 +99,92 @@ impl Endpoint {
         merged: bool,
         identity: usize,
     ) -> bool {
-        if let Some((code, extra)) = self.fault(msg, method, merged) {
-            self.refuse(path, msg, &Reply { code, extra: &extra, ..Reply::default() });
-            return false;
-        }
-        if let Err(err) = msg.check_request() {
-            self.stats.malformed += 1;
-            self.refuse(path, msg, &Reply { code: err.status(), reason: &err.reason(), ..Reply::default() });
-            return false;
-        }
-        if identity > MAX_IDENTITY {
-            self.refuse(path, msg, &Reply { code: 400, reason: "Identifiers Too Long", ..Reply::default() });
-            return false;
-        }
-        if method == Method::Options && msg.to_tag().is_none() {
-            self.answer_options(path, msg);
-            return false;
-        }
-        if self.servers.len() + self.clients.len() >= self.cfg.max_transactions {
+        if let Some(code) = self.fault(msg, method, merged) {
+            self.refuse(path, msg, code, "");
+        } else if let Err(err) = msg.check_request() {
+            self.refuse_fault(path, msg, err);
+        } else if identity > MAX_IDENTITY {
+            self.refuse(path, msg, 400, "Identifiers Too Long");
+        } else if method == Method::Options && msg.to_tag().is_none() {
+            // Section 11.2.
+            self.stats.options += 1;
+            self.extra.extend_from_slice(&self.lines.options);
+            self.answer(path, msg, 200, "");
+        } else if self.servers.len() + self.clients.len() >= self.cfg.max_transactions {
             self.stats.refused_full += 1;
-            let extra = self.retry_after(msg);
-            self.refuse(path, msg, &Reply { code: 503, extra: &extra, ..Reply::default() });
-            return false;
+            self.write_retry_after(msg);
+            self.refuse(path, msg, 503, "");
+        } else {
+            return true;
         }
-        true
+        false
     }
 
-    /// What a user agent refuses, in the order of RFC 3261 section 8.2.
-    fn fault(&self, msg: &Message<'_>, method: Method<'_>, merged: bool) -> Option<Refusal> {
+    /// What a user agent refuses, in the order of RFC 3261 section 8.2; the lines that explain it go to `self.extra`.
+    fn fault(&mut self, msg: &Message<'_>, method: Method<'_>, merged: bool) -> Option<u16> {
         if !self.cfg.allow.contains(&method) {
-            return Some((405, self.lines.allow.clone()));
+            self.extra.extend_from_slice(&self.lines.allow);
+            return Some(405);
         }
         if msg.request_uri() == Err(ParseError::UnsupportedScheme) {
-            return Some((416, Vec::new()));
+            return Some(416);
         }
         let outside = msg.to_tag().is_none();
         if outside && merged {
-            return Some((482, Vec::new()));
+            return Some(482);
         }
         // Zero is fine for who is the target. A request outside a dialog would go on to another leg, except OPTIONS,
         // which the one where Max-Forwards ends answers as its own (RFC 3261 section 16.3, RFC 7332).
         if outside && method != Method::Options && msg.max_forwards() == Ok(Some(0)) {
-            return Some((483, Vec::new()));
+            return Some(483);
         }
-        let unknown = |v: &&[u8]| !self.cfg.supported.iter().any(|s| v.eq_ignore_ascii_case(s.as_bytes()));
-        let missing: Vec<&[u8]> = msg.values(Name::Require).filter(unknown).collect();
-        if !missing.is_empty() {
-            return Some((420, list_line(b"Unsupported: ", &missing)));
+        let mut missing = 0;
+        for tag in msg.values(Name::Require) {
+            if !self.cfg.supported.iter().any(|s| tag.eq_ignore_ascii_case(s.as_bytes())) {
+                self.extra.extend_from_slice(if missing == 0 { b"Unsupported: " } else { b", " });
+                self.extra.extend(tag.iter().filter(|b| !matches!(b, b'\r' | b'\n')));
+                missing += 1;
+            }
         }
-        if outside { self.body_fault(msg) } else { None }
+        if missing > 0 {
+            self.extra.extend_from_slice(b"\r\n");
+            return Some(420);
+        }
+        (outside && self.body_fault(msg)).then_some(415)
     }
 
     /// A body that nobody behind us understands (RFC 3261 section 8.2.3). Inside a dialog bodies pass to the other
     /// side, who knows.
-    fn body_fault(&self, msg: &Message<'_>) -> Option<Refusal> {
-        if msg.body().is_empty() {
-            return None;
-        }
+    fn body_fault(&mut self, msg: &Message<'_>) -> bool {
         let optional = msg
             .content_disposition()
             .and_then(|d| d.params.value("handling"))
             .is_some_and(|h| h.eq_ignore_ascii_case(b"optional"));
-        let encoded = msg.values(Name::ContentEncoding).any(|e| !e.eq_ignore_ascii_case(b"identity"));
-        if encoded && !optional {
-            return Some((415, b"Accept-Encoding: identity\r\n".to_vec()));
+        if msg.body().is_empty() || optional {
+            return false;
         }
-        let Some(kind) = msg.content_type() else {
-            // Without the field there is no type to refuse; a malformed one is a fault of its own.
-            return None;
-        };
+        if msg.values(Name::ContentEncoding).any(|e| !e.eq_ignore_ascii_case(b"identity")) {
+            self.extra.extend_from_slice(b"Accept-Encoding: identity\r\n");
+            return true;
+        }
+        // Without the field there is no type to refuse; a malformed one is a fault of its own.
+        let Some(kind) = msg.content_type() else { return false };
         let accepted = self.cfg.accept.iter().any(|a| match a.split_once('/') {
             Some((main, "*")) => kind.main.eq_ignore_ascii_case(main.as_bytes()),
             Some((main, sub)) => kind.is(main, sub),
             None => false,
         });
-        (!accepted && !optional).then(|| (415, self.lines.accept.clone()))
-    }
-
-    /// RFC 3261 section 11.2.
-    fn answer_options(&mut self, path: Path, msg: &Message<'_>) {
-        self.stats.options += 1;
-        let Lines { allow, accept, supported, .. } = &self.lines;
-        let extra = [allow.as_slice(), accept, supported].concat();
-        self.answer(path, msg, &Reply { code: 200, extra: &extra, ..Reply::default() });
+        if !accepted {
+            self.extra.extend_from_slice(&self.lines.accept);
+        }
+        !accepted
     }
 
     /// 5 to 14 seconds, spread over those refused so that they do not come back together.
-    fn retry_after(&self, msg: &Message<'_>) -> Vec<u8> {
+    fn write_retry_after(&mut self, msg: &Message<'_>) {
         let spread = self.key.hash(&[msg.first(Name::CallId).unwrap_or_default()]) % 10;
-        let mut line = b"Retry-After: ".to_vec();
-        push_number(5 + spread, &mut line);
-        line.extend_from_slice(b"\r\n");
-        line
+        self.extra.extend_from_slice(b"Retry-After: ");
+        push_number(5 + spread, &mut self.extra);
+        self.extra.extend_from_slice(b"\r\n");
     }
-}
-
-fn list_line(name: &[u8], values: &[&[u8]]) -> Vec<u8> {
-    let mut line = name.to_vec();
-    for (i, value) in values.iter().enumerate() {
-        if i > 0 {
-            line.extend_from_slice(b", ");
-        }
-        // Elements of a folded list are trimmed; a fold inside one would not be a token: take it out.
-        line.extend(value.iter().filter(|b| !matches!(b, b'\r' | b'\n')));
-    }
-    line.extend_from_slice(b"\r\n");
-    line
 }

@@ -20,7 +20,7 @@ pub(super) fn write(msg: &Message<'_>, via: &Via<'_>, out: &mut Vec<u8>) -> usiz
     let number = msg.cseq().map_or(0, |c| c.number).to_be_bytes();
     let call_id = msg.call_id().unwrap_or_default();
     let from_tag = msg.from_tag().unwrap_or_default();
-    match via.branch().filter(|b| b.get(..COOKIE.len()).is_some_and(|c| c.eq_ignore_ascii_case(COOKIE))) {
+    match via.branch().filter(|b| is_unique(b)) {
         Some(branch) => field(branch, out),
         None => {
             field(b"", out);
@@ -44,6 +44,11 @@ pub(super) fn write(msg: &Message<'_>, via: &Via<'_>, out: &mut Vec<u8>) -> usiz
         field(method.as_bytes(), out);
     }
     split
+}
+
+/// A branch by RFC 3261. The bare cookie names nothing (RFC 4475 section 3.2.1).
+fn is_unique(branch: &[u8]) -> bool {
+    branch.len() > COOKIE.len() && branch[..COOKIE.len()].eq_ignore_ascii_case(COOKIE)
 }
 
 /// No field can contain the separator: values are single lines.

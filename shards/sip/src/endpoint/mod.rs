@@ -21,6 +21,7 @@
 mod checks;
 mod client;
 mod identity;
+mod outgoing;
 mod pool;
 mod resolve;
 mod server;
@@ -36,7 +37,8 @@ use crate::net::{ListenerId, Path, Transport};
 use crate::time::Mono;
 use crate::txn::Times;
 use crate::wheel::Wheel;
-use client::{Client, Fork, Waiter};
+use client::{Client, Fork};
+use outgoing::Waiter;
 use pool::{BufId, Pool};
 use resolve::Resolver;
 use server::{Open, Server};
@@ -271,9 +273,15 @@ pub struct Endpoint {
     out: VecDeque<Transmit>,
     events: VecDeque<TimerEvent>,
     lines: checks::Lines,
+    /// Reused for the message being written, the identity of the request at hand, and lines of a refusal.
     scratch: Vec<u8>,
+    ident: Vec<u8>,
+    extra: Vec<u8>,
     generation: u32,
     stats: Stats,
+    /// Makes identities collide.
+    #[cfg(test)]
+    hash_mask: u64,
 }
 
 impl Endpoint {
@@ -299,8 +307,12 @@ impl Endpoint {
             out: VecDeque::new(),
             events: VecDeque::new(),
             scratch: Vec::new(),
+            ident: Vec::new(),
+            extra: Vec::new(),
             generation: 0,
             stats: Stats::default(),
+            #[cfg(test)]
+            hash_mask: u64::MAX,
         }
     }
 

@@ -47,7 +47,6 @@ struct Entry {
 struct Question<W> {
     id: u32,
     host: Box<str>,
-    due: Mono,
     timer: TimerId,
     waiters: Vec<W>,
 }
@@ -76,9 +75,9 @@ impl<W> Resolver<W> {
         }
     }
 
-    /// Lets `waiter` wait for `host`. `Ok(Some(id))` when that is a new question, open until `due`; gives the waiter
+    /// Lets `waiter` wait for `host`. `Ok(Some(id))` when that is a new question, to be given a timer; gives the waiter
     /// back when too many are open.
-    pub(super) fn wait(&mut self, host: &str, due: Mono, waiter: W) -> Result<Option<u32>, W> {
+    pub(super) fn wait(&mut self, host: &str, waiter: W) -> Result<Option<u32>, W> {
         if let Some(q) = self.questions.iter_mut().find(|q| *q.host == *host) {
             q.waiters.push(waiter);
             return Ok(None);
@@ -88,7 +87,7 @@ impl<W> Resolver<W> {
         }
         let id = self.next_id;
         self.next_id = self.next_id.wrapping_add(1).max(1);
-        self.questions.push(Question { id, host: host.into(), due, timer: TimerId::NONE, waiters: vec![waiter] });
+        self.questions.push(Question { id, host: host.into(), timer: TimerId::NONE, waiters: vec![waiter] });
         self.asked.push_back(Resolve { id, host: host.to_owned() });
         Ok(Some(id))
     }
@@ -118,9 +117,9 @@ impl<W> Resolver<W> {
         q.waiters
     }
 
-    /// Ends the question `id` without an answer, when it is due; those who waited.
-    pub(super) fn expire(&mut self, now: Mono, id: u32) -> Vec<W> {
-        match self.questions.iter().position(|q| q.id == id && q.due <= now) {
+    /// Ends the question `id` without an answer; those who waited.
+    pub(super) fn expire(&mut self, id: u32) -> Vec<W> {
+        match self.questions.iter().position(|q| q.id == id) {
             Some(at) => {
                 self.asked.retain(|a| a.id != id);
                 self.questions.swap_remove(at).waiters
@@ -159,8 +158,8 @@ mod tests {
     #[test]
     fn one_question_a_name_and_a_cached_answer() {
         let mut r = Resolver::new(HashKey(1, 2));
-        assert_eq!(r.wait("a.example", Mono(10), 'x'), Ok(Some(1)));
-        assert_eq!(r.wait("a.example", Mono(10), 'y'), Ok(None));
+        assert_eq!(r.wait("a.example", 'x'), Ok(Some(1)));
+        assert_eq!(r.wait("a.example", 'y'), Ok(None));
         assert_eq!(r.poll().map(|q| (q.id, q.host)), Some((1, "a.example".to_owned())));
         assert_eq!(r.poll(), None);
         assert_eq!(r.answer(Mono(5), 1, Ok(&[ip(1)]), 100), ['x', 'y']);
@@ -172,19 +171,18 @@ mod tests {
     #[test]
     fn a_failure_is_remembered_for_a_while() {
         let mut r = Resolver::new(HashKey(1, 2));
-        r.wait("a.example", Mono(10), ()).unwrap();
+        r.wait("a.example", ()).unwrap();
         r.answer(Mono(5), 1, Err(()), 1 << 40);
         assert_eq!(r.known(Mono(6), "a.example"), Known::Nothing);
         assert_eq!(r.known(Mono(5 + NEGATIVE_US), "a.example"), Known::Unknown);
     }
 
     #[test]
-    fn a_question_times_out_once_and_only_when_due() {
+    fn a_question_times_out_once() {
         let mut r = Resolver::new(HashKey(1, 2));
-        r.wait("a.example", Mono(10), 'x').unwrap();
-        assert_eq!(r.expire(Mono(9), 1), []);
-        assert_eq!(r.expire(Mono(10), 1), ['x']);
-        assert_eq!(r.expire(Mono(10), 1), []);
+        r.wait("a.example", 'x').unwrap();
+        assert_eq!(r.expire(1), ['x']);
+        assert_eq!(r.expire(1), []);
         assert_eq!(r.poll(), None, "nobody wants the answer any more");
         assert_eq!(r.waiting(), 0);
     }
@@ -193,9 +191,9 @@ mod tests {
     fn everything_is_bounded() {
         let mut r = Resolver::new(HashKey(1, 2));
         for i in 0..QUESTIONS {
-            r.wait(&format!("h{i}"), Mono(10), i).unwrap();
+            r.wait(&format!("h{i}"), i).unwrap();
         }
-        assert_eq!(r.wait("one.more", Mono(10), 7), Err(7));
+        assert_eq!(r.wait("one.more", 7), Err(7));
         for i in 0..2 * CACHE as u32 {
             r.remember(Mono(0), format!("c{i}").into(), &[ip(1)], Mono(100 + u64::from(i)));
         }

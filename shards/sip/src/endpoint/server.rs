@@ -8,7 +8,9 @@ use super::pool::BufId;
 use super::timers::Class;
 use super::{Endpoint, Event, Origin, ServerTxn, TimerEvent, User, handle, identity};
 use crate::id::{self, Token};
-use crate::msg::{Limits, Message, Method, Reply, ReplyHead, Via, via_reply_path, write_head, write_reply};
+use crate::msg::{
+    Limits, Message, Method, Name, ParseError, Reply, ReplyHead, Via, via_reply_path, write_head, write_reply,
+};
 use crate::net::Path;
 use crate::time::Mono;
 use crate::txn::{Clock, Output, ServerInput, ServerInvite, ServerNonInvite, Step, Tell, Times};
@@ -76,16 +78,14 @@ impl Endpoint {
         method: Method<'_>,
     ) -> Option<Event> {
         let Ok(via) = msg.top_via() else {
-            self.refuse_malformed(path, msg);
+            self.refuse_fault(path, msg, ParseError::BadHeader(Name::Via));
             return None;
         };
-        let mut ident = std::mem::take(&mut self.scratch);
+        let mut ident = std::mem::take(&mut self.ident);
         ident.clear();
         let split = identity::write(msg, &via, &mut ident);
         let event = self.dispatch_request(now, path, msg, method, &ident, split);
-        if self.scratch.capacity() < ident.capacity() {
-            self.scratch = ident;
-        }
+        self.ident = ident;
         event
     }
 
@@ -107,7 +107,7 @@ impl Endpoint {
             (Method::Ack, None) => self.lone_ack(msg),
             (Method::Cancel, Some(slot)) => self.receive_cancel(path, msg, slot, &ident[..split]),
             (Method::Cancel, None) => {
-                self.refuse(path, msg, &Reply { code: 481, ..Reply::default() });
+                self.refuse(path, msg, 481, "");
                 None
             }
             (_, Some(slot)) => {
@@ -172,7 +172,7 @@ impl Endpoint {
             _ => State::Other(ServerNonInvite::Trying),
         };
         let generation = self.next_generation();
-        let hash = self.key.hash(&[&ident[..split]]);
+        let hash = self.identity_hash(&ident[..split]);
         let slot = self.servers.insert(Server {
             path: reply_path(path, msg.top_via().ok().as_ref()),
             user: 0,
@@ -200,7 +200,7 @@ impl Endpoint {
 
     /// The transaction with this identity.
     fn find_server(&self, first_part: &[u8]) -> Option<usize> {
-        let mut at = self.by_identity.get(&self.key.hash(&[first_part])).copied().unwrap_or(NONE);
+        let mut at = self.by_identity.get(&self.identity_hash(first_part)).copied().unwrap_or(NONE);
         while at != NONE {
             let server = &self.servers[at as usize];
             if self.pool.get(server.buf).get(..usize::from(server.split)) == Some(first_part) {
@@ -209,6 +209,13 @@ impl Endpoint {
             at = server.chain;
         }
         None
+    }
+
+    fn identity_hash(&self, first_part: &[u8]) -> u64 {
+        let hash = self.key.hash(&[first_part]);
+        #[cfg(test)]
+        let hash = hash & self.hash_mask;
+        hash
     }
 
     /// Whether the same request came over another path already and lives (RFC 3261 section 8.2.2.2).
@@ -266,9 +273,9 @@ impl Endpoint {
         // It stops a clock and starts none: the time does not matter.
         self.step_server(Mono(0), slot, ServerInput::Acked, None);
         let server = &mut self.servers[slot];
-        if matches!(server.state, State::Invite(ServerInvite::Acked)) {
+        let identity = usize::from(server.identity);
+        if matches!(server.state, State::Invite(ServerInvite::Acked)) && self.pool.get(server.buf).len() > identity {
             // Late INVITEs are absorbed: only the identity is needed to know them.
-            let identity = usize::from(server.identity);
             let mut out = std::mem::take(&mut self.scratch);
             out.clear();
             out.extend_from_slice(&self.pool.get(server.buf)[..identity]);
@@ -343,7 +350,7 @@ impl Endpoint {
         let server = self.servers.remove(slot);
         let ident = &self.pool.get(server.buf)[..usize::from(server.identity)];
         let (first, second) = ident.split_at(usize::from(server.split));
-        let hash = self.key.hash(&[first]);
+        let hash = self.identity_hash(first);
         let merge = self.key.hash(&[second]);
         if !second.is_empty() && self.by_merge.get(&merge) == Some(&(slot as u32)) {
             self.by_merge.remove(&merge);
