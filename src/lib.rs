@@ -4,3 +4,4 @@
 //! on the shards (`shards/`), which it reaches through bounded channels only.
 
 pub mod config;
+pub mod store;
