@@ -1,0 +1,370 @@
+//! Agents' phones: ring, answer, refuse, ignore, hang up; and who of them is in a call, as seen on the wire.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use rand::RngExt;
+
+use crate::{
+    client,
+    leg::{Label, Leg, LegId, Part, Role},
+    parse::Msg,
+    play::Play,
+    report::record,
+    scenario::Behaviour,
+    server,
+    timers::{Due, MILLIS, Nanos, T1},
+};
+
+/// A user of the agents' address.
+#[derive(Debug)]
+pub struct User {
+    /// Its group in the scenario.
+    pub plan: usize,
+    /// The leg that occupies it.
+    pub leg: Option<LegId>,
+    /// Since when it is due for a call; `None` after a rejection, when the target's rules for those decide.
+    pub due: Option<Nanos>,
+}
+
+/// One attempt to reach an agent.
+#[derive(Debug)]
+pub struct Agent {
+    pub user: usize,
+    pub behaviour: Behaviour,
+    /// The caller that it is for, by the SDP or, without one, by the From user.
+    pub call: Option<LegId>,
+    pub invited: Nanos,
+    pub hears: Option<Label>,
+    /// Occupies its user: until a refusal, a BYE or a CANCEL.
+    pub holds: bool,
+    /// Booked as a rejection.
+    pub rejected: bool,
+    /// When the user's due time was looked at: the attempt's latency is still to be recorded once the call is known.
+    pub due: Option<Nanos>,
+    pub hang_up_at: Option<Nanos>,
+    pub confirmed: bool,
+    pub hung_up: bool,
+    /// The leg that occupied the user when this INVITE came.
+    pub overlaps: Option<LegId>,
+}
+
+impl Agent {
+    pub fn hangs_up_early(&self) -> bool {
+        matches!(self.behaviour, Behaviour::HangUp { .. })
+    }
+}
+
+/// How long the end of an agent's last call may be on its way when the next INVITE comes.
+const IN_FLIGHT: Nanos = 100 * MILLIS;
+
+impl Play {
+    pub fn new_agent(&mut self, user: usize, call: Option<LegId>) -> Agent {
+        Agent {
+            user,
+            behaviour: self.draw_behaviour(user),
+            call,
+            invited: self.cx.now,
+            hears: None,
+            holds: true,
+            rejected: false,
+            due: None,
+            hang_up_at: None,
+            confirmed: false,
+            hung_up: false,
+            overlaps: None,
+        }
+    }
+
+    fn draw_behaviour(&mut self, user: usize) -> Behaviour {
+        let behaviours = &self.scenario.agents[self.users[user].plan].behaviours;
+        let mut draw = self.cx.rng.random::<f64>() * behaviours.iter().map(|(weight, _)| weight).sum::<f64>();
+        let drawn = behaviours.iter().find(|(weight, _)| {
+            draw -= weight;
+            draw < 0.0
+        });
+        // A validated plan has a behaviour; rounding may leave the draw just above the sum.
+        drawn.or(behaviours.last()).map_or(Behaviour::Ignore, |(_, behaviour)| behaviour.clone())
+    }
+
+    /// Self-test: a free agent to dial, or, when all are taken, any.
+    pub fn pick_agent(&mut self) -> String {
+        let count = self.users.len();
+        let first = self.next_agent;
+        let free = (0..count).map(|step| (first + step) % count).find(|&user| self.users[user].leg.is_none());
+        let user = free.unwrap_or(first % count.max(1));
+        self.next_agent = user + 1;
+        self.names.get(user).cloned().unwrap_or_default()
+    }
+
+    /// An INVITE came for an agent. (A refused or cancelled one is over when its ACK comes.)
+    pub fn agent_invited(&mut self, id: LegId) {
+        let now = self.cx.now;
+        let Some(leg) = self.legs.get_mut(id) else { return };
+        let Part::Agent(agent) = &mut leg.part else { return };
+        let user = &mut self.users[agent.user];
+        if self.scenario.loopback && user.leg.is_some() {
+            agent.holds = false;
+            self.open_gauges(1, 0);
+            return self.agent_refuses(id, 486);
+        }
+        self.cx.books.report.agent_invites += 1;
+        agent.overlaps = user.leg.replace(id);
+        agent.due = if agent.overlaps.is_some() { None } else { user.due };
+        let (overlaps, behaviour) = (agent.overlaps.is_some(), agent.behaviour.clone());
+        server::answer(leg, &mut self.cx, 180, false);
+        if overlaps {
+            // A lost datagram comes again after T1 and twice T1.
+            let grace = if self.scenario.loss > 0.0 { 8 * T1 } else { IN_FLIGHT };
+            self.cx.timers.set(now, grace, id, Due::Overlap);
+        }
+        if let Behaviour::Answer { ring } | Behaviour::Refuse { ring, .. } | Behaviour::HangUp { ring, .. } = behaviour
+        {
+            let ring = ring.sample(&mut self.cx.rng).as_nanos() as Nanos;
+            self.cx.timers.set(now, ring, id, Due::Ring);
+        }
+        self.open_gauges(1, 1);
+        self.call_known(id);
+    }
+
+    fn open_gauges(&self, busy: i64, ringing: i64) {
+        self.cx.live.agents_busy.fetch_add(busy, Relaxed);
+        self.cx.live.ringing.fetch_add(ringing, Relaxed);
+    }
+
+    /// The caller of an attempt is known: its dispatch latency can be told, and an early BYE before it was a rejection.
+    fn call_known(&mut self, id: LegId) {
+        let Some(agent) = self.legs.get_mut(id).and_then(Leg::agent) else { return };
+        let (Some(call), due, invited) = (agent.call, agent.due.take(), agent.invited) else { return };
+        if self.caller(call).is_some_and(|caller| caller.left_by.is_some_and(|(left, _)| left != id)) {
+            self.rejection_settled(call);
+        }
+        let Some(Leg { over: false, part: Part::Caller(caller), .. }) = self.legs.get(call) else { return };
+        let Some(due) = due else { return };
+        let ready = caller.ready;
+        let histograms = &mut self.cx.books.report.histograms;
+        if due > ready {
+            record(&mut histograms.free_to_invite, invited.saturating_sub(due));
+        } else {
+            record(&mut histograms.arrival_to_invite, invited.saturating_sub(ready));
+        }
+    }
+
+    /// The agent got a session description.
+    pub fn agent_hears(&mut self, id: LegId, label: Label) {
+        let Some(agent) = self.legs.get_mut(id).and_then(Leg::agent) else { return };
+        agent.hears = Some(label);
+        if label.role != Role::Caller {
+            return;
+        }
+        let known = agent.call.replace(label.id);
+        if known.is_none() {
+            self.call_known(id);
+        }
+        if self.caller(label.id).is_some_and(|caller| caller.hears.is_some_and(|heard| heard.id == id)) {
+            self.pair(label.id, id);
+        }
+    }
+
+    /// Timer: the phone was picked up, or the call declined.
+    pub fn ring_over(&mut self, id: LegId) {
+        let Some(leg) = self.legs.get_mut(id).filter(|leg| !leg.over) else { return };
+        if leg.incoming.as_ref().is_none_or(|incoming| incoming.code >= 200) {
+            return;
+        }
+        let Part::Agent(agent) = &leg.part else { return };
+        match agent.behaviour {
+            Behaviour::Refuse { code, .. } => {
+                self.cx.live.ringing.fetch_sub(1, Relaxed);
+                self.agent_refuses(id, code);
+            }
+            Behaviour::Answer { .. } | Behaviour::HangUp { .. } => {
+                self.cx.live.ringing.fetch_sub(1, Relaxed);
+                server::answer(leg, &mut self.cx, 200, true);
+            }
+            Behaviour::Ignore => {}
+        }
+    }
+
+    fn agent_refuses(&mut self, id: LegId, code: u16) {
+        let now = self.cx.now;
+        let Some(leg) = self.legs.get_mut(id) else { return };
+        server::answer(leg, &mut self.cx, code, false);
+        let Part::Agent(agent) = &mut leg.part else { return };
+        let call = agent.call;
+        if !self.scenario.loopback {
+            agent.rejected = true;
+            self.cx.books.rejected(&self.cx.live);
+            if let Some(caller) = call.and_then(|call| self.caller(call)) {
+                caller.ready = now;
+            }
+        }
+        self.release(id, None);
+    }
+
+    /// The agent's user is free again from this leg, and due for the next call at `due`.
+    pub fn release(&mut self, id: LegId, due: Option<Nanos>) {
+        let Some(agent) = self.legs.get_mut(id).and_then(Leg::agent) else { return };
+        if !std::mem::replace(&mut agent.holds, false) {
+            return;
+        }
+        let user = &mut self.users[agent.user];
+        if user.leg == Some(id) {
+            user.leg = None;
+            user.due = due;
+        }
+    }
+
+    fn after_wrapup(&self) -> Option<Nanos> {
+        Some(self.cx.now + self.scenario.wrapup.as_nanos() as Nanos)
+    }
+
+    /// Timer: the other leg of this user must be gone, or it was booked twice.
+    pub fn overlap_over(&mut self, id: LegId) {
+        let overlapped = self.legs.get(id).and_then(|leg| match &leg.part {
+            Part::Agent(agent) => agent.overlaps,
+            _ => None,
+        });
+        let held = |leg: &Leg| matches!(&leg.part, Part::Agent(agent) if agent.holds);
+        if overlapped.and_then(|other| self.legs.get(other)).is_some_and(held) {
+            self.cx.books.report.double_bookings += 1;
+        }
+    }
+
+    /// The ACK came: the talk can begin.
+    pub fn agent_confirmed(&mut self, id: LegId) {
+        let now = self.cx.now;
+        let limit = self.scenario.bridge_limit.as_nanos() as Nanos;
+        let Some(agent) = self.legs.get_mut(id).and_then(Leg::agent) else { return };
+        if std::mem::replace(&mut agent.confirmed, true) {
+            return;
+        }
+        if let Behaviour::HangUp { after, .. } = agent.behaviour {
+            let after = after.sample(&mut self.cx.rng).as_nanos() as Nanos;
+            agent.hang_up_at = Some(now + after);
+            self.cx.timers.set(now, after, id, Due::HangUp);
+        } else {
+            self.cx.timers.set(now, limit, id, Due::Bridge);
+        }
+    }
+
+    /// Timer: agent and caller should hear each other by now.
+    pub fn agent_bridge_limit(&mut self, id: LegId) {
+        let Some(Leg { over: false, part: Part::Agent(agent), .. }) = self.legs.get(id) else { return };
+        let hears_a_message = agent.hears.is_some_and(|label| label.role == Role::Media);
+        let Some(call) = agent.call.filter(|_| !agent.hung_up && !hears_a_message) else { return };
+        let talks = self.caller(call).is_some_and(|caller| caller.talks_with == Some(id) || caller.left);
+        if !talks && !self.caller_left(call) {
+            self.fail(call, "agent answered, and the caller never got the agent's SDP");
+            self.agent_hangs_up(id);
+        }
+    }
+
+    /// The agent hangs up.
+    pub fn agent_hangs_up(&mut self, id: LegId) {
+        let now = self.cx.now;
+        let due = self.after_wrapup();
+        let Some(leg) = self.legs.get_mut(id).filter(|leg| !leg.over) else { return };
+        let Part::Agent(agent) = &mut leg.part else { return };
+        if !agent.confirmed || std::mem::replace(&mut agent.hung_up, true) {
+            return;
+        }
+        let call = agent.call;
+        let early = agent.hangs_up_early();
+        client::bye(leg, &mut self.cx);
+        self.release(id, due.filter(|_| !early));
+        let Some(call) = call.filter(|call| !self.caller_left(*call)) else { return };
+        if let Some(caller) = self.caller(call)
+            && caller.talks_with.is_none_or(|agent| agent == id)
+        {
+            caller.left_by = Some((id, now));
+            self.unpair(call);
+        }
+    }
+
+    /// The target sent BYE to the agent.
+    pub fn agent_got_bye(&mut self, id: LegId, msg: &Msg<'_>) {
+        let due = self.after_wrapup();
+        let Some(Leg { part: Part::Agent(agent), .. }) = self.legs.get(id) else { return };
+        let (call, hung_up) = (agent.call, agent.hung_up);
+        if let Some(call) = call.filter(|call| !hung_up && !self.caller_left(*call)) {
+            if self.caller(call).is_some_and(|caller| caller.talks_with == Some(id)) {
+                self.fail(call, "target hung up on the agent of a talk that nobody had ended");
+            } else {
+                self.cx.books.unexpected("target hung up on an agent whose caller waits", msg.raw);
+            }
+        }
+        self.release(id, due);
+        if !hung_up {
+            self.agent_over(id);
+        }
+    }
+
+    /// The target cancelled the attempt.
+    pub fn agent_cancelled(&mut self, id: LegId) {
+        let now = self.cx.now;
+        let Some(leg) = self.legs.get_mut(id) else { return };
+        let code = leg.incoming.as_ref().map_or(0, |incoming| incoming.code);
+        let Part::Agent(agent) = &mut leg.part else { return };
+        let (call, ignores) = (agent.call, matches!(agent.behaviour, Behaviour::Ignore));
+        let was_rejected = std::mem::replace(&mut agent.rejected, false);
+        let caller_left = call.map_or(!ignores, |call| self.caller_left(call));
+        if code >= 300 && was_rejected {
+            // Our refusal crossed it. The caller's leaving came first, unless the target gave up ringing.
+            match caller_left {
+                true => self.cx.books.not_rejected(&self.cx.live),
+                false => self.restore_rejected(id),
+            }
+        }
+        if code >= 200 {
+            return;
+        }
+        if let Some(leg) = self.legs.get_mut(id) {
+            server::answer(leg, &mut self.cx, 487, false);
+        }
+        self.cx.live.ringing.fetch_sub(1, Relaxed);
+        if !caller_left {
+            self.cx.books.rejected(&self.cx.live);
+            if let Some(caller) = call.and_then(|call| self.caller(call)) {
+                caller.ready = now;
+            }
+        }
+        self.release(id, caller_left.then_some(now));
+    }
+
+    fn restore_rejected(&mut self, id: LegId) {
+        if let Some(agent) = self.legs.get_mut(id).and_then(Leg::agent) {
+            agent.rejected = true;
+        }
+    }
+
+    /// Timer: no answer to our BYE, or no ACK to our answer.
+    pub fn agent_gave_up(&mut self, id: LegId, due: Due) {
+        let Some(leg) = self.legs.get_mut(id).filter(|leg| !leg.over) else { return };
+        let Part::Agent(agent) = &mut leg.part else { return };
+        let call = agent.call;
+        let code = leg.incoming.as_ref().map_or(0, |incoming| incoming.code);
+        let kind = match due {
+            Due::Ack(_) if code >= 300 => "no ACK to an agent's refusal within 64*T1",
+            Due::Ack(_) => "no ACK to an agent's 200 within 64*T1",
+            _ => "no answer to an agent's BYE within 64*T1",
+        };
+        let call_id = leg.call_id.clone();
+        self.cx.books.unexpected(kind, &call_id);
+        if matches!(due, Due::Ack(_)) && code < 300 {
+            // Section 13.3.1.4: the dialog stands, and should be ended with BYE.
+            agent.confirmed = true;
+            if let Some(call) = call {
+                self.fail(call, kind);
+            }
+            return self.agent_hangs_up(id);
+        }
+        self.release(id, None);
+        self.agent_over(id);
+    }
+
+    pub fn agent_over(&mut self, id: LegId) {
+        if self.over(id) {
+            self.cx.live.agents_busy.fetch_sub(1, Relaxed);
+        }
+    }
+}

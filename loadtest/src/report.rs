@@ -1,0 +1,382 @@
+//! The books of a run: each call in exactly one column, each latency in a histogram, each fault with an example.
+//!
+//! Invariant: `offered = answered + abandoned + refused + failed`. A call is booked once, when its caller's leg ends.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+};
+
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+
+/// Counters that another thread may read while a run goes on.
+#[derive(Debug, Default)]
+pub struct Live {
+    /// Calls begun.
+    pub offered: AtomicU64,
+    /// Calls ended, by outcome; the four sum to `offered` at the end.
+    pub answered: AtomicU64,
+    pub abandoned: AtomicU64,
+    pub refused: AtomicU64,
+    pub failed: AtomicU64,
+    /// Attempts that agents refused, ignored or hung up early.
+    pub rejected_by_agents: AtomicU64,
+    /// Gauges: callers without an agent, callers in talk, agents ringing, agents in a dialog, calls at media servers.
+    pub waiting: AtomicI64,
+    pub talking: AtomicI64,
+    pub ringing: AtomicI64,
+    pub agents_busy: AtomicI64,
+    pub at_media: AtomicI64,
+    /// SIP messages received and sent, and retransmissions received.
+    pub received: AtomicU64,
+    pub sent: AtomicU64,
+    pub retransmissions: AtomicU64,
+}
+
+/// Percentiles of one latency, in microseconds. All 0 when nothing was recorded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Latency {
+    pub count: u64,
+    pub mean: f64,
+    pub p50: u64,
+    pub p99: u64,
+    pub p999: u64,
+    pub max: u64,
+}
+
+impl From<&Histogram<u64>> for Latency {
+    fn from(histogram: &Histogram<u64>) -> Self {
+        if histogram.is_empty() {
+            return Self::default();
+        }
+        Self {
+            count: histogram.len(),
+            mean: (histogram.mean() * 10.0).round() / 10.0,
+            p50: histogram.value_at_quantile(0.5),
+            p99: histogram.value_at_quantile(0.99),
+            p999: histogram.value_at_quantile(0.999),
+            max: histogram.max(),
+        }
+    }
+}
+
+/// How often something happened, and the first time that it did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Occurrences {
+    pub count: u64,
+    /// The first message or call concerned.
+    pub first: String,
+}
+
+/// What happened in a run, as seen on the wire by callers, agents and media servers.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Report {
+    /// Calls begun. Always the sum of the next four.
+    pub offered: u64,
+    /// Callers that heard the agent who served them, who heard them.
+    pub answered: u64,
+    /// Callers that gave up before that.
+    pub abandoned: u64,
+    /// Calls that got a final answer of 300 or above (save the 487 to our CANCEL).
+    pub refused: u64,
+    /// All others: no answer, wrong SDP, protocol errors; see `failures`.
+    pub failed: u64,
+    /// Attempts that agents refused, did not answer, or hung up early.
+    pub rejected_by_agents: u64,
+    /// INVITEs to an agent who was ringing or in a call, without the end of that being on its way.
+    pub double_bookings: u64,
+    /// INVITEs that agents got (without retransmissions).
+    pub agent_invites: u64,
+    /// Agents still in a dialog when the drain was over.
+    pub agents_stuck: u64,
+    /// Media servers' dialogs still standing then.
+    pub media_stuck: u64,
+    /// CDRs that the target must have written: one for each rejected attempt, one for each end of a call that was let in.
+    pub cdrs_expected: u64,
+    /// Messages that the target sent twice though we had answered in time, or it had.
+    pub retransmissions_received: u64,
+    /// Second copies of answers that our own retransmissions asked for.
+    pub duplicates_received: u64,
+    /// Messages that we sent twice, since no answer came.
+    pub retransmissions_sent: u64,
+    /// All SIP messages, received and sent.
+    pub messages: u64,
+    pub messages_received: u64,
+    pub messages_sent: u64,
+    /// Datagrams thrown away on purpose (`Scenario::loss`), and by the kernel because we read too late.
+    pub dropped_on_purpose: u64,
+    pub dropped_by_kernel: u64,
+    /// Violations of RFC 3261, 3264 and so on seen in received messages; see `violations`.
+    pub unexpected: u64,
+    /// Wall time of the run, and CPU time (user + system) of the generator's thread, in seconds.
+    pub seconds: f64,
+    pub cpu_seconds: f64,
+    /// The furthest that an arrival was behind its intended time: large when the generator, not the target, was the limit.
+    pub latest_arrival_us: u64,
+    /// INVITE's intended send time to the first 100, the first 180 or 183, and the 200.
+    pub trying_latency_us: Latency,
+    pub ringing_latency_us: Latency,
+    pub setup_latency_us: Latency,
+    /// INVITE's intended send time to the 200, only callers that were first connected to a media server (no ringing in it).
+    pub queue_setup_latency_us: Latency,
+    /// Agent due (freed, plus wrap-up) to INVITE received, where the call had been waiting.
+    pub free_to_invite_us: Latency,
+    /// Call ready for an agent to the agent's INVITE received, where the agent had been idle.
+    pub arrival_to_invite_us: Latency,
+    /// BYE sent to its 200.
+    pub bye_latency_us: Latency,
+    /// Caller's INVITE to both hearing each other.
+    pub wait_us: Latency,
+    /// Why calls failed, by reason.
+    pub failures: BTreeMap<String, Occurrences>,
+    /// Final codes that callers were refused with.
+    pub refusals: BTreeMap<u16, u64>,
+    /// What `unexpected` counts, by kind.
+    pub violations: BTreeMap<String, Occurrences>,
+    /// The whole distributions, for those who plot or merge them.
+    #[serde(skip)]
+    pub histograms: Histograms,
+}
+
+impl Report {
+    /// Whether each call is in exactly one column.
+    pub fn balanced(&self) -> bool {
+        self.offered == self.answered + self.abandoned + self.refused + self.failed
+    }
+
+    /// Whether nothing at all went wrong: balanced, no failure, no double booking, no agent left over, no violation.
+    pub fn clean(&self) -> bool {
+        self.balanced()
+            && self.failed == 0
+            && self.double_bookings == 0
+            && self.agents_stuck == 0
+            && self.media_stuck == 0
+            && self.unexpected == 0
+    }
+}
+
+/// Latencies in microseconds, 1 us to 10 minutes, three digits.
+#[derive(Debug, Clone)]
+pub struct Histograms {
+    pub trying: Histogram<u64>,
+    pub ringing: Histogram<u64>,
+    pub setup: Histogram<u64>,
+    pub queue_setup: Histogram<u64>,
+    pub free_to_invite: Histogram<u64>,
+    pub arrival_to_invite: Histogram<u64>,
+    pub bye: Histogram<u64>,
+    pub wait: Histogram<u64>,
+}
+
+const HIGHEST_US: u64 = 600_000_000;
+
+impl Default for Histograms {
+    fn default() -> Self {
+        // The bounds are constants that hdrhistogram accepts: the error cannot happen.
+        let empty = || Histogram::new_with_bounds(1, HIGHEST_US, 3).expect("constant bounds");
+        Self {
+            trying: empty(),
+            ringing: empty(),
+            setup: empty(),
+            queue_setup: empty(),
+            free_to_invite: empty(),
+            arrival_to_invite: empty(),
+            bye: empty(),
+            wait: empty(),
+        }
+    }
+}
+
+/// Adds one latency given in nanoseconds.
+pub(crate) fn record(histogram: &mut Histogram<u64>, nanos: u64) {
+    histogram.saturating_record((nanos / 1000).clamp(1, HIGHEST_US));
+}
+
+/// How a call ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Answered,
+    Abandoned,
+    Refused(u16),
+    Failed,
+}
+
+/// The books while they are being kept.
+#[derive(Debug, Default)]
+pub(crate) struct Books {
+    pub report: Report,
+}
+
+/// Longest text kept as an example.
+const EXAMPLE_BYTES: usize = 1500;
+
+impl Books {
+    /// Books the end of a call. `rows` are the CDRs that its end makes (0 or 1).
+    pub fn settle(&mut self, live: &Live, outcome: Outcome, rows: u64) {
+        let report = &mut self.report;
+        let (column, gauge) = match outcome {
+            Outcome::Answered => (&mut report.answered, &live.answered),
+            Outcome::Abandoned => (&mut report.abandoned, &live.abandoned),
+            Outcome::Refused(code) => {
+                *report.refusals.entry(code).or_default() += 1;
+                (&mut report.refused, &live.refused)
+            }
+            Outcome::Failed => (&mut report.failed, &live.failed),
+        };
+        *column += 1;
+        gauge.fetch_add(1, Relaxed);
+        report.cdrs_expected += rows;
+    }
+
+    /// An attempt that an agent refused, ignored or hung up early: it has a CDR of its own.
+    pub fn rejected(&mut self, live: &Live) {
+        self.report.rejected_by_agents += 1;
+        self.report.cdrs_expected += 1;
+        live.rejected_by_agents.fetch_add(1, Relaxed);
+    }
+
+    /// Takes a [`Books::rejected`] back: the call had ended before the target saw the rejection.
+    pub fn not_rejected(&mut self, live: &Live) {
+        self.report.rejected_by_agents -= 1;
+        self.report.cdrs_expected -= 1;
+        live.rejected_by_agents.fetch_sub(1, Relaxed);
+    }
+
+    /// Notes why a call failed (the call itself is booked by [`Books::settle`]).
+    pub fn failure(&mut self, reason: &str, example: impl FnOnce() -> String) {
+        note(&mut self.report.failures, reason, example);
+    }
+
+    /// Counts a protocol violation in `message`.
+    pub fn unexpected(&mut self, kind: &str, message: &[u8]) {
+        self.report.unexpected += 1;
+        note(&mut self.report.violations, kind, || String::from_utf8_lossy(message).into_owned());
+    }
+}
+
+fn note(map: &mut BTreeMap<String, Occurrences>, kind: &str, example: impl FnOnce() -> String) {
+    if let Some(known) = map.get_mut(kind) {
+        known.count += 1;
+        return;
+    }
+    let mut first = example();
+    if first.len() > EXAMPLE_BYTES {
+        let cut = (0..=EXAMPLE_BYTES).rev().find(|&at| first.is_char_boundary(at)).unwrap_or(0);
+        first.truncate(cut);
+    }
+    map.insert(kind.to_owned(), Occurrences { count: 1, first });
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.seconds.max(1e-9);
+        writeln!(
+            f,
+            "calls      offered {}  answered {}  abandoned {}  refused {}  failed {}",
+            self.offered, self.answered, self.abandoned, self.refused, self.failed
+        )?;
+        writeln!(
+            f,
+            "agents     INVITEs {}  rejected {}  double bookings {}  stuck {}  CDRs expected {}",
+            self.agent_invites, self.rejected_by_agents, self.double_bookings, self.agents_stuck, self.cdrs_expected
+        )?;
+        writeln!(
+            f,
+            "messages   {} ({:.0}/s)  received twice {}  sent twice {}  dropped by kernel {}  violations {}",
+            self.messages,
+            self.messages as f64 / seconds,
+            self.retransmissions_received,
+            self.retransmissions_sent,
+            self.dropped_by_kernel,
+            self.unexpected
+        )?;
+        writeln!(
+            f,
+            "generator  {:.1} s, {:.1} s CPU ({:.0} % of a core), latest arrival {} us behind",
+            self.seconds,
+            self.cpu_seconds,
+            100.0 * self.cpu_seconds / seconds,
+            self.latest_arrival_us
+        )?;
+        writeln!(f, "\n{:<34}{:>9}{:>10}{:>10}{:>10}{:>10}", "latency, us", "count", "p50", "p99", "p99.9", "max")?;
+        for (name, latency) in [
+            ("INVITE to 100", &self.trying_latency_us),
+            ("INVITE to 180", &self.ringing_latency_us),
+            ("INVITE to 200", &self.setup_latency_us),
+            ("INVITE to 200, into the queue", &self.queue_setup_latency_us),
+            ("agent free to INVITE, call waiting", &self.free_to_invite_us),
+            ("call to INVITE, agent waiting", &self.arrival_to_invite_us),
+            ("BYE to 200", &self.bye_latency_us),
+            ("INVITE to talk", &self.wait_us),
+        ] {
+            let Latency { count, p50, p99, p999, max, .. } = latency;
+            writeln!(f, "{name:<34}{count:>9}{p50:>10}{p99:>10}{p999:>10}{max:>10}")?;
+        }
+        for (code, count) in &self.refusals {
+            writeln!(f, "\nrefused with {code}: {count}")?;
+        }
+        for (title, map) in [("failed", &self.failures), ("violation", &self.violations)] {
+            for (kind, Occurrences { count, first }) in map {
+                writeln!(
+                    f,
+                    "\n{title}: {kind}: {count} times, first:\n    {}",
+                    first.trim_end().replace('\n', "\n    ")
+                )?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_outcome_has_its_column() {
+        let (mut books, live) = (Books::default(), Live::default());
+        books.report.offered = 4;
+        for outcome in [Outcome::Answered, Outcome::Abandoned, Outcome::Refused(480), Outcome::Failed] {
+            assert!(!books.report.balanced());
+            books.settle(&live, outcome, u64::from(outcome != Outcome::Refused(480)));
+        }
+        assert!(books.report.balanced());
+        assert_eq!(books.report.cdrs_expected, 3);
+        assert_eq!(books.report.refusals[&480], 1);
+        assert_eq!(live.abandoned.load(Relaxed), 1);
+    }
+
+    #[test]
+    fn a_rejection_can_be_taken_back() {
+        let (mut books, live) = (Books::default(), Live::default());
+        books.rejected(&live);
+        books.rejected(&live);
+        books.not_rejected(&live);
+        assert_eq!((books.report.rejected_by_agents, books.report.cdrs_expected), (1, 1));
+    }
+
+    #[test]
+    fn the_first_example_is_kept_and_cut_at_a_character() {
+        let mut books = Books::default();
+        books.unexpected("odd", "é".repeat(2000).as_bytes());
+        books.unexpected("odd", b"second");
+        let odd = &books.report.violations["odd"];
+        assert_eq!(odd.count, 2);
+        assert!(odd.first.len() <= EXAMPLE_BYTES && odd.first.starts_with('é'));
+        assert!(!books.report.clean());
+    }
+
+    #[test]
+    fn percentiles_come_out_in_microseconds() {
+        let mut histograms = Histograms::default();
+        for millis in 1..=100 {
+            record(&mut histograms.setup, millis * 1_000_000);
+        }
+        let latency = Latency::from(&histograms.setup);
+        assert_eq!(latency.count, 100);
+        assert!((49_900..=50_100).contains(&latency.p50) && latency.max >= 99_900);
+        assert_eq!(Latency::from(&histograms.bye), Latency::default());
+    }
+}
