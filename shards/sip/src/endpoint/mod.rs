@@ -412,8 +412,11 @@ impl Endpoint {
         self.generation
     }
 
-    /// Queues the message in `buf` from `start` on; takes no hold of the caller's.
+    /// Queues the message in `buf` from `start` on, if there is one; takes no hold of the caller's.
     fn transmit(&mut self, path: Path, buf: BufId, start: u16, stamp: u64, origin: Origin) {
+        if self.pool.get(buf).len() <= usize::from(start) {
+            return;
+        }
         let buf = self.pool.retain(buf);
         self.out.push_back(Transmit { path, stamp, buf, start, origin });
     }

@@ -310,7 +310,7 @@ impl Endpoint {
             _ => {}
         }
         let buf = server.buf;
-        if step.send != Output::Nothing && self.pool.get(buf).len() > usize::from(identity) {
+        if step.send != Output::Nothing {
             self.stats.retransmissions_out += u64::from(step.send == Output::Again);
             self.transmit(path, buf, identity, 0, Origin::Server(token));
         }
