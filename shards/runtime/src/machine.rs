@@ -1,0 +1,68 @@
+//! What the loop drives: the engine's verbs as a trait, so that the loop can be tested without a whole call machine.
+
+use std::net::IpAddr;
+use strowger_engine::{Control, MeshMsg, Output};
+use strowger_sip::endpoint::{Resolve, Transmit};
+use strowger_sip::net::Path;
+use strowger_sip::time::{Mono, Now};
+
+/// Inputs are `handle_*`; after each the loop drains `poll_*` until empty. See `strowger_engine::Engine`.
+pub trait Machine: 'static {
+    fn handle_datagram(&mut self, now: Now, path: Path, bytes: &[u8]);
+    fn handle_mesh(&mut self, now: Now, msg: MeshMsg);
+    fn handle_control(&mut self, now: Now, id: u64, cmd: Control);
+    fn handle_resolved(&mut self, now: Now, id: u32, result: Result<&[IpAddr], ()>, ttl_us: u64);
+    fn handle_send_failed(&mut self, now: Now, transmit: Transmit);
+    /// All that is due.
+    fn handle_timers(&mut self, now: Now);
+    fn next_due(&self) -> Option<Mono>;
+    fn poll_transmit(&mut self) -> Option<Transmit>;
+    fn bytes(&self, t: &Transmit) -> &[u8];
+    fn sent(&mut self, t: Transmit);
+    fn poll_output(&mut self) -> Option<Output>;
+    fn poll_resolve(&mut self) -> Option<Resolve>;
+    /// Nothing to do: collect garbage.
+    fn idle(&mut self);
+}
+
+impl Machine for strowger_engine::Engine {
+    fn handle_datagram(&mut self, now: Now, path: Path, bytes: &[u8]) {
+        self.handle_datagram(now, path, bytes);
+    }
+    fn handle_mesh(&mut self, now: Now, msg: MeshMsg) {
+        self.handle_mesh(now, msg);
+    }
+    fn handle_control(&mut self, now: Now, id: u64, cmd: Control) {
+        self.handle_control(now, id, cmd);
+    }
+    fn handle_resolved(&mut self, now: Now, id: u32, result: Result<&[IpAddr], ()>, ttl_us: u64) {
+        self.handle_resolved(now, id, result, ttl_us);
+    }
+    fn handle_send_failed(&mut self, now: Now, transmit: Transmit) {
+        self.handle_send_failed(now, transmit);
+    }
+    fn handle_timers(&mut self, now: Now) {
+        self.handle_timers(now);
+    }
+    fn next_due(&self) -> Option<Mono> {
+        self.next_due()
+    }
+    fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.poll_transmit()
+    }
+    fn bytes(&self, t: &Transmit) -> &[u8] {
+        self.bytes(t)
+    }
+    fn sent(&mut self, t: Transmit) {
+        self.sent(t);
+    }
+    fn poll_output(&mut self) -> Option<Output> {
+        self.poll_output()
+    }
+    fn poll_resolve(&mut self) -> Option<Resolve> {
+        self.poll_resolve()
+    }
+    fn idle(&mut self) {
+        self.idle();
+    }
+}

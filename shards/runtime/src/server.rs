@@ -1,0 +1,405 @@
+//! Starting and stopping the shards, and the control plane's way to them.
+
+use crate::bind::Bound;
+use crate::clock::Clock;
+use crate::counts::RuntimeCounts;
+use crate::driver::{self, Executor, GlommioDriver, Sleeper};
+use crate::error::StartError;
+use crate::latency::{LatencySnapshot, ShardLatency};
+use crate::lock::Lock;
+use crate::machine::Machine;
+use crate::mesh::{self, Bell, Port};
+use crate::net::{LocalAddrs, OwnSockets, Sockets};
+use crate::outbound::Outbound;
+use crate::overload::{Backlog, OverloadConfig, Refusals, SourceLimits};
+use crate::owner::Router;
+use crate::relay::{Command, Relay, ResolveRequest, Resolved};
+use crate::shard::{self, Shard};
+use crate::sys;
+use socket2::Socket;
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::net::IpAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use strowger_dispatch::Dispatch;
+use strowger_engine::control::{AgentEvent, Control, Reply};
+use strowger_engine::{Cdr, Engine, EngineConfig, MeshMsg, Provisioning, StatsHub};
+use strowger_sip::time::Now;
+
+/// Commands that wait for one shard at most; more make the sender wait.
+const COMMANDS: usize = 256;
+/// Agent events that wait for the control plane at most; more are lost and counted.
+const EVENTS: usize = 65_536;
+/// Names that wait for the control plane at most, and answers for a shard.
+const RESOLVES: usize = 4096;
+
+/// What the shards of one process are told.
+#[derive(Debug, Clone)]
+pub struct ServerSpec {
+    pub engine: Arc<EngineConfig>,
+    pub shards: u16,
+    pub dispatch: Arc<Dispatch>,
+    pub stats: Arc<StatsHub>,
+    pub provisioning: Arc<Provisioning>,
+    /// CDRs on their way to the control plane, all shards together; more wait on their shards.
+    pub cdr_capacity: usize,
+    pub overload: OverloadConfig,
+    /// One core for each shard, where there are enough.
+    pub pin: bool,
+    /// Seed of tags, branches and Call-IDs.
+    pub seed: [u8; 32],
+}
+
+/// The shard that was asked is gone (stopped, or its executor died).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("shard {0} is gone")]
+pub struct Gone(pub u16);
+
+/// A shard died. The process must end: its calls are lost, and the rest would limp.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShardFailure {
+    pub shard: u16,
+    pub reason: String,
+}
+
+/// The running shards. Dropped without [`Shards::stop`], they go on until the process ends.
+#[derive(Debug)]
+pub struct Shards {
+    commands: Vec<flume::Sender<Command>>,
+    resolved: Vec<flume::Sender<Resolved>>,
+    bells: Arc<[Bell]>,
+    executors: Vec<Executor>,
+    cdrs: flume::Receiver<Cdr>,
+    events: flume::Receiver<AgentEvent>,
+    resolves: flume::Receiver<ResolveRequest>,
+    failures: flume::Receiver<ShardFailure>,
+    latency: Vec<Arc<ShardLatency>>,
+    counts: Vec<Arc<RuntimeCounts>>,
+    #[expect(dead_code, reason = "held until the shards are gone")]
+    locks: Vec<Lock>,
+}
+
+/// All that goes into one shard's thread.
+struct Parts {
+    shard: u16,
+    spec: ServerSpec,
+    shares: Vec<Socket>,
+    own: OwnSockets,
+    locals: Arc<LocalAddrs>,
+    mesh: Port<MeshMsg>,
+    sleeper: Sleeper,
+    relay: Relay,
+    latency: Arc<ShardLatency>,
+    counts: Arc<RuntimeCounts>,
+}
+
+/// The shards' ends of what they share towards the control plane.
+struct Outlets {
+    cdrs: flume::Sender<Cdr>,
+    events: flume::Sender<AgentEvent>,
+    resolves: flume::Sender<ResolveRequest>,
+    failures: flume::Sender<ShardFailure>,
+}
+
+/// A shard that was launched and has not said yet that it serves.
+struct Starting {
+    shard: u16,
+    executor: Executor,
+    ready: flume::Receiver<Result<(), String>>,
+}
+
+/// Starts the shards; returns when all of them serve. `build` makes each shard's machine, on the shard's own thread.
+///
+/// # Errors
+/// [`StartError`]; shards that were started are stopped again.
+pub fn start_with<M, B>(bound: Bound, spec: ServerSpec, build: B) -> Result<Shards, StartError>
+where
+    M: Machine,
+    B: FnOnce(u16, &ServerSpec, Now) -> M + Clone + Send + 'static,
+{
+    let Bound { shards, shares, own, locks, .. } = bound;
+    if spec.shards != shards || spec.engine.buckets.shards() != shards {
+        let configured = if spec.shards == shards { spec.engine.buckets.shards() } else { spec.shards };
+        return Err(StartError::ShardsDiffer { bound: shards, configured });
+    }
+    driver::preflight()?;
+    let out_of_files = |e: std::io::Error| StartError::Executor { shard: 0, reason: e.to_string() };
+    let mailboxes: Vec<_> = (0..shards).map(|_| driver::mailbox()).collect::<Result<_, _>>().map_err(out_of_files)?;
+    let (wakers, sleepers): (Vec<_>, Vec<_>) = mailboxes.into_iter().unzip();
+    let ports = mesh::mesh::<MeshMsg>(wakers);
+    let bells = ports.first().map_or_else(|| Arc::from([]), Port::bells);
+    let (mut running, outlets) = Shards::new(bells, spec.cdr_capacity, locks);
+    let locals = Arc::new(LocalAddrs::default());
+    let cpus = if spec.pin { sys::allowed_cpus() } else { Vec::new() };
+    let mut starting = Vec::new();
+    for (((shard, shares), mesh), sleeper) in (0..shards).zip(shares).zip(ports).zip(sleepers) {
+        let (own, locals, spec) = (Arc::clone(&own), Arc::clone(&locals), spec.clone());
+        let (latency, counts) = (Arc::new(ShardLatency::default()), Arc::new(RuntimeCounts::default()));
+        let relay = running.connect(&outlets, &latency, &counts);
+        let parts = Parts { shard, spec, shares, own, locals, mesh, sleeper, relay, latency, counts };
+        let cpu = cpus.get(usize::from(shard)).copied().filter(|_| cpus.len() >= usize::from(shards));
+        let (ready_in, ready) = flume::bounded(1);
+        let (build, failures) = (build.clone(), outlets.failures.clone());
+        let name = format!("shard-{shard}");
+        match driver::launch(&name, cpu, move || supervised(parts, build, ready_in, failures)) {
+            Ok(executor) => starting.push(Starting { shard, executor, ready }),
+            Err(reason) => {
+                running.executors = starting.into_iter().map(|s| s.executor).collect();
+                running.stop();
+                return Err(driver::explain(shard, shards, reason));
+            }
+        }
+    }
+    await_ready(running, starting)
+}
+
+impl Shards {
+    fn new(bells: Arc<[Bell]>, cdr_capacity: usize, locks: Vec<Lock>) -> (Shards, Outlets) {
+        let (cdr_in, cdrs) = flume::bounded(cdr_capacity.max(1));
+        let (event_in, events) = flume::bounded(EVENTS);
+        let (resolve_in, resolves) = flume::bounded(RESOLVES);
+        // At most one failure a shard.
+        let (failure_in, failures) = flume::bounded(bells.len().max(1));
+        let outlets = Outlets { cdrs: cdr_in, events: event_in, resolves: resolve_in, failures: failure_in };
+        let (commands, resolved, executors) = (Vec::new(), Vec::new(), Vec::new());
+        let (latency, counts) = (Vec::new(), Vec::new());
+        let shards =
+            Shards { commands, resolved, bells, executors, cdrs, events, resolves, failures, latency, counts, locks };
+        (shards, outlets)
+    }
+
+    /// The channels of one more shard.
+    fn connect(&mut self, to: &Outlets, latency: &Arc<ShardLatency>, counts: &Arc<RuntimeCounts>) -> Relay {
+        let (command_in, commands) = flume::bounded(COMMANDS);
+        let (resolved_in, resolved) = flume::bounded(RESOLVES);
+        self.commands.push(command_in);
+        self.resolved.push(resolved_in);
+        self.latency.push(Arc::clone(latency));
+        self.counts.push(Arc::clone(counts));
+        Relay {
+            commands,
+            resolved,
+            cdrs: to.cdrs.clone(),
+            events: to.events.clone(),
+            resolves: to.resolves.clone(),
+            waiting: VecDeque::new(),
+            replies: VecDeque::new(),
+            next_id: 0,
+            counts: Arc::clone(counts),
+        }
+    }
+}
+
+/// Starts the shards, an [`Engine`] each; returns when all of them serve.
+///
+/// # Errors
+/// [`StartError`]; shards that were started are stopped again.
+pub fn start(bound: Bound, spec: ServerSpec) -> Result<Shards, StartError> {
+    start_with(bound, spec, |shard, spec, now| {
+        let (config, provisioning) = (Arc::clone(&spec.engine), Arc::clone(&spec.provisioning));
+        let mut seed = spec.seed;
+        seed[30] ^= shard.to_le_bytes()[0];
+        seed[31] ^= shard.to_le_bytes()[1];
+        Engine::new(config, shard, &spec.dispatch, Arc::clone(&spec.stats), provisioning, seed, now)
+    })
+}
+
+fn await_ready(mut running: Shards, starting: Vec<Starting>) -> Result<Shards, StartError> {
+    let mut failed = None;
+    let shards = running.shards();
+    for Starting { shard, executor, ready } in starting {
+        let reason = match ready.recv() {
+            Ok(Ok(())) => {
+                running.executors.push(executor);
+                continue;
+            }
+            Ok(Err(reason)) => reason,
+            // It ended before it could say anything.
+            Err(_) => executor.join().err().unwrap_or_else(|| "its executor ended at once".to_owned()),
+        };
+        failed.get_or_insert((shard, reason));
+    }
+    match failed {
+        None => Ok(running),
+        Some((shard, reason)) => {
+            running.stop();
+            Err(driver::explain(shard, shards, reason))
+        }
+    }
+}
+
+/// One shard from its beginning to its end, panics included.
+async fn supervised<M: Machine>(
+    parts: Parts,
+    build: impl FnOnce(u16, &ServerSpec, Now) -> M,
+    ready: flume::Sender<Result<(), String>>,
+    failures: flume::Sender<ShardFailure>,
+) {
+    let shard = parts.shard;
+    let life = async move {
+        let assembled = assemble(parts, build);
+        let (shard, driver) = match assembled {
+            Ok(whole) => whole,
+            Err(error) => {
+                let _ = ready.send(Err(error.to_string()));
+                return;
+            }
+        };
+        let _ = ready.send(Ok(()));
+        shard::run(shard, driver).await;
+    };
+    if let Err(reason) = caught(life).await {
+        tracing::error!(shard, reason, "a shard died");
+        // Nobody listens: the process is on its way out.
+        let _ = failures.send(ShardFailure { shard, reason });
+    }
+}
+
+/// Runs a future; its panic becomes an error.
+async fn caught(future: impl Future<Output = ()>) -> Result<(), String> {
+    let mut future = pin!(future);
+    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+        Ok(Poll::Pending) => Poll::Pending,
+        Ok(Poll::Ready(())) => Poll::Ready(Ok(())),
+        Err(panic) => {
+            let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
+            let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+            Poll::Ready(Err(text.unwrap_or_else(|| "panic without a text".to_owned())))
+        }
+    })
+    .await
+}
+
+fn assemble<M: Machine>(
+    parts: Parts,
+    build: impl FnOnce(u16, &ServerSpec, Now) -> M,
+) -> std::io::Result<(Shard<M>, GlommioDriver)> {
+    let Parts { shard, spec, shares, own, locals, mesh, sleeper, relay, latency, counts } = parts;
+    let sockets = Sockets::new(shard, shares, own, locals);
+    let driver = GlommioDriver::new(sockets.fds(), sleeper)?;
+    let mut clock = Clock::default();
+    let machine = build(shard, &spec, clock.now().1);
+    let key = spec.engine.key;
+    let random = u64::from_le_bytes(std::array::from_fn(|i| spec.seed[i])) ^ u64::from(shard) << 48;
+    let shard = Shard {
+        id: shard,
+        machine,
+        clock,
+        router: Router::new(shard, Arc::clone(&spec.engine.buckets), key),
+        sockets,
+        mesh,
+        relay,
+        out: Outbound::default(),
+        backlog: Backlog::new(spec.overload.backlog),
+        refusals: Refusals::new(&spec.overload, key, random),
+        sources: spec.overload.source_rate.map(|rate| SourceLimits::new(rate, key)),
+        max_calls: i64::from(spec.engine.call.max_calls),
+        overload: spec.overload,
+        failed: Vec::new(),
+        latency,
+        counts,
+        stats: spec.stats,
+    };
+    Ok((shard, driver))
+}
+
+impl Shards {
+    /// How many there are.
+    #[must_use]
+    pub fn shards(&self) -> u16 {
+        u16::try_from(self.commands.len()).unwrap_or(u16::MAX)
+    }
+
+    /// Sends a command to one shard and waits for its answer.
+    ///
+    /// # Errors
+    /// [`Gone`].
+    pub async fn control(&self, shard: u16, cmd: Control) -> Result<Reply, Gone> {
+        let (reply, answer) = flume::bounded(1);
+        let commands = self.commands.get(usize::from(shard)).ok_or(Gone(shard))?;
+        commands.send_async(Command::Control { cmd, reply }).await.map_err(|_| Gone(shard))?;
+        self.ring(shard);
+        answer.recv_async().await.map_err(|_| Gone(shard))
+    }
+
+    /// As [`Shards::control`], for threads that may block.
+    ///
+    /// # Errors
+    /// [`Gone`].
+    pub fn control_blocking(&self, shard: u16, cmd: Control) -> Result<Reply, Gone> {
+        let (reply, answer) = flume::bounded(1);
+        let commands = self.commands.get(usize::from(shard)).ok_or(Gone(shard))?;
+        commands.send(Command::Control { cmd, reply }).map_err(|_| Gone(shard))?;
+        self.ring(shard);
+        answer.recv().map_err(|_| Gone(shard))
+    }
+
+    fn ring(&self, shard: u16) {
+        if let Some(bell) = self.bells.get(usize::from(shard)) {
+            bell.ring();
+        }
+    }
+
+    /// CDRs of all shards. Taking them slowly makes shards keep them, then refuse calls; none is lost.
+    #[must_use]
+    pub fn cdrs(&self) -> flume::Receiver<Cdr> {
+        self.cdrs.clone()
+    }
+
+    /// Agent events of all shards; those that find the channel full are lost (`RuntimeCounts::events_lost`).
+    #[must_use]
+    pub fn events(&self) -> flume::Receiver<AgentEvent> {
+        self.events.clone()
+    }
+
+    /// Names to look up; answer each with [`Shards::resolved`].
+    #[must_use]
+    pub fn resolves(&self) -> flume::Receiver<ResolveRequest> {
+        self.resolves.clone()
+    }
+
+    /// The addresses of a name, valid for `ttl_us`; `Err`: it has none. Never waits: an answer to a shard that has
+    /// thousands of them unread is dropped, and the shard's own time limit answers instead.
+    pub fn resolved(&self, shard: u16, id: u32, result: Result<Vec<IpAddr>, ()>, ttl_us: u64) {
+        if let Some(answers) = self.resolved.get(usize::from(shard)) {
+            let _ = answers.try_send(Resolved { id, result, ttl_us });
+            self.ring(shard);
+        }
+    }
+
+    /// Histograms since the start, all shards together.
+    #[must_use]
+    pub fn latency(&self) -> LatencySnapshot {
+        LatencySnapshot::merge(&self.latency)
+    }
+
+    /// One shard's own counters.
+    #[must_use]
+    pub fn counts(&self, shard: u16) -> Option<&RuntimeCounts> {
+        self.counts.get(usize::from(shard)).map(|c| &**c)
+    }
+
+    /// Tells of each shard that died by a panic. The process should then end with exit code 1.
+    #[must_use]
+    pub fn failed(&self) -> flume::Receiver<ShardFailure> {
+        self.failures.clone()
+    }
+
+    /// Stops all shards and waits for them. Calls are not ended (`Control::EndAll` does that) and CDRs must be taken
+    /// until this returns.
+    pub fn stop(self) {
+        for (shard, commands) in (0u16..).zip(&self.commands) {
+            // Gone already: fine.
+            let _ = commands.send(Command::Stop);
+            self.ring(shard);
+        }
+        for executor in self.executors {
+            if let Err(error) = executor.join() {
+                tracing::error!(%error, "a shard's executor ended badly");
+            }
+        }
+    }
+}

@@ -1,0 +1,378 @@
+//! THE loop: one shard, its sockets, its machine, its end of the mesh. [`run`] is where to begin.
+//!
+//! A turn takes a bounded amount from each source (control plane, other shards, sockets, the backlog of new calls,
+//! timers), drains the machine's outputs after each input, and sends in batches. Without work the shard naps, then
+//! collects garbage and parks until something is readable, somebody rings, or a timer is due.
+//!
+//! Invariants
+//! - The machine is touched by this task alone, and its outputs are drained before its next input.
+//! - Nothing in a turn blocks, locks or (in steady state) allocates.
+//! - No queue starves another: each has its cap a turn; [`Turn::more`] says that one was reached, and then the shard
+//!   does not sleep.
+
+use crate::clock::{Clock, mono_ns};
+use crate::counts::{self, RuntimeCounts};
+use crate::driver::Driver;
+use crate::latency::ShardLatency;
+use crate::machine::Machine;
+use crate::mesh::{Item, Label, Parcel, Port};
+use crate::net::{BATCH, Datagram, Inlet, RxBatch, Sockets};
+use crate::outbound::Outbound;
+use crate::overload::{Backlog, OverloadConfig, Refusals, SourceLimits};
+use crate::owner::{Route, Router};
+use crate::relay::{Command, Relay, ResolveRequest};
+use std::sync::Arc;
+use strowger_engine::stats::ShardStats;
+use strowger_engine::{MeshMsg, Output, StatsHub};
+use strowger_sip::endpoint::Transmit;
+use strowger_sip::net::Path;
+use strowger_sip::scan::Class;
+use strowger_sip::time::{Mono, Now};
+
+/// Most of each kind a turn.
+const COMMANDS: usize = 64;
+const MESH_ITEMS: usize = 256;
+const BATCHES: usize = 8;
+const NEW_CALLS: usize = 64;
+const REFUSALS: usize = 512;
+/// When something waits for another's room (a full ring, channel or socket), look again after this.
+const RETRY_NS: u64 = 1_000_000;
+
+/// What a shard is made of.
+pub(crate) struct Shard<M> {
+    pub id: u16,
+    pub machine: M,
+    pub clock: Clock,
+    pub router: Router,
+    pub sockets: Sockets,
+    pub mesh: Port<MeshMsg>,
+    pub relay: Relay,
+    pub out: Outbound,
+    pub overload: OverloadConfig,
+    pub backlog: Backlog,
+    pub refusals: Refusals,
+    pub sources: Option<SourceLimits>,
+    /// Calls at once; more are refused.
+    pub max_calls: i64,
+    pub failed: Vec<Transmit>,
+    pub latency: Arc<ShardLatency>,
+    pub counts: Arc<RuntimeCounts>,
+    pub stats: Arc<StatsHub>,
+}
+
+/// What a turn found.
+#[derive(Debug, Default, Clone, Copy)]
+struct Turn {
+    /// It did something.
+    worked: bool,
+    /// It left something that could be done at once.
+    more: bool,
+    stop: bool,
+}
+
+/// Runs until the control plane says stop.
+pub(crate) async fn run<M: Machine, D: Driver>(mut shard: Shard<M>, mut driver: D) {
+    let mut rx = RxBatch::default();
+    let inlets: Vec<Inlet> = shard.sockets.inlets().collect();
+    loop {
+        let turn = shard.turn(&mut rx, &inlets);
+        if turn.stop {
+            return shard.relay.close();
+        }
+        driver.breathe().await;
+        if turn.more || shard.arm_and_look() {
+            continue;
+        }
+        if !driver.nap(shard.wake_at()) {
+            shard.machine.idle();
+            shard.drain(None);
+            shard.flush();
+            driver.park(shard.wake_at()).await;
+        }
+        shard.mesh.bell().disarm();
+    }
+}
+
+impl<M: Machine> Shard<M> {
+    fn turn(&mut self, rx: &mut RxBatch, inlets: &[Inlet]) -> Turn {
+        let began = mono_ns();
+        let mut turn = Turn::default();
+        self.take_commands(&mut turn);
+        self.take_mesh(&mut turn);
+        for inlet in inlets {
+            self.take_datagrams(*inlet, rx, &mut turn);
+        }
+        self.take_new_calls(&mut turn);
+        self.fire_timers(&mut turn);
+        self.relay.pass_cdrs();
+        self.flush();
+        if turn.worked {
+            self.latency.turn.record(mono_ns() - began);
+        }
+        turn
+    }
+
+    /// Arms the bell; true when something has come in meanwhile (sockets are watched by the wait itself).
+    fn arm_and_look(&mut self) -> bool {
+        self.mesh.bell().arm();
+        let found = self.mesh.waiting() || self.relay.waiting_for_us();
+        if found {
+            self.mesh.bell().disarm();
+        }
+        found
+    }
+
+    /// When to wake up at the latest, monotonic nanoseconds.
+    fn wake_at(&self) -> Option<u64> {
+        let due = self.machine.next_due().map(|Mono(us)| us.saturating_mul(1000));
+        if self.mesh.backed_up() || self.out.is_blocked() || !self.relay.waiting.is_empty() {
+            let retry = mono_ns() + RETRY_NS;
+            return Some(due.map_or(retry, |due| due.min(retry)));
+        }
+        due
+    }
+
+    fn take_commands(&mut self, turn: &mut Turn) {
+        for _ in 0..COMMANDS {
+            let Ok(command) = self.relay.commands.try_recv() else { break };
+            turn.worked = true;
+            match command {
+                Command::Stop => turn.stop = true,
+                Command::Control { cmd, reply } => {
+                    let id = self.relay.expect(reply);
+                    let now = self.now();
+                    self.machine.handle_control(now, id, cmd);
+                    self.drain(None);
+                }
+            }
+        }
+        for _ in 0..COMMANDS {
+            let Ok(answer) = self.relay.resolved.try_recv() else { break };
+            turn.worked = true;
+            let now = self.now();
+            self.machine.handle_resolved(now, answer.id, answer.result.as_deref().or(Err(())), answer.ttl_us);
+            self.drain(None);
+        }
+        turn.more |= self.relay.waiting_for_us();
+    }
+
+    fn take_mesh(&mut self, turn: &mut Turn) {
+        for from in 0..self.mesh.shards() {
+            let pressed = self.mesh.depth(from) >= BATCH || !self.backlog.is_empty();
+            for _ in 0..MESH_ITEMS {
+                let Some(item) = self.mesh.receive(from) else { break };
+                turn.worked = true;
+                let (ns, now) = self.clock.now();
+                match item {
+                    Item::Msg { msg, sent_ns } => {
+                        self.latency.mesh.record(ns.saturating_sub(sent_ns));
+                        self.machine.handle_mesh(now, msg);
+                        self.drain(None);
+                    }
+                    Item::Datagram(parcel) => {
+                        self.latency.mesh.record(ns.saturating_sub(parcel.label.sent_ns));
+                        let Parcel { bytes, label } = &*parcel;
+                        self.take(bytes, *label, Some(label.bucket), pressed);
+                        self.mesh.recycle(from, parcel);
+                    }
+                }
+            }
+        }
+        turn.more |= self.mesh.waiting();
+    }
+
+    /// Drains one socket, at most [`BATCHES`] batches.
+    fn take_datagrams(&mut self, inlet: Inlet, rx: &mut RxBatch, turn: &mut Turn) {
+        for _ in 0..BATCHES {
+            let (n, lost) = match self.sockets.receive(inlet, rx) {
+                Ok(received) => received,
+                Err(error) => {
+                    tracing::error!(%error, "a listener can not be read");
+                    return;
+                }
+            };
+            self.counts.kernel_lost.add(i64::from(lost));
+            if n == 0 {
+                return;
+            }
+            turn.worked = true;
+            self.counts.received.add(i64::try_from(n).unwrap_or(0));
+            let pressed = n == BATCH || !self.backlog.is_empty();
+            for i in 0..n {
+                match rx.get(i) {
+                    Some(d) if !d.truncated => self.sort(inlet, &d, pressed),
+                    _ => self.counts.unusable.add(1),
+                }
+            }
+            if n < BATCH {
+                return;
+            }
+        }
+        turn.more = true;
+    }
+
+    /// A datagram from a socket: ours, another shard's, or nobody's.
+    fn sort(&mut self, inlet: Inlet, d: &Datagram<'_>, pressed: bool) {
+        let route = self.router.route(d.bytes);
+        let (Route::Own { class, .. } | Route::Shard { class, .. }) = route else {
+            self.counts.junk.add(1);
+            return;
+        };
+        let now_ns = mono_ns();
+        if class != Class::InDialogOrResponse
+            && let Some(sources) = &mut self.sources
+            && !sources.admit(d.from.ip(), now_ns / 1000)
+        {
+            self.counts.rate_limited.add(1);
+            return;
+        }
+        let path = self.sockets.path(inlet, d.from, d.local);
+        // A stamp of the future (stepped wall clock) counts as now.
+        let received_ns = d.received_unix_ns.map_or(now_ns, |ns| self.clock.mono_of_unix(ns).min(now_ns));
+        let label =
+            |bucket| Label { path, received_ns, sent_ns: now_ns, bucket, new_invite: class == Class::NewInvite };
+        match route {
+            Route::Own { bucket, .. } => self.take(d.bytes, label(bucket.unwrap_or(0)), bucket, pressed),
+            Route::Shard { shard, bucket, .. } => {
+                let taken = self.mesh.forward(shard, d.bytes, label(bucket));
+                let counter = if taken { &self.counts.forwarded } else { &self.counts.forward_lost };
+                counter.add(1);
+            }
+            Route::Junk => {}
+        }
+    }
+
+    /// A datagram of this shard: worked on now, or, a new INVITE under pressure, in its turn.
+    fn take(&mut self, bytes: &[u8], label: Label, bucket: Option<u16>, pressed: bool) {
+        let Label { path, received_ns, .. } = label;
+        if !label.new_invite {
+            // What waits of the same Call-ID came first.
+            while let Some(earlier) = bucket.and_then(|b| self.backlog.pop_bucket(b)) {
+                self.admit(&earlier.bytes, earlier.path, earlier.bucket, earlier.received_ns);
+                self.backlog.recycle(earlier);
+            }
+            self.work(bytes, path, received_ns);
+        } else if !pressed {
+            self.admit(bytes, path, bucket, received_ns);
+        } else if !self.backlog.push(bytes, path, bucket, received_ns) {
+            self.refuse(bytes, path, bucket);
+        }
+    }
+
+    fn take_new_calls(&mut self, turn: &mut Turn) {
+        let (mut calls, mut refused) = (NEW_CALLS, REFUSALS);
+        while calls > 0 && refused > 0 {
+            let Some(next) = self.backlog.pop() else { break };
+            turn.worked = true;
+            let admitted = self.admit(&next.bytes, next.path, next.bucket, next.received_ns);
+            *if admitted { &mut calls } else { &mut refused } -= 1;
+            self.backlog.recycle(next);
+        }
+        counts::set(&self.counts.backlog, self.backlog.len());
+        turn.more |= !self.backlog.is_empty();
+    }
+
+    /// A new INVITE whose turn has come: worked on, unless it is too late or the shard holds enough. True: worked on.
+    fn admit(&mut self, bytes: &[u8], path: Path, bucket: Option<u16>, received_ns: u64) -> bool {
+        let too_old = mono_ns().saturating_sub(received_ns) > self.overload.max_age_us.saturating_mul(1000);
+        let full = self.my_stats().calls.get() >= self.max_calls;
+        if too_old || full || self.relay.waiting.len() > self.overload.cdr_backlog {
+            self.refuse(bytes, path, bucket);
+            return false;
+        }
+        self.work(bytes, path, received_ns);
+        true
+    }
+
+    fn refuse(&mut self, bytes: &[u8], path: Path, bucket: Option<u16>) {
+        if self.refusals.add(bytes, path, bucket) {
+            self.my_stats().shed.add(1);
+        }
+        if self.refusals.written().len() >= BATCH {
+            self.out.refuse(&mut self.refusals, &self.sockets, &self.counts);
+        }
+    }
+
+    fn work(&mut self, bytes: &[u8], path: Path, received_ns: u64) {
+        let now = self.now();
+        self.machine.handle_datagram(now, path, bytes);
+        self.drain(Some(received_ns));
+    }
+
+    fn fire_timers(&mut self, turn: &mut Turn) {
+        let Some(due) = self.machine.next_due() else { return };
+        let (ns, now) = self.clock.now();
+        if due <= now.mono {
+            turn.worked = true;
+            self.latency.timer_lateness.record(ns.saturating_sub(due.0.saturating_mul(1000)));
+            self.machine.handle_timers(now);
+            self.drain(None);
+        }
+    }
+
+    /// Takes all that the machine has to say after an input.
+    fn drain(&mut self, caused_by: Option<u64>) {
+        let mut sends = false;
+        loop {
+            while let Some(t) = self.machine.poll_transmit() {
+                self.out.push(t);
+                sends = true;
+            }
+            while let Some(output) = self.machine.poll_output() {
+                self.output(output);
+            }
+            let Some(question) = self.machine.poll_resolve() else { break };
+            let request = ResolveRequest { shard: self.id, id: question.id, host: question.host };
+            if !self.relay.ask(request) {
+                let now = self.now();
+                self.machine.handle_resolved(now, question.id, Err(()), 0);
+            }
+        }
+        if let (true, Some(ns)) = (sends, caused_by) {
+            self.out.caused_by(ns);
+        }
+        if self.out.batch_is_full() {
+            self.send();
+        }
+    }
+
+    fn output(&mut self, output: Output) {
+        match output {
+            Output::Mesh { to, msg } => {
+                if self.mesh.send(to, msg, mono_ns()).is_err() {
+                    tracing::error!(to, "message for a shard that does not exist");
+                }
+            }
+            Output::Cdr(cdr) => self.relay.cdr(cdr),
+            Output::AgentEvent(event) => self.relay.event(event),
+            Output::Reply { id, reply } => self.relay.reply(id, reply),
+        }
+    }
+
+    fn send(&mut self) {
+        self.out.flush(&mut self.machine, &self.sockets, &self.latency, &self.counts, &mut self.failed);
+    }
+
+    /// Sends all that is pending, tells the machine of what could not be sent, and hands the mesh its items.
+    fn flush(&mut self) {
+        if !self.refusals.written().is_empty() {
+            self.out.refuse(&mut self.refusals, &self.sockets, &self.counts);
+        }
+        self.send();
+        while let Some(t) = self.failed.pop() {
+            let now = self.now();
+            self.machine.handle_send_failed(now, t);
+            self.drain(None);
+            self.send();
+        }
+        self.mesh.flush();
+    }
+
+    fn now(&mut self) -> Now {
+        self.clock.now().1
+    }
+
+    fn my_stats(&self) -> &ShardStats {
+        self.stats.shard(self.id)
+    }
+}
