@@ -177,12 +177,8 @@ impl Name {
                 | Name::MaxForwards
                 | Name::ContentLength
                 | Name::ContentType
-                | Name::Expires
-                | Name::SessionExpires
-                | Name::MinSe
                 | Name::RSeq
                 | Name::RAck
-                | Name::Event
                 | Name::ReferTo
                 | Name::Replaces
         )
