@@ -233,6 +233,11 @@ impl State {
         (self.step(seen, seen.without(NOTES)) == Step::Done).then_some(notes)
     }
 
+    /// In nobody's hand, so that all changes made before are settled.
+    pub(crate) fn at_rest(seen: Word) -> bool {
+        !seen.has(HELD)
+    }
+
     pub(crate) fn has_notes(seen: Word) -> bool {
         seen.has(NOTES)
     }

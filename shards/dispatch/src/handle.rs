@@ -143,7 +143,7 @@ impl Handle {
 
     /// Frees what can be freed. Call it when idle; at rest, after every handle's `collect`, [`Dispatch::garbage`] is 0.
     pub fn collect(&mut self) {
-        self.local.flush();
+        self.dispatch.reclaim.flush(&self.local);
     }
 
     /// Runs an operation whose matches go to `late`.
@@ -185,7 +185,7 @@ fn released(word: Word) -> Released {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.local.flush();
+        self.dispatch.reclaim.flush(&self.local);
         if let Some(waiting) = self.dispatch.waiting.get(usize::from(self.shard)) {
             waiting.handled.store(false, plain::Ordering::Release);
         }

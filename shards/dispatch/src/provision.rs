@@ -35,7 +35,7 @@ impl Handle {
             return false;
         }
         let spec = Spec::new(&spec, agent.gen_);
-        if !State::has_notes(word) && cell.spec(&op.pin).is_some_and(|now| now.same(&spec)) {
+        if State::at_rest(word) && cell.spec(&op.pin).is_some_and(|now| now.same(&spec)) {
             return true;
         }
         cell.hand_in(spec);

@@ -3,10 +3,15 @@
 //! Who may touch what: a `Local` belongs to one handle; `pending` is written by any thread that retires or frees, and decides
 //! nothing. An object is retired once, after it can no longer be reached from the shared structures.
 
+use std::cell::Cell;
+
 use crossbeam_epoch::{Collector, Guard, LocalHandle};
 use crossbeam_utils::CachePadded;
 
 use crate::sync::plain::{AtomicUsize, Relaxed};
+
+/// Objects of a bag of `crossbeam_epoch`.
+const BAG: u32 = 64;
 
 /// The collector and one garbage counter per handle (its own cache line: retiring is the hot path).
 pub(crate) struct Reclaim {
@@ -20,7 +25,7 @@ impl Reclaim {
     }
 
     pub(crate) fn register(&self, handle: usize) -> Local {
-        Local { handle: self.collector.register(), counter: handle }
+        Local { handle: self.collector.register(), counter: handle, retired: Cell::new(0) }
     }
 
     /// Objects retired and not yet freed, over all handles; exact at rest.
@@ -29,8 +34,24 @@ impl Reclaim {
         self.pending.iter().fold(0, |sum, n| sum.wrapping_add(n.load(Relaxed)))
     }
 
-    pub(crate) fn pin<'a>(&'a self, local: &Local) -> Pin<'a> {
-        Pin { guard: local.handle.pin(), pending: &self.pending[local.counter] }
+    pub(crate) fn pin<'a>(&'a self, local: &'a Local) -> Pin<'a> {
+        Pin { guard: local.handle.pin(), pending: &self.pending[local.counter], retired: &local.retired }
+    }
+
+    /// Hands over the handle's bag and turns the epoch, until all is freed or nothing more can be: another handle is pinned, or has not
+    /// handed over its own.
+    pub(crate) fn flush(&self, local: &Local) {
+        loop {
+            let before = self.garbage();
+            // An object is freed two epochs after it was retired; each flush turns the epoch at most once, and frees a few bags.
+            for _ in 0..4 {
+                local.handle.pin().flush();
+            }
+            let left = self.garbage();
+            if left == 0 || left >= before {
+                return;
+            }
+        }
     }
 }
 
@@ -38,6 +59,7 @@ impl Reclaim {
 pub(crate) struct Local {
     handle: LocalHandle,
     counter: usize,
+    retired: Cell<u32>,
 }
 
 // SAFETY: `LocalHandle` is a pointer to a registration whose fields are only touched through this one value, and a `Pin` made
@@ -45,20 +67,11 @@ pub(crate) struct Local {
 // happens-before) therefore keeps one owner at a time; what its bag holds is `Send` by `defer`'s contract.
 unsafe impl Send for Local {}
 
-impl Local {
-    /// Hands over this handle's bag and turns the epoch, so that all it retired is freed when no other handle is pinned.
-    pub(crate) fn flush(&self) {
-        // An object is freed two epochs after it was retired; each flush turns the epoch at most once.
-        for _ in 0..4 {
-            self.handle.pin().flush();
-        }
-    }
-}
-
 /// While it lives nothing that was reachable when it was made is freed.
 pub(crate) struct Pin<'a> {
     guard: Guard,
     pending: &'a AtomicUsize,
+    retired: &'a Cell<u32>,
 }
 
 impl Pin<'_> {
@@ -76,6 +89,12 @@ impl Pin<'_> {
                 free();
                 (*pending).fetch_sub(1, Relaxed);
             });
+        }
+        // The collector by itself frees a few bags every 128 pins; an operation may retire a dozen objects. So free as fast as we retire.
+        self.retired.set(self.retired.get() + 1);
+        if self.retired.get() == BAG {
+            self.retired.set(0);
+            self.guard.flush();
         }
     }
 }

@@ -1,0 +1,466 @@
+//! Every interleaving (up to the preemption bound) of two or three threads, on the code that ships.
+//!
+//! `RUSTFLAGS="--cfg loom" cargo test --release -p strowger-dispatch --test loom`; `LOOM_MAX_PREEMPTIONS` changes the bound.
+//! Epochs run for real, invisible to loom: what it explores are the words, the links and the data that `HELD` guards.
+#![cfg(loom)]
+
+use std::sync::Arc;
+
+use loom::thread;
+use strowger_dispatch::*;
+
+const SALES: SkillId = SkillId(0);
+const TECH: SkillId = SkillId(1);
+
+/// Handles of two shards and a control plane, and all matches so far.
+struct House {
+    dispatch: Arc<Dispatch>,
+    handles: Vec<Option<Handle>>,
+    out: Vec<Match>,
+}
+
+type Work = Box<dyn FnOnce(&mut Handle, &mut Vec<Match>) + Send>;
+
+impl House {
+    fn new() -> Self {
+        let limits = Limits { shards: 2, agents: 2, waiting_per_shard: 2, skills: 2 };
+        let dispatch = Arc::new(Dispatch::new(limits, ChatPolicy::Balancing));
+        let handles = (0..=2).map(|n| Some(dispatch.handle(n))).collect();
+        Self { dispatch, handles, out: Vec::new() }
+    }
+
+    fn on(&mut self, handle: usize) -> &mut Handle {
+        self.handles[handle].as_mut().unwrap()
+    }
+
+    fn agent(&mut self, skills: &[SkillId], audio: bool, chat_slots: u8) -> AgentRef {
+        self.on(2).add_agent(AgentSpec { skills, audio, chat_slots }).unwrap()
+    }
+
+    fn login(&mut self, agent: AgentRef) {
+        let handle = self.handles[2].as_mut().unwrap();
+        assert!(handle.login(agent, &mut self.out));
+    }
+
+    fn call(&mut self, handle: usize, skill: SkillId) -> WaitRef {
+        let handle = self.handles[handle].as_mut().unwrap();
+        arrive(handle, Media::Audio, skill, &mut self.out)
+    }
+
+    /// Runs the pieces of work at the same time, the first on this thread.
+    fn race(&mut self, works: Vec<(usize, Work)>) {
+        let mut works = works.into_iter();
+        let (first, work) = works.next().unwrap();
+        let threads: Vec<_> = works
+            .map(|(n, work)| {
+                let mut handle = self.handles[n].take().unwrap();
+                let run = move || {
+                    let mut out = Vec::new();
+                    work(&mut handle, &mut out);
+                    handle.take_late(&mut out);
+                    (handle, out)
+                };
+                (n, thread::spawn(run))
+            })
+            .collect();
+        let mut own = Vec::new();
+        let handle = self.handles[first].as_mut().unwrap();
+        work(handle, &mut own);
+        handle.take_late(&mut own);
+        self.out.append(&mut own);
+        for (n, thread) in threads {
+            let (handle, mut out) = thread.join().unwrap();
+            self.handles[n] = Some(handle);
+            self.out.append(&mut out);
+        }
+    }
+
+    fn agent_of(&self, wait: WaitRef) -> Option<AgentRef> {
+        let mut agents = self.out.iter().filter(|m| m.wait == wait).map(|m| m.agent);
+        let agent = agents.next();
+        assert_eq!(agents.next(), None, "a call has one winner");
+        agent
+    }
+
+    fn waits(&self, wait: WaitRef) -> bool {
+        self.handles[0].as_ref().unwrap().is_waiting(wait)
+    }
+
+    fn state(&self, agent: AgentRef) -> AgentState {
+        self.dispatch.agent(agent).unwrap().state
+    }
+
+    fn no_garbage(&mut self) {
+        for handle in self.handles.iter_mut().flatten() {
+            handle.collect();
+        }
+        assert_eq!(self.dispatch.garbage(), 0);
+    }
+}
+
+fn arrive(handle: &mut Handle, media: Media, skill: SkillId, out: &mut Vec<Match>) -> WaitRef {
+    let ticket = handle.dispatch().next_ticket();
+    handle.wait(WaitSpec { media, skill, priority: 0, ticket, refused: &[] }, out).unwrap()
+}
+
+fn call(skill: SkillId) -> Work {
+    Box::new(move |handle, out| _ = arrive(handle, Media::Audio, skill, out))
+}
+
+fn chat(skill: SkillId) -> Work {
+    Box::new(move |handle, out| _ = arrive(handle, Media::Chat, skill, out))
+}
+
+fn explore(model: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound.get_or_insert(2);
+    builder.max_branches = 10_000;
+    let runs = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = Arc::clone(&runs);
+    builder.check(move || {
+        counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        model();
+    });
+    println!("{} interleavings", runs.load(std::sync::atomic::Ordering::Relaxed));
+}
+
+/// The first entry of a shard's table.
+fn first(shard: Shard) -> WaitRef {
+    WaitRef { shard, slot: 0, gen_: 0 }
+}
+
+#[test]
+fn claim_against_claim() {
+    explore(|| {
+        let mut h = House::new();
+        let agent = h.agent(&[SALES], true, 0);
+        h.login(agent);
+        h.race(vec![(0, call(SALES)), (1, call(SALES))]);
+        let (a, b) = (h.agent_of(first(0)), h.agent_of(first(1)));
+        assert!(a.is_some() != b.is_some(), "one of two calls has the one agent: {a:?} {b:?}");
+        assert_eq!([first(0), first(1)].map(|w| h.waits(w)), [a.is_none(), b.is_none()]);
+        assert_eq!((h.state(agent), h.dispatch.free(SALES), h.dispatch.queue_len(SALES)), (AgentState::InCall, 0, 1));
+        h.no_garbage();
+    });
+}
+
+#[test]
+fn claim_against_claim_with_an_agent_each() {
+    explore(|| {
+        let mut h = House::new();
+        for _ in 0..2 {
+            let agent = h.agent(&[SALES], true, 0);
+            h.login(agent);
+        }
+        h.race(vec![(0, call(SALES)), (1, call(SALES))]);
+        let (a, b) = (h.agent_of(first(0)), h.agent_of(first(1)));
+        assert!(a.is_some() && b.is_some() && a != b, "two calls, two agents: {a:?} {b:?}");
+        h.no_garbage();
+    });
+}
+
+#[test]
+fn arrival_against_login() {
+    explore(|| {
+        let mut h = House::new();
+        let agent = h.agent(&[SALES], true, 0);
+        h.race(vec![(0, call(SALES)), (2, Box::new(move |handle, out| assert!(handle.login(agent, out))))]);
+        assert_eq!(h.agent_of(first(0)), Some(agent));
+        assert_eq!(h.on(0).take(first(0)), Some(agent));
+        h.no_garbage();
+    });
+}
+
+#[test]
+fn arrival_against_release() {
+    explore(|| {
+        let mut h = House::new();
+        let agent = h.agent(&[SALES, TECH], true, 0);
+        h.login(agent);
+        let before = h.call(1, TECH);
+        assert_eq!(h.on(1).take(before), Some(agent));
+        let release = move |handle: &mut Handle, out: &mut Vec<_>| {
+            assert_eq!(handle.release(agent, Release::Free, out), Released::Free);
+        };
+        h.race(vec![(0, call(SALES)), (1, Box::new(release))]);
+        assert_eq!(h.agent_of(first(0)), Some(agent));
+    });
+}
+
+/// S1 claims X for C1; C2 looks, finds X busy, waits; C1 is abandoned and X goes back: C2 must have it.
+#[test]
+fn abandon_and_give_back_against_arrival() {
+    explore(|| {
+        let mut h = House::new();
+        let agent = h.agent(&[SALES], true, 0);
+        h.login(agent);
+        let come_and_go = |handle: &mut Handle, out: &mut Vec<_>| {
+            let wait = arrive(handle, Media::Audio, SALES, out);
+            if let Abandon::Taken(agent) = handle.abandon(wait) {
+                assert_eq!(handle.release(agent, Release::GiveBack, out), Released::Free);
+            }
+        };
+        h.race(vec![(0, Box::new(come_and_go)), (1, call(SALES))]);
+        assert_eq!(h.agent_of(first(1)), Some(agent));
+        assert_eq!((h.state(agent), h.dispatch.queue_len(SALES)), (AgentState::InCall, 0));
+        h.no_garbage();
+    });
+}
+
+#[test]
+fn abandon_against_match() {
+    explore(|| {
+        let mut h = House::new();
+        let agent = h.agent(&[SALES], true, 0);
+        let wait = h.call(0, SALES);
+        let abandon = move |handle: &mut Handle, out: &mut Vec<_>| {
+            if let Abandon::Taken(agent) = handle.abandon(wait) {
+                assert_eq!(handle.release(agent, Release::GiveBack, out), Released::Free);
+            }
+        };
+        h.race(vec![(0, Box::new(abandon)), (2, Box::new(move |handle, out| assert!(handle.login(agent, out))))]);
+        assert_eq!((h.state(agent), h.dispatch.free(SALES), h.dispatch.queue_len(SALES)), (AgentState::Free, 1, 0));
+        let next = h.call(1, SALES);
+        assert_eq!(h.agent_of(next), Some(agent));
+        h.no_garbage();
+    });
+}
+
+#[test]
+fn abandon_against_match_with_another_call_behind() {
+    explore(|| {
+        let mut h = House::new();
+        let agent = h.agent(&[SALES], true, 0);
+        let (leaves, stays) = (h.call(0, SALES), h.call(1, SALES));
+        let abandon = move |handle: &mut Handle, out: &mut Vec<_>| {
+            if let Abandon::Taken(agent) = handle.abandon(leaves) {
+                assert_eq!(handle.release(agent, Release::GiveBack, out), Released::Free);
+            }
+        };
+        h.race(vec![(0, Box::new(abandon)), (2, Box::new(move |handle, out| assert!(handle.login(agent, out))))]);
+        assert_eq!(h.agent_of(stays), Some(agent));
+        h.no_garbage();
+    });
+}
+
+#[test]
+fn newcomer_against_queue() {
+    explore(|| {
+        let mut h = House::new();
+        let agent = h.agent(&[SALES], true, 0);
+        let before = h.call(0, SALES);
+        h.race(vec![(1, call(SALES)), (2, Box::new(move |handle, out| assert!(handle.login(agent, out))))]);
+        assert_eq!((h.agent_of(before), h.agent_of(first(1))), (Some(agent), None), "nobody overtakes");
+        assert!(h.waits(first(1)));
+    });
+}
+
+#[test]
+fn update_against_claim() {
+    explore(|| {
+        let mut h = House::new();
+        let agent = h.agent(&[SALES], true, 0);
+        h.login(agent);
+        let tech = h.call(1, TECH);
+        let spec = AgentSpec { skills: &[TECH], audio: true, chat_slots: 0 };
+        h.race(vec![
+            (0, call(SALES)),
+            (2, Box::new(move |handle, out| assert!(handle.update_agent(agent, spec, out)))),
+        ]);
+        let (a, b) = (h.agent_of(first(0)), h.agent_of(tech));
+        assert!(a.is_some() != b.is_some(), "{a:?} {b:?}");
+        assert_eq!((h.dispatch.logged_in(SALES), h.dispatch.logged_in(TECH)), (0, 1));
+        if a.is_some() {
+            h.on(0).take(first(0)).unwrap();
+            let handle = h.handles[0].as_mut().unwrap();
+            assert_eq!(handle.release(agent, Release::Free, &mut h.out), Released::Free);
+            assert_eq!(h.agent_of(tech), Some(agent));
+        }
+        h.no_garbage();
+    });
+}
+
+#[test]
+fn retire_against_claim_and_the_slot_again() {
+    explore(|| {
+        let mut h = House::new();
+        let agent = h.agent(&[SALES], true, 0);
+        h.login(agent);
+        let reload = move |handle: &mut Handle, _: &mut Vec<_>| {
+            handle.retire_agent(agent);
+            let next = handle.add_agent(AgentSpec { skills: &[TECH], audio: true, chat_slots: 0 }).unwrap();
+            assert_ne!(next, agent);
+        };
+        h.race(vec![(0, call(SALES)), (2, Box::new(reload))]);
+        if h.agent_of(first(0)).is_some() {
+            assert_eq!(h.on(0).take(first(0)), Some(agent));
+            let handle = h.handles[0].as_mut().unwrap();
+            assert_eq!(handle.release(agent, Release::Wrapup, &mut h.out), Released::Retired);
+        } else {
+            assert!(h.waits(first(0)));
+        }
+        assert_eq!((h.dispatch.agent(agent), h.dispatch.logged_in(SALES), h.dispatch.free(SALES)), (None, 0, 0));
+        h.no_garbage();
+    });
+}
+
+#[test]
+fn retire_against_release() {
+    explore(|| {
+        let mut h = House::new();
+        let agent = h.agent(&[SALES], true, 0);
+        h.login(agent);
+        let wait = h.call(0, SALES);
+        assert_eq!(h.on(0).take(wait), Some(agent));
+        let release = move |handle: &mut Handle, out: &mut Vec<_>| {
+            assert_ne!(handle.release(agent, Release::Free, out), Released::Stale);
+        };
+        h.race(vec![(0, Box::new(release)), (2, Box::new(move |handle, _| handle.retire_agent(agent)))]);
+        assert_eq!((h.dispatch.agent(agent), h.dispatch.free_total()), (None, 0));
+        h.no_garbage();
+    });
+}
+
+#[test]
+fn chat_slot_against_call() {
+    explore(|| {
+        let mut h = House::new();
+        let agent = h.agent(&[SALES], true, 1);
+        h.login(agent);
+        h.race(vec![(0, call(SALES)), (1, chat(SALES))]);
+        let (a, b) = (h.agent_of(first(0)), h.agent_of(first(1)));
+        assert!(a.is_some() != b.is_some(), "call or chat: {a:?} {b:?}");
+        let state = if a.is_some() { AgentState::InCall } else { AgentState::InChat };
+        assert_eq!((h.state(agent), h.dispatch.free(SALES)), (state, 0));
+    });
+}
+
+#[test]
+fn two_chat_slots_against_two_chats() {
+    explore(|| {
+        let mut h = House::new();
+        let agent = h.agent(&[SALES], false, 2);
+        h.login(agent);
+        h.race(vec![(0, chat(SALES)), (1, chat(SALES))]);
+        assert_eq!([first(0), first(1)].map(|w| h.agent_of(w)), [Some(agent); 2]);
+        assert_eq!(h.dispatch.agent(agent).unwrap().chats_open, 2);
+        h.no_garbage();
+    });
+}
+
+#[test]
+fn a_chat_slot_opens_against_an_arriving_chat() {
+    explore(|| {
+        let mut h = House::new();
+        let agent = h.agent(&[SALES], false, 1);
+        h.login(agent);
+        let handle = h.handles[0].as_mut().unwrap();
+        let before = arrive(handle, Media::Chat, SALES, &mut h.out);
+        assert_eq!(handle.take(before), Some(agent));
+        let close = move |handle: &mut Handle, out: &mut Vec<_>| {
+            assert_eq!(handle.release(agent, Release::Chat, out), Released::Free);
+        };
+        h.race(vec![(0, Box::new(close)), (1, chat(SALES))]);
+        assert_eq!(h.agent_of(first(1)), Some(agent));
+    });
+}
+
+#[test]
+fn logout_against_claim() {
+    explore(|| {
+        let mut h = House::new();
+        let agent = h.agent(&[SALES], true, 0);
+        h.login(agent);
+        h.race(vec![(0, call(SALES)), (2, Box::new(move |handle, _| assert!(handle.logout(agent))))]);
+        assert_eq!((h.dispatch.logged_in(SALES), h.dispatch.free(SALES)), (0, 0));
+        let state = if h.agent_of(first(0)).is_some() { AgentState::InCall } else { AgentState::Offline };
+        assert_eq!((h.state(agent), h.waits(first(0))), (state, state == AgentState::Offline));
+        h.no_garbage();
+    });
+}
+
+#[test]
+fn external_claim_against_abandon() {
+    explore(|| {
+        let mut h = House::new();
+        let agent = h.agent(&[SALES], true, 0);
+        h.dispatch.set_dispatching(false);
+        h.login(agent);
+        let wait = h.call(0, SALES);
+        let abandon = move |handle: &mut Handle, out: &mut Vec<_>| {
+            if let Abandon::Taken(agent) = handle.abandon(wait) {
+                assert_eq!(handle.release(agent, Release::GiveBack, out), Released::Free);
+            }
+        };
+        let claim = move |handle: &mut Handle, _: &mut Vec<_>| {
+            assert!(matches!(handle.claim(wait, agent), Ok(()) | Err(ClaimError::NotWaiting)));
+        };
+        h.race(vec![(0, Box::new(abandon)), (1, Box::new(claim))]);
+        assert_eq!((h.state(agent), h.dispatch.free(SALES), h.dispatch.queue_len(SALES)), (AgentState::Free, 1, 0));
+        h.no_garbage();
+    });
+}
+
+#[test]
+fn dispatching_switched_on_against_arrival() {
+    explore(|| {
+        let mut h = House::new();
+        let agent = h.agent(&[SALES], true, 0);
+        h.dispatch.set_dispatching(false);
+        h.login(agent);
+        let switch = move |handle: &mut Handle, out: &mut Vec<_>| {
+            handle.dispatch().set_dispatching(true);
+            handle.match_all(out);
+        };
+        h.race(vec![(0, call(SALES)), (2, Box::new(switch))]);
+        assert_eq!(h.agent_of(first(0)), Some(agent));
+    });
+}
+
+/// The ordered set alone: calls of one skill come and go around each other, nothing matches.
+#[test]
+fn neighbours_come_and_go_in_a_set() {
+    explore(|| {
+        let mut h = House::new();
+        let stays = h.call(0, SALES);
+        let leaves = h.call(1, SALES);
+        let leave = move |handle: &mut Handle, _: &mut Vec<_>| assert_eq!(handle.abandon(leaves), Abandon::Left);
+        h.race(vec![(0, call(SALES)), (1, Box::new(leave))]);
+        let came = WaitRef { slot: 1, ..first(0) };
+        assert_eq!([stays, came].map(|w| h.on(0).calls_ahead(w)), [0, 1]);
+        assert_eq!(h.dispatch.queue_len(SALES), 2);
+        h.no_garbage();
+        let agent = h.agent(&[SALES], true, 0);
+        h.login(agent);
+        assert_eq!(h.agent_of(stays), Some(agent));
+    });
+}
+
+#[test]
+fn neighbours_leave_a_set_at_once() {
+    explore(|| {
+        let mut h = House::new();
+        let calls = [h.call(0, SALES), h.call(1, SALES), h.call(0, SALES)];
+        let leave =
+            |call: WaitRef| -> Work { Box::new(move |handle, _| assert_eq!(handle.abandon(call), Abandon::Left)) };
+        h.race(vec![(0, leave(calls[0])), (1, leave(calls[1]))]);
+        assert_eq!((h.on(0).calls_ahead(calls[2]), h.dispatch.queue_len(SALES)), (0, 1));
+        h.no_garbage();
+    });
+}
+
+/// Three at once: two arrivals and a login.
+#[test]
+fn two_arrivals_against_a_login() {
+    explore(|| {
+        let mut h = House::new();
+        let agent = h.agent(&[SALES], true, 0);
+        h.race(vec![
+            (0, call(SALES)),
+            (1, call(SALES)),
+            (2, Box::new(move |handle, out| assert!(handle.login(agent, out)))),
+        ]);
+        let (a, b) = (h.agent_of(first(0)), h.agent_of(first(1)));
+        assert!(a.is_some() != b.is_some(), "{a:?} {b:?}");
+    });
+}
