@@ -238,6 +238,10 @@ impl Play {
         if std::mem::replace(&mut agent.confirmed, true) {
             return;
         }
+        if agent.hang_up_at.is_some_and(|at| at <= now) {
+            // The talk was over before a lost ACK came again.
+            return self.agent_hangs_up(id);
+        }
         if let Behaviour::HangUp { after, .. } = agent.behaviour {
             let after = after.sample(&mut self.cx.rng).as_nanos() as Nanos;
             agent.hang_up_at = Some(now + after);

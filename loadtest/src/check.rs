@@ -25,7 +25,7 @@ pub fn request(cx: &mut Context, method: Method, msg: &Msg<'_>) {
 }
 
 fn common(cx: &mut Context, msg: &Msg<'_>) {
-    if msg.from_tag().is_empty() {
+    if msg.tag_in_from().is_empty() {
         cx.books.unexpected("From without a tag (section 8.1.1.3)", msg.raw);
     }
     if msg.content_length.is_some_and(|length| length != msg.body.len()) {
@@ -38,7 +38,7 @@ pub fn in_dialog(leg: &Leg, cx: &mut Context, method: Method, uri: &[u8], msg: &
     if uri != leg.contact {
         cx.books.unexpected("Request-URI is not the Contact that we gave (section 12.2.1.1)", msg.raw);
     }
-    if msg.from_tag() != leg.remote_tag && !leg.remote_tag.is_empty() {
+    if msg.tag_in_from() != leg.remote_tag && !leg.remote_tag.is_empty() {
         cx.books.unexpected("From tag is not the dialog's (section 12.2.1.1)", msg.raw);
     }
     if *msg.call_id != *leg.call_id {
@@ -61,7 +61,7 @@ pub fn response(leg: &Leg, cx: &mut Context, code: u16, msg: &Msg<'_>) {
     if msg.vias.as_slice().len() != 1 {
         cx.books.unexpected("answer with another Via than ours (section 8.1.3.3)", msg.raw);
     }
-    if code > 100 && msg.to_tag().is_empty() {
+    if code > 100 && msg.tag_in_to().is_empty() {
         cx.books.unexpected("answer above 100 without To tag (section 8.2.6.2)", msg.raw);
     }
     if *msg.call_id != *leg.call_id {

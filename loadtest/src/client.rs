@@ -152,7 +152,7 @@ fn final_copy(leg: &mut Leg, cx: &mut Context, invite: &Pending, code: u16, msg:
         cx.retransmission();
     }
     match code {
-        200..300 if msg.to_tag() == leg.remote_tag => {
+        200..300 if msg.tag_in_to() == leg.remote_tag => {
             let ack = std::mem::take(&mut leg.ack);
             cx.resend(leg.socket, leg.peer, &ack);
             leg.ack = ack;
@@ -193,7 +193,7 @@ pub fn request_answered(leg: &mut Leg, cx: &mut Context, code: u16, msg: &Msg<'_
 /// Takes over dialog state from the 2xx to our INVITE (section 12.1.2).
 pub fn confirm(leg: &mut Leg, msg: &Msg<'_>, source: SocketAddr) {
     leg.remote = msg.to.to_vec();
-    leg.remote_tag = msg.to_tag().to_vec();
+    leg.remote_tag = msg.tag_in_to().to_vec();
     if !msg.contact.is_empty() {
         leg.target = parse::uri_of(msg.contact).to_vec();
     }

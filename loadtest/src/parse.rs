@@ -174,12 +174,12 @@ impl<'a> Msg<'a> {
         Ok(())
     }
 
-    pub fn from_tag(&self) -> &'a [u8] {
+    pub fn tag_in_from(&self) -> &'a [u8] {
         param(self.from, b"tag").unwrap_or(b"")
     }
 
     /// Empty where the message has none.
-    pub fn to_tag(&self) -> &'a [u8] {
+    pub fn tag_in_to(&self) -> &'a [u8] {
         param(self.to, b"tag").unwrap_or(b"")
     }
 
@@ -294,8 +294,8 @@ mod tests {
         assert_eq!(msg.start, Start::Request { method: Method::Invite, uri: b"sip:support@h" });
         assert_eq!(msg.vias.as_slice().len(), 2);
         assert_eq!(msg.branch(), b"z9hG4bK1");
-        assert_eq!(msg.from_tag(), b"t1");
-        assert_eq!(msg.to_tag(), b"");
+        assert_eq!(msg.tag_in_from(), b"t1");
+        assert_eq!(msg.tag_in_to(), b"");
         assert_eq!((msg.cseq, msg.cseq_method, msg.max_forwards), (7, Method::Invite, Some(70)));
         assert_eq!(msg.body, b"body");
         assert_eq!(user_of(uri_of(msg.from)), b"c1");
@@ -308,7 +308,7 @@ mod tests {
         let text = b"\r\n\r\nSIP/2.0 200 OK\nVia: SIP/2.0/UDP a\nFrom: <sip:a@b>;tag=1\nTo: <sip:c@d>;tag=2\nCall-ID: x\nCSeq: 1 BYE\n\n";
         let msg = Msg::parse(text).unwrap();
         assert_eq!(msg.start, Start::Response { code: 200 });
-        assert_eq!((msg.to_tag(), msg.cseq_method), (&b"2"[..], Method::Bye));
+        assert_eq!((msg.tag_in_to(), msg.cseq_method), (&b"2"[..], Method::Bye));
     }
 
     #[test]
@@ -333,7 +333,7 @@ mod tests {
                 let mut text = INVITE.to_vec();
                 text[end] = byte;
                 if let Ok(msg) = Msg::parse(&text) {
-                    let _ = (msg.from_tag(), msg.to_tag(), msg.branch(), uri_of(msg.contact), host_of(msg.from));
+                    let _ = (msg.tag_in_from(), msg.tag_in_to(), msg.branch(), uri_of(msg.contact), host_of(msg.from));
                 }
             }
         }

@@ -23,7 +23,7 @@ use crate::{
     scenario::{AgentPlan, Scenario},
     sdp::{self, Heard},
     server,
-    timers::{Due, LINGER, Timer},
+    timers::{Due, GIVE_UP, LINGER, Timer},
 };
 
 pub struct Play {
@@ -45,7 +45,7 @@ pub struct Play {
 /// What the copies and the CANCEL of a first INVITE have in common with it.
 fn first_key(socket: usize, msg: &Msg<'_>) -> u64 {
     let mut hasher = DefaultHasher::new();
-    (socket, msg.call_id, msg.from_tag(), msg.cseq).hash(&mut hasher);
+    (socket, msg.call_id, msg.tag_in_from(), msg.cseq).hash(&mut hasher);
     hasher.finish()
 }
 
@@ -104,7 +104,7 @@ impl Play {
     }
 
     fn response(&mut self, source: SocketAddr, code: u16, msg: &Msg<'_>) {
-        let Some(id) = self.tagged(msg.from_tag()) else {
+        let Some(id) = self.tagged(msg.tag_in_from()) else {
             return self.cx.books.unexpected("answer to no request of ours", msg.raw);
         };
         let Some(leg) = self.legs.get_mut(id) else {
@@ -136,7 +136,7 @@ impl Play {
 
     fn request(&mut self, socket: usize, source: SocketAddr, method: Method, uri: &[u8], msg: &Msg<'_>) {
         check::request(&mut self.cx, method, msg);
-        let tag = msg.to_tag();
+        let tag = msg.tag_in_to();
         if tag.is_empty() {
             return match (method, self.firsts.get(&first_key(socket, msg)).copied()) {
                 (Method::Invite, None) => self.first_invite(socket, source, uri, msg),
@@ -195,7 +195,7 @@ impl Play {
         leg.local = [msg.to, b";tag="].concat();
         self.cx.write_tag(leg.label(), &mut leg.local);
         leg.remote = msg.from.to_vec();
-        leg.remote_tag = msg.from_tag().to_vec();
+        leg.remote_tag = msg.tag_in_from().to_vec();
         leg.contact = [b"sip:", user, b"@", self.cx.locals[socket].to_string().as_bytes()].concat();
         leg.target = parse::uri_of(msg.contact).to_vec();
         leg.routes = client::route_lines(&msg.record_routes, false);
@@ -348,8 +348,10 @@ impl Play {
     pub fn over(&mut self, id: LegId) -> bool {
         let Some(leg) = self.legs.get_mut(id).filter(|leg| !leg.over) else { return false };
         leg.over = true;
+        // A refusal is repeated until its ACK, which only this leg can send: timer D (section 17.1.1.2).
+        let refused = matches!(&leg.part, Part::Caller(caller) if !caller.established);
         self.open[leg.part.role() as usize] -= 1;
-        self.cx.timers.set(self.cx.now, LINGER, id, Due::Forget);
+        self.cx.timers.set(self.cx.now, if refused { GIVE_UP } else { LINGER }, id, Due::Forget);
         true
     }
 

@@ -200,7 +200,8 @@ impl Scenario {
             return Err(ScenarioError::Family { bind: self.bind, target: self.target });
         }
         let total: f64 = self.flows.iter().map(|flow| flow.weight).sum();
-        if !self.loopback && !(total > 0.0 && self.flows.iter().all(|flow| flow.weight >= 0.0)) {
+        let flows_drawable = total > 0.0 && self.flows.iter().all(|flow| flow.weight >= 0.0);
+        if !(self.loopback || flows_drawable) {
             return Err(ScenarioError::NoFlow);
         }
         let users = self.flows.iter().map(|flow| &flow.name).chain(self.media.iter().map(|media| &media.name));

@@ -168,7 +168,7 @@ pub fn reply(leg: &mut Leg, cx: &mut Context, msg: &Msg<'_>, source: SocketAddr,
 pub fn reply_stateless(cx: &mut Context, socket: usize, msg: &Msg<'_>, source: SocketAddr, code: u16) {
     let vias = via_lines(msg, source);
     let mut to = msg.to.to_vec();
-    if msg.to_tag().is_empty() {
+    if msg.tag_in_to().is_empty() {
         to.extend_from_slice(b";tag=none");
     }
     let fill = Fill {
