@@ -10,7 +10,7 @@
 //!    A foreign value that looks like a mark merely names another bucket, for all of them alike.
 
 use crate::hash::HashKey;
-use crate::msg::{Name, Reply, find_top, is_blank, line_end, trim, trim_end, trim_start};
+use crate::msg::{Name, Reply, empty_line, find_top, is_blank, line_end, trim, trim_end, trim_start};
 use memchr::{memchr, memrchr};
 use std::net::SocketAddr;
 
@@ -203,10 +203,10 @@ impl<'a> Iterator for Fields<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let line = self.head.get(self.at..)?;
-        let first = match line.first()? {
-            b'\r' | b'\n' => return None,
-            first => first | 0x20,
-        };
+        if empty_line(line).is_some() {
+            return None;
+        }
+        let first = line.first()? | 0x20;
         let end = line_end(self.head, self.at);
         let line = &self.head[self.at..end];
         self.at = end;

@@ -154,20 +154,13 @@ impl<'a> Message<'a> {
     fn fill_table(&mut self, mut at: usize, most: usize) {
         let raw = self.raw;
         loop {
-            match raw.get(at..) {
-                Some([b'\n', ..]) => {
-                    at += 1;
-                    break;
-                }
-                Some([b'\r', b'\n', ..]) => {
-                    at += 2;
-                    break;
-                }
-                Some([_, ..]) => {}
-                _ => {
-                    self.note(ParseError::NoEndOfHead);
-                    break;
-                }
+            if at >= raw.len() {
+                self.note(ParseError::NoEndOfHead);
+                break;
+            }
+            if let Some(blank) = empty_line(&raw[at..]) {
+                at += blank;
+                break;
             }
             let end = line_end(raw, at);
             if usize::from(self.count) == most {
@@ -370,6 +363,16 @@ pub fn split_list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
             }
         }
     })
+}
+
+/// Length of the empty line that `rest` begins with: the end of the head.
+#[inline]
+pub(crate) fn empty_line(rest: &[u8]) -> Option<usize> {
+    match rest {
+        [b'\n', ..] => Some(1),
+        [b'\r', b'\n', ..] => Some(2),
+        _ => None,
+    }
 }
 
 /// Offset past the line that starts at `at` and past its continuation lines (RFC 3261 section 7.3.1).
