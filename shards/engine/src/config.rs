@@ -2,8 +2,9 @@
 
 use crate::BucketTable;
 use std::sync::Arc;
-use strowger_sip::endpoint::EndpointConfig;
+use strowger_sip::endpoint::{EndpointConfig, ListenerInfo};
 use strowger_sip::hash::HashKey;
+use strowger_sip::msg::Method;
 
 /// All of one process's settings that its engines need.
 #[derive(Debug, Clone)]
@@ -13,6 +14,20 @@ pub struct EngineConfig {
     /// Key of the Call-ID hash, kept with the data.
     pub key: HashKey,
     pub call: CallConfig,
+}
+
+impl EngineConfig {
+    /// The endpoint's settings with what this engine can do: its methods and option tags.
+    #[must_use]
+    pub fn endpoint(listeners: Vec<ListenerInfo>) -> EndpointConfig {
+        use Method::{Ack, Bye, Cancel, Info, Invite, Message, Notify, Options, Update};
+        EndpointConfig {
+            listeners,
+            allow: vec![Invite, Ack, Cancel, Bye, Options, Update, Info, Message, Notify],
+            supported: vec!["timer".to_owned()],
+            ..EndpointConfig::default()
+        }
+    }
 }
 
 /// How calls are handled (spec: call-center.md "Configuration", sip.md "Legs and bridging"). Times in microseconds.

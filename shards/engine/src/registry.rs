@@ -49,6 +49,14 @@ enum Step {
     Logout(AgentRef),
 }
 
+/// What is wrong with the rows by themselves, without loading them.
+#[must_use]
+pub fn check(rows: &Rows) -> Vec<RowFault> {
+    let mut faults = vec![];
+    rows::check(rows, &mut faults);
+    faults
+}
+
 impl Registry {
     /// Nothing provisioned. `handle` is one of the control plane's.
     #[must_use]
