@@ -65,7 +65,8 @@ impl Engine {
         let (caller, fresh) = (call.caller, call.link == Link::Fresh);
         if fresh {
             if let Some(inbound) = self.legs.get_mut(caller).and_then(|l| l.inbound.take()) {
-                self.answer_final(caller, inbound.txn, code.max(400), now);
+                let code = if code == 0 { 487 } else { code.max(400) };
+                self.answer_final(caller, inbound.txn, code, now);
             }
             self.leg_gone(caller, now);
         } else {
@@ -200,8 +201,9 @@ impl Engine {
             return;
         };
         match leg.role {
+            // An unanswered INVITE gets its answer from `close_caller`.
             Role::Caller => {
-                self.end_call(c, Outcome::Abandoned, if code == 0 { 487 } else { code }, now);
+                self.end_call(c, Outcome::Abandoned, code, now);
                 self.leg_gone(key, now);
             }
             Role::Media => {
