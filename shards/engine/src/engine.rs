@@ -2,7 +2,7 @@
 
 use crate::agents::Wrapup;
 use crate::arena::{Arena, Key};
-use crate::call::Call;
+use crate::call::{Call, End};
 use crate::config::EngineConfig;
 use crate::control::{CallId, MeshMsg, Output};
 use crate::leg::{Leg, OutInvite, Phase, Purpose, Role};
@@ -389,10 +389,13 @@ impl Engine {
     fn on_initial_final(&mut self, key: Key, invite: OutInvite, code: u16, msg: Option<&Message<'_>>, now: Now) {
         let Some(leg) = self.legs.get_mut(key) else { return };
         let Some(c) = leg.call.filter(|_| leg.phase == Phase::Trying) else {
-            // Cancelled: an answer that crossed the CANCEL is acknowledged and ended.
+            // Cancelled: an answer that crossed the CANCEL is acknowledged and ended; an offer in it is refused, since
+            // the ACK must answer it (RFC 3261 section 13.2.2.4).
             if code < 300 {
                 leg.phase = Phase::Confirmed;
-                self.send_ack(key, invite.txn, invite.cseq, None, now);
+                leg.remote = msg.and_then(Self::body_of);
+                let answer = (!leg.offered && leg.remote.is_some()).then_some(End::Silence);
+                self.send_ack(key, invite.txn, invite.cseq, answer, now);
                 self.send_bye(key, now);
             } else {
                 self.leg_gone(key, now);
