@@ -1,0 +1,372 @@
+//! The reference: what must hold, from the wire, the records and the dispatch words. It shares no code with the engine and keeps no
+//! state machine of calls: only what was seen, and rules that a reader can check by eye.
+
+use crate::plan::SECOND;
+use crate::text;
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use strowger_engine::cdr::{CallType, Cdr, fstats};
+use strowger_sip::msg::{Message, Method};
+
+/// A property that does not hold.
+#[derive(Debug, Clone)]
+pub struct Violation {
+    pub what: String,
+    pub call: Option<u32>,
+    pub agent: Option<u32>,
+}
+
+impl Violation {
+    pub fn new(what: impl Into<String>) -> Violation {
+        Violation { what: what.into(), call: None, agent: None }
+    }
+    #[must_use]
+    pub fn call(mut self, call: u32) -> Violation {
+        self.call = Some(call);
+        self
+    }
+    #[must_use]
+    pub fn agent(mut self, agent: u32) -> Violation {
+        self.agent = Some(agent);
+        self
+    }
+}
+
+pub type Checked = Result<(), Violation>;
+
+/// How long an agent may stay taken after its call: until its phone has ended the dialog, a second at most.
+const GRACE_US: u64 = SECOND + SECOND / 10;
+
+/// One call's records.
+#[derive(Debug, Default)]
+pub struct Rows {
+    pub cid: Option<u64>,
+    pub rows: Vec<Cdr>,
+    pub ended: Option<u64>,
+}
+
+/// An agent, as seen.
+#[derive(Debug, Default, Clone)]
+pub struct Booked {
+    /// The call whose INVITE went to it, until that attempt's record.
+    pub call: Option<u32>,
+    /// When it was last seen with good reason to be taken.
+    pub excused: u64,
+}
+
+/// What was seen.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    pub calls: Vec<Rows>,
+    pub agents: Vec<Booked>,
+    /// Final answer of the engine to an INVITE: by branch and CSeq.
+    finals: HashMap<String, (u16, String)>,
+    /// Branches of the engine's INVITEs that a provisional answer has reached.
+    provisional: HashSet<String>,
+    /// By Call-ID and receiver: session id, version and rest of the engine's last description.
+    described: HashMap<(String, SocketAddr), (String, u64, String)>,
+    /// Call-IDs of dialogs that the engine has ended, or has seen ended.
+    pub ended_dialogs: HashSet<String>,
+    /// Call-IDs of INVITEs to peers that were sent already.
+    invited: HashSet<String>,
+}
+
+/// An agent's first INVITE of an attempt has gone out.
+#[derive(Debug, Clone, Copy)]
+pub struct Offer {
+    pub call: u32,
+    pub agent: u32,
+}
+
+impl Ledger {
+    #[must_use]
+    pub fn new(calls: u32, agents: u32) -> Ledger {
+        Ledger {
+            calls: (0..calls).map(|_| Rows::default()).collect(),
+            agents: vec![Booked::default(); agents as usize],
+            ..Ledger::default()
+        }
+    }
+
+    /// A message reaches the engine.
+    pub fn engine_gets(&mut self, msg: &Message<'_>) {
+        let id = msg.call_id().map(text::text).unwrap_or_default();
+        match (msg.method(), msg.code()) {
+            (Some(Method::Bye), _) => {
+                self.ended_dialogs.insert(id.to_owned());
+            }
+            (_, Some(code)) if code < 200 => {
+                if let Some(branch) = branch(msg) {
+                    self.provisional.insert(branch.to_owned());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A message leaves the engine. `Some`: it offers a call to an agent.
+    pub fn engine_sends(&mut self, to: SocketAddr, msg: &Message<'_>, now: u64) -> Result<Option<Offer>, Violation> {
+        let call = text::call_number(msg);
+        let wrong = |what: String| Violation { what, call, agent: text::agent_of(to) };
+        self.check_origin(to, msg).map_err(wrong)?;
+        match (msg.method(), msg.code()) {
+            (None, Some(code)) => self.one_final_answer(code, msg).map_err(wrong)?,
+            (Some(Method::Cancel), _) => {
+                let known = branch(msg).is_some_and(|b| self.provisional.contains(b));
+                if !known {
+                    return Err(wrong("CANCEL before any provisional answer (RFC 3261 section 9.1)".to_owned()));
+                }
+            }
+            (Some(Method::Bye), _) => {
+                self.ended_dialogs.insert(msg.call_id().map(text::text).unwrap_or_default().to_owned());
+            }
+            (Some(Method::Invite), _) if msg.to_tag().is_none() => {
+                return self.books_agent(to, msg, now).map_err(wrong);
+            }
+            _ => {}
+        }
+        Ok(None)
+    }
+
+    /// No agent is offered a call while it has another.
+    fn books_agent(&mut self, to: SocketAddr, msg: &Message<'_>, now: u64) -> Result<Option<Offer>, String> {
+        let id = msg.call_id().map(text::text).unwrap_or_default();
+        if !self.invited.insert(id.to_owned()) {
+            return Ok(None);
+        }
+        let (Some(agent), Some(call)) = (text::agent_of(to), text::call_number(msg)) else { return Ok(None) };
+        let booked = &mut self.agents[agent as usize];
+        match booked.call {
+            None => {
+                *booked = Booked { call: Some(call), excused: now };
+                Ok(Some(Offer { call, agent }))
+            }
+            Some(same) if same == call => Ok(None),
+            Some(other) => {
+                Err(format!("agent a{agent} is double-booked: c{other} is not over, and c{call} is offered"))
+            }
+        }
+    }
+
+    /// At most one final answer to each INVITE.
+    fn one_final_answer(&mut self, code: u16, msg: &Message<'_>) -> Result<(), String> {
+        let cseq = msg.cseq().map_err(|_| "answer without CSeq".to_owned())?;
+        if code < 200 || cseq.method != Method::Invite {
+            return Ok(());
+        }
+        let key = format!("{}/{}", branch(msg).unwrap_or_default(), cseq.number);
+        let tag = msg.to_tag().map(text::text).unwrap_or_default().to_owned();
+        let answer = (code, tag);
+        match self.finals.get(&key) {
+            Some(before) if *before != answer => Err(format!("INVITE {key} got {before:?} and then {answer:?}")),
+            Some(_) => Ok(()),
+            None => {
+                self.finals.insert(key, answer);
+                Ok(())
+            }
+        }
+    }
+
+    /// One session id per dialog; the version goes up by one when, and only when, the description changes.
+    fn check_origin(&mut self, to: SocketAddr, msg: &Message<'_>) -> Result<(), String> {
+        let body = text::text(msg.body());
+        if body.is_empty() {
+            return Ok(());
+        }
+        let Some(origin) = body.lines().find(|l| l.starts_with("o=")) else {
+            return Err("description without o= line".to_owned());
+        };
+        let mut words = origin.split(' ').skip(1);
+        let session = words.next().unwrap_or_default().to_owned();
+        let version: u64 = words.next().and_then(|v| v.parse().ok()).unwrap_or(0);
+        let rest: String = body.lines().filter(|l| !l.starts_with("o=")).collect();
+        // The losing branch of a fork is a dialog of its own.
+        let fork = msg.to_tag().filter(|t| t.starts_with(b"fork")).map(text::text).unwrap_or_default();
+        let key = (format!("{}{fork}", msg.call_id().map(text::text).unwrap_or_default()), to);
+        if let Some((s, v, r)) = self.described.get(&key) {
+            if *s != session {
+                return Err(format!("session id changed from {s} to {session} (RFC 3264 section 8)"));
+            }
+            if version < *v {
+                return Ok(()); // Sent again.
+            }
+            if (version == *v) != (*r == rest) || version > v + 1 {
+                return Err(format!("description version {v} then {version}, changed: {}", *r != rest));
+            }
+        }
+        self.described.insert(key, (session, version, rest));
+        Ok(())
+    }
+
+    /// A record: right in itself, and as the attempt that it ends.
+    pub fn record(&mut self, cdr: Cdr, call: u32, now: u64) -> Checked {
+        let wrong = |what: String| Violation::new(what).call(call);
+        record_is_sound(&cdr).map_err(wrong)?;
+        let rows = &mut self.calls[call as usize];
+        if rows.ended.is_some() {
+            return Err(wrong(format!("record {:?} after the call's last one", cdr.call_type)));
+        }
+        if *rows.cid.get_or_insert(cdr.cid) != cdr.cid {
+            return Err(wrong("a second call of one INVITE".to_owned()));
+        }
+        let refused = rows.rows.iter().filter(|r| r.call_type == CallType::Rejected).count();
+        if cdr.rejected as usize != refused {
+            return Err(wrong(format!("rejected = {} after {refused} refusals", cdr.rejected)));
+        }
+        if let Some(agent) = &cdr.agent {
+            let n = agent_number(&agent.agentid);
+            let booked = &mut self.agents[n as usize];
+            if booked.call != Some(call) {
+                return Err(wrong(format!("record with a{n}, who was with {:?}", booked.call)).agent(n));
+            }
+            *booked = Booked { call: None, excused: now };
+        } else if let Some(n) = self.agents.iter().position(|a| a.call == Some(call)) {
+            return Err(wrong(format!("record without agent while a{n} is offered the call")));
+        }
+        if matches!(cdr.call_type, CallType::Handled | CallType::Dropped) {
+            rows.ended = Some(now);
+        }
+        rows.rows.push(cdr);
+        Ok(())
+    }
+}
+
+/// Type, agent, bits and times of a record fit each other (call-center.md, "Outcomes and their records").
+fn record_is_sound(c: &Cdr) -> Result<(), String> {
+    let agent = c.agent.is_some();
+    let bits = c.fstats;
+    let fits = match c.call_type {
+        CallType::Handled => agent && bits == 7 && c.talk_s >= 1,
+        CallType::Dropped if agent => bits == 11,
+        CallType::Dropped => bits == 9,
+        CallType::Rejected => agent && bits == 3,
+        CallType::InternalError => bits & fstats::INBOUND > 0 && (bits & fstats::DISTRIBUTED > 0) == agent,
+    };
+    if !fits {
+        return Err(format!("record {:?} with agent {agent}, fstats {bits}, talk {} s", c.call_type, c.talk_s));
+    }
+    if c.call_type != CallType::Handled && (c.talk_us > 0 || c.talk_s > 0) {
+        return Err(format!("{:?} with talk time", c.call_type));
+    }
+    if c.pickup_us > c.wait_us {
+        return Err(format!("it rang for {} us of {} us of waiting", c.pickup_us, c.wait_us));
+    }
+    Ok(())
+}
+
+/// An agent's word and what was seen of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen {
+    pub agent: u32,
+    pub in_call: bool,
+    /// A match is on its way between shards.
+    pub in_flight: bool,
+}
+
+impl Ledger {
+    /// Each agent in a call has one; each offered call has its agent.
+    pub fn agent_is_true(&mut self, seen: Seen, now: u64) -> Checked {
+        let booked = &mut self.agents[seen.agent as usize];
+        let wrong = |what: String| Err(Violation { what, call: booked.call, agent: Some(seen.agent) });
+        if !seen.in_call {
+            return match booked.call {
+                Some(call) => wrong(format!("a{} has c{call}, and is not in a call by its word", seen.agent)),
+                None => Ok(()),
+            };
+        }
+        if booked.call.is_some() || seen.in_flight {
+            booked.excused = now;
+        }
+        if now > booked.excused + GRACE_US {
+            return wrong(format!("agent a{} is stuck in a call that nobody has", seen.agent));
+        }
+        Ok(())
+    }
+}
+
+/// A call in the queue.
+#[derive(Debug, Clone, Copy)]
+pub struct Waiting {
+    pub call: u32,
+    pub skill: u32,
+    pub priority: u32,
+    pub ticket: u64,
+}
+
+/// An agent who has just got `got` (now not waiting) could have had no better call.
+pub fn order_is_kept(got: Waiting, agent: u32, skills: &[u32], waiting: &[Waiting]) -> Checked {
+    for w in waiting {
+        if skills.contains(&w.skill) && (w.priority, w.ticket) < (got.priority, got.ticket) {
+            let what = format!(
+                "a{agent} got c{} (priority {}, ticket {}) while c{} (priority {}, ticket {}) waits",
+                got.call, got.priority, got.ticket, w.call, w.priority, w.ticket
+            );
+            return Err(Violation::new(what).call(w.call).agent(agent));
+        }
+    }
+    Ok(())
+}
+
+/// A waiting call and a free agent of its skill do not coexist.
+pub fn nobody_waits_in_vain(free: &[(u32, Vec<u32>)], waiting: &[Waiting]) -> Checked {
+    for w in waiting {
+        if let Some((agent, _)) = free.iter().find(|(_, skills)| skills.contains(&w.skill)) {
+            return Err(Violation::new(format!("c{} waits while a{agent} is free", w.call)).call(w.call).agent(*agent));
+        }
+    }
+    Ok(())
+}
+
+/// Counters of one flow, as the engine says and as the records say.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Counted {
+    pub incalls: i64,
+    pub distributed: i64,
+    pub answered: i64,
+    pub abandoned: i64,
+    pub processed: i64,
+}
+
+impl Ledger {
+    /// A recount from the records of one flow index. The last row of a call says whether it was answered.
+    #[must_use]
+    pub fn recount(&self, flow: u32) -> Counted {
+        let mut n = Counted::default();
+        for call in &self.calls {
+            let rows: Vec<&Cdr> = call.rows.iter().filter(|r| r.flow.idx == flow).collect();
+            n.incalls += i64::from(!rows.is_empty());
+            n.distributed += rows.iter().filter(|r| r.agent.is_some()).count() as i64;
+            n.abandoned += rows.iter().filter(|r| r.fstats & fstats::ABANDONED > 0).count() as i64;
+            n.processed += rows.iter().filter(|r| r.call_type == CallType::Handled).count() as i64;
+            n.answered += i64::from(rows.last().is_some_and(|r| r.fstats & fstats::ANSWERED > 0));
+        }
+        n
+    }
+
+    /// The same for one slot of the agent table, whoever lived there.
+    #[must_use]
+    pub fn recount_slot(&self, slot: u32) -> Counted {
+        let mut n = Counted::default();
+        let there = |r: &&Cdr| r.agent.as_ref().is_some_and(|a| a.agent.slot == slot);
+        for call in &self.calls {
+            for row in call.rows.iter().filter(there) {
+                n.distributed += 1;
+                n.abandoned += i64::from(row.fstats & fstats::ABANDONED > 0);
+                n.processed += i64::from(row.call_type == CallType::Handled);
+            }
+            let last = call.rows.last().filter(there);
+            n.answered += i64::from(last.is_some_and(|r| r.fstats & fstats::ANSWERED > 0));
+        }
+        n
+    }
+}
+
+/// The number in `a7`.
+#[must_use]
+pub fn agent_number(id: &str) -> u32 {
+    id.strip_prefix('a').and_then(|n| n.parse().ok()).unwrap_or(0)
+}
+
+fn branch<'a>(msg: &Message<'a>) -> Option<&'a str> {
+    msg.top_via().ok()?.branch().map(text::text)
+}

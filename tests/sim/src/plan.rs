@@ -1,0 +1,241 @@
+//! What a seed draws before its run: the network, the settings, flows and agents, how often who misbehaves.
+//!
+//! "Swarm": each rate is 0 in half of the runs, so that a fault also shows without the noise of all the others.
+
+use crate::rng::Rng;
+use strowger_engine::CallConfig;
+use strowger_engine::config::AgentOffer;
+use strowger_engine::registry::{AgentRow, FlowRow, Rows};
+
+pub const SECOND: u64 = 1_000_000;
+pub const MS: u64 = 1_000;
+
+/// What the command line sets.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// 0: drawn from the seed.
+    pub shards: u16,
+    /// 0: drawn from the seed.
+    pub calls: u32,
+    /// Keep the message ladder.
+    pub trace: bool,
+}
+
+/// Rates in per mille, times in microseconds.
+#[derive(Debug, Clone, Default)]
+pub struct Net {
+    pub loss: u32,
+    pub double: u32,
+    pub reorder: u32,
+    pub delay_us: u64,
+    pub jitter_us: u64,
+    /// Longest way between two shards.
+    pub mesh_us: u64,
+}
+
+/// How often a peer does what; per mille.
+#[derive(Debug, Clone, Default)]
+pub struct CallerOdds {
+    pub no_sdp: u32,
+    pub impatient: u32,
+    pub silent: u32,
+    pub no_ack: u32,
+    pub early_bye: u32,
+    pub busy_hands: u32,
+    pub refuse_reinvite: u32,
+    pub slow_reinvite: u32,
+    pub timer: u32,
+    pub moves: u32,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct AgentOdds {
+    pub refuse: u32,
+    pub no_answer: u32,
+    pub deaf: u32,
+    pub cross_cancel: u32,
+    pub fork: u32,
+    pub brief: u32,
+    pub silent: u32,
+    pub busy_hands: u32,
+    pub refuse_reinvite: u32,
+    pub slow_reinvite: u32,
+    pub moves: u32,
+    pub no_update: u32,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct MediaOdds {
+    pub refuse: u32,
+    pub slow: u32,
+    pub deaf: u32,
+    pub hangup: u32,
+}
+
+/// A thing that the operators do at a time.
+#[derive(Debug, Clone)]
+pub enum Op {
+    Login { agent: u32, on: bool },
+    Reload,
+}
+
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub shards: u16,
+    pub calls: u32,
+    /// When the faults stop.
+    pub faults_us: u64,
+    pub net: Net,
+    pub caller: CallerOdds,
+    pub agent: AgentOdds,
+    pub media: MediaOdds,
+    pub call: CallConfig,
+    pub rows: Rows,
+    pub ops: Vec<(u64, Op)>,
+    /// End every call by command when the faults stop.
+    pub end_all: bool,
+    /// Longest talk.
+    pub talk_us: u64,
+    pub patience_us: u64,
+}
+
+pub const SKILLS: u64 = 3;
+pub const MOST_AGENTS: u32 = 8;
+pub const MOST_FLOWS: u32 = 4;
+
+impl Plan {
+    #[must_use]
+    pub fn draw(rng: &mut Rng, options: &Options) -> Plan {
+        let r = rng;
+        let faults_us = r.range(20, 120) * SECOND;
+        let calls = if options.calls > 0 { options.calls } else { r.range(5, 60) as u32 };
+        let shards = if options.shards > 0 { options.shards } else { *r.pick(&[1, 2, 2, 2, 3, 4]) };
+        let flows = r.range(1, u64::from(MOST_FLOWS)) as u32;
+        let agents = r.range(1, u64::from(MOST_AGENTS)) as u32;
+        let rows = Rows {
+            flows: (0..flows).map(|n| flow_row(n, r)).collect(),
+            agents: (0..agents).map(|n| agent_row(n, r)).collect(),
+        };
+        let reloads = if r.chance(400) { r.range(1, 6) } else { 0 };
+        let logins = if r.chance(400) { r.range(1, 12) } else { 0 };
+        let mut ops: Vec<(u64, Op)> = (0..reloads).map(|_| (r.below(faults_us), Op::Reload)).collect();
+        for _ in 0..logins {
+            let agent = r.below(u64::from(MOST_AGENTS)) as u32;
+            ops.push((r.below(faults_us), Op::Login { agent, on: r.chance(500) }));
+        }
+        Plan {
+            shards,
+            calls,
+            faults_us,
+            net: draw_net(r),
+            caller: draw_caller(r),
+            agent: draw_agent(r),
+            media: draw_media(r),
+            call: draw_config(r),
+            rows,
+            ops,
+            end_all: r.chance(60),
+            talk_us: *r.pick(&[2, 10, 40]) * SECOND,
+            patience_us: *r.pick(&[5, 20, 60]) * SECOND,
+        }
+    }
+}
+
+fn draw_net(r: &mut Rng) -> Net {
+    Net {
+        loss: r.swarm(*r.clone().pick(&[10, 50, 300])),
+        double: r.swarm(200),
+        reorder: r.swarm(200),
+        delay_us: r.range(100, 20 * MS),
+        jitter_us: *r.pick(&[0, 100, 5 * MS, 100 * MS]),
+        mesh_us: *r.pick(&[1, 50, 5 * MS, 100 * MS]),
+    }
+}
+
+fn draw_caller(r: &mut Rng) -> CallerOdds {
+    CallerOdds {
+        no_sdp: r.swarm(500),
+        impatient: r.swarm(500),
+        silent: r.swarm(100),
+        no_ack: r.swarm(60),
+        early_bye: r.swarm(300),
+        busy_hands: r.swarm(500),
+        refuse_reinvite: r.swarm(400),
+        slow_reinvite: r.swarm(500),
+        timer: r.swarm(600),
+        moves: r.swarm(500),
+    }
+}
+
+fn draw_agent(r: &mut Rng) -> AgentOdds {
+    AgentOdds {
+        refuse: r.swarm(500),
+        no_answer: r.swarm(200),
+        deaf: r.swarm(150),
+        cross_cancel: r.swarm(700),
+        fork: r.swarm(100),
+        brief: r.swarm(300),
+        silent: r.swarm(60),
+        busy_hands: r.swarm(500),
+        refuse_reinvite: r.swarm(400),
+        slow_reinvite: r.swarm(500),
+        moves: r.swarm(300),
+        no_update: r.swarm(500),
+    }
+}
+
+fn draw_media(r: &mut Rng) -> MediaOdds {
+    MediaOdds { refuse: r.swarm(400), slow: r.swarm(400), deaf: r.swarm(100), hangup: r.swarm(400) }
+}
+
+fn draw_config(r: &mut Rng) -> CallConfig {
+    CallConfig {
+        wrapup_us: *r.pick(&[0, 0, SECOND / 2, 2 * SECOND, 30 * SECOND]),
+        agent_ring_timeout_us: *r.pick(&[3, 10, 30]) * SECOND,
+        min_talk_us: *r.pick(&[0, SECOND, SECOND, 3 * SECOND]),
+        reject_backoff_us: *r.pick(&[SECOND, SECOND, 200 * MS]),
+        max_no_answer: *r.pick(&[0, 0, 2]),
+        reject_on_no_agents: r.chance(700),
+        queue_pos_param: r.chance(300).then(|| "cc_pos".to_owned()),
+        agent_offer: *r.pick(&[AgentOffer::Auto, AgentOffer::Auto, AgentOffer::Caller, AgentOffer::Delayed]),
+        session_expires_s: *r.pick(&[90, 120]),
+        media_retry_us: *r.pick(&[SECOND / 2, 2 * SECOND]),
+        max_calls: if r.chance(50) { 3 } else { 1_000_000 },
+        ..CallConfig::default()
+    }
+}
+
+#[must_use]
+pub fn flow_id(n: u32) -> String {
+    format!("f{n}")
+}
+
+#[must_use]
+pub fn agent_id(n: u32) -> String {
+    format!("a{n}")
+}
+
+pub fn flow_row(n: u32, r: &mut Rng) -> FlowRow {
+    FlowRow {
+        flowid: Some(flow_id(n)),
+        priority: Some(r.below(3) as i64),
+        skill: Some(format!("s{}", r.below(SKILLS))),
+        prependcid: r.chance(300).then(|| "Desk".to_owned()),
+        max_wrapup_time: r.chance(300).then(|| r.range(1, 3) as i64),
+        message_welcome: r.chance(350).then(|| "sip:welcome@10.2.0.2".to_owned()),
+        message_queue: Some("sip:music@10.2.0.1".to_owned()),
+        ..FlowRow::default()
+    }
+}
+
+pub fn agent_row(n: u32, r: &mut Rng) -> AgentRow {
+    let skills: Vec<String> = (0..SKILLS).filter(|_| r.chance(550)).map(|s| format!("s{s}")).collect();
+    AgentRow {
+        agentid: Some(agent_id(n)),
+        location: Some(format!("sip:a{n}@10.1.0.{}", n + 1)),
+        skills: Some(skills.join(",")),
+        logstate: Some(i64::from(r.chance(850))),
+        wrapup_time: r.chance(400).then(|| r.range(0, 4) as i64),
+        ..AgentRow::default()
+    }
+}

@@ -1,0 +1,673 @@
+//! A peer's dialog: RFC 3261 transactions with their own retransmissions, correct unless its script says otherwise.
+//! What it decides to do is in `script.rs`; here is how it does it.
+
+use crate::plan::{MS, Plan, SECOND};
+use crate::rng::Rng;
+use crate::text::{self, Bytes, Request, media_of, sdp};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use strowger_sip::msg::{Message, Method, Name};
+
+pub const T1: u64 = 500 * MS;
+const T2: u64 = 4 * SECOND;
+const LIFE: u64 = 32 * SECOND;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Caller,
+    Agent,
+    Music,
+    Welcome,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// INVITE sent.
+    Calling,
+    /// INVITE received, not answered.
+    Ringing,
+    Up,
+    Over,
+}
+
+/// What wakes a dialog.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tick {
+    /// Sends request `n` again, or gives it up.
+    Retry(u32),
+    /// Sends the final answer to the INVITE of server transaction `n` again, or gives up on its ACK.
+    Again(usize),
+    Act(Act),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Act {
+    /// The caller's INVITE.
+    Dial,
+    Ring(usize),
+    Answer(usize),
+    Refuse(usize, u16),
+    /// A 2xx of another branch of a fork.
+    Fork(usize),
+    Patience,
+    Leave,
+    ReInvite,
+    ReInviteBare,
+    Update,
+    UpdateBare,
+    Info,
+    Refresh,
+    Die,
+}
+
+/// A request of ours.
+#[derive(Debug)]
+pub struct Client {
+    pub method: &'static str,
+    pub cseq: u32,
+    pub branch: String,
+    bytes: Bytes,
+    interval: u64,
+    born: u64,
+    pub rang: bool,
+    /// Final answer; 0 for none.
+    pub code: u16,
+    ack: Option<Bytes>,
+    cancel_wanted: bool,
+    pub cancelled: bool,
+    /// It carried a description.
+    offered: bool,
+}
+
+/// A request of theirs.
+#[derive(Debug)]
+pub struct Server {
+    pub branch: String,
+    pub method: String,
+    pub cseq: u32,
+    request: Bytes,
+    last: Option<Bytes>,
+    pub code: u16,
+    pub acked: bool,
+    interval: u64,
+    born: u64,
+    /// Their request, our answer carried a description.
+    pub offered: bool,
+}
+
+/// What has happened to the dialog, for the checks.
+#[derive(Debug, Default)]
+pub struct Facts {
+    pub said_2xx: Option<u64>,
+    pub said_no: Option<u16>,
+    pub got_final: Option<u16>,
+    pub cancelled: bool,
+    pub said_bye: Option<u64>,
+    pub got_bye: bool,
+    pub got_cancel: bool,
+    pub met_agent: Option<u64>,
+    /// Left the engine without an answer, an ACK or a refresh by its own fault.
+    pub unfaithful: bool,
+}
+
+#[derive(Debug)]
+pub struct Dialog {
+    pub index: u32,
+    pub kind: Kind,
+    pub call: u32,
+    pub addr: SocketAddr,
+    pub call_id: String,
+    pub tag: String,
+    pub local: String,
+    pub remote: String,
+    pub target: String,
+    pub flow: u32,
+    cseq: u32,
+    remote_cseq: u32,
+    pub phase: Phase,
+    pub dead: bool,
+    pub clients: Vec<Client>,
+    pub servers: Vec<Server>,
+    pub port: u16,
+    pub version: u32,
+    pub held: bool,
+    pub remote_media: String,
+    /// The caller's INVITE has a description; the phone knows UPDATE; it asks for session timers.
+    pub with_sdp: bool,
+    pub updates: bool,
+    pub timer: bool,
+    pub never_acks: bool,
+    pub leaving: bool,
+    /// Tag of the other branch of a fork that has answered.
+    pub fork: Option<String>,
+    pub facts: Facts,
+}
+
+/// What a peer may touch.
+pub struct Ctx<'a> {
+    pub now: u64,
+    /// Faults are off.
+    pub calm: bool,
+    pub rng: &'a mut Rng,
+    pub plan: &'a Plan,
+    pub out: &'a mut Vec<(SocketAddr, Bytes)>,
+    pub timers: &'a mut Vec<(u64, u32, Tick)>,
+    pub seen: &'a mut BTreeMap<&'static str, u64>,
+    /// What the engine did wrong, as a peer sees it.
+    pub wrongs: &'a mut Vec<String>,
+}
+
+impl Ctx<'_> {
+    pub fn saw(&mut self, what: &'static str) {
+        *self.seen.entry(what).or_default() += 1;
+    }
+}
+
+impl Dialog {
+    #[must_use]
+    pub fn new(index: u32, kind: Kind, call: u32, addr: SocketAddr, call_id: &str) -> Dialog {
+        let tag = format!("t{index}");
+        Dialog {
+            index,
+            kind,
+            call,
+            addr,
+            call_id: call_id.to_owned(),
+            local: String::new(),
+            remote: String::new(),
+            target: String::new(),
+            tag,
+            flow: 0,
+            cseq: 0,
+            remote_cseq: 0,
+            phase: Phase::Calling,
+            dead: false,
+            clients: Vec::new(),
+            servers: Vec::new(),
+            port: 4000 + (index % 10_000) as u16 * 2,
+            version: 1,
+            held: false,
+            remote_media: String::new(),
+            with_sdp: true,
+            updates: true,
+            timer: false,
+            never_acks: false,
+            leaving: false,
+            fork: None,
+            facts: Facts::default(),
+        }
+    }
+
+    pub fn describe(&self) -> String {
+        sdp(self.addr, self.index + 1, self.version, self.port, if self.held { "sendonly" } else { "sendrecv" })
+    }
+
+    /// Whether an INVITE or UPDATE of ours may go out (RFC 3261 section 14.1, RFC 3311 section 5.1).
+    pub fn may_offer(&self) -> bool {
+        self.phase == Phase::Up
+            && !self.clients.iter().any(|c| c.code == 0 && matches!(c.method, "INVITE" | "UPDATE"))
+            && !self.servers.iter().any(|s| s.method == "INVITE" && (s.code == 0 || (s.code < 300 && !s.acked)))
+    }
+
+    /// Sends a request. Its number in `clients`.
+    pub fn send(&mut self, ctx: &mut Ctx<'_>, method: &'static str, extra: &str, body: &str) {
+        self.cseq += 1;
+        let id = self.clients.len() as u32;
+        let branch = format!("z9hG4bK-{}-{id}", self.index);
+        let bytes = text::request(&Request {
+            method,
+            uri: &self.target,
+            addr: self.addr,
+            branch: &branch,
+            from: &self.local,
+            to: &self.remote,
+            call_id: &self.call_id,
+            cseq: self.cseq,
+            extra,
+            body,
+        });
+        ctx.out.push((self.addr, bytes.clone()));
+        ctx.timers.push((T1, self.index, Tick::Retry(id)));
+        self.clients.push(Client {
+            method,
+            cseq: self.cseq,
+            branch,
+            bytes,
+            interval: T1,
+            born: ctx.now,
+            rang: false,
+            code: 0,
+            ack: None,
+            cancel_wanted: false,
+            cancelled: false,
+            offered: !body.is_empty(),
+        });
+    }
+
+    /// Ends what there is: CANCEL before an answer, BYE after.
+    pub fn leave(&mut self, ctx: &mut Ctx<'_>) {
+        self.leaving = true;
+        match self.phase {
+            Phase::Calling => {
+                if let Some(invite) = self.clients.first_mut() {
+                    if invite.rang {
+                        self.cancel(ctx, 0);
+                    } else {
+                        invite.cancel_wanted = true;
+                    }
+                }
+            }
+            Phase::Up => self.bye(ctx),
+            _ => {}
+        }
+    }
+
+    pub fn bye(&mut self, ctx: &mut Ctx<'_>) {
+        self.facts.said_bye.get_or_insert(ctx.now);
+        self.phase = Phase::Over;
+        self.send(ctx, "BYE", "", "");
+    }
+
+    fn cancel(&mut self, ctx: &mut Ctx<'_>, n: usize) {
+        let invite = &mut self.clients[n];
+        if invite.code > 0 || invite.cancelled {
+            return;
+        }
+        invite.cancelled = true;
+        self.facts.cancelled = true;
+        let (branch, cseq) = (invite.branch.clone(), invite.cseq);
+        let bytes = text::request(&Request {
+            method: "CANCEL",
+            uri: &self.target,
+            addr: self.addr,
+            branch: &branch,
+            from: &self.local,
+            to: &self.remote,
+            call_id: &self.call_id,
+            cseq,
+            extra: "",
+            body: "",
+        });
+        let id = self.clients.len() as u32;
+        ctx.out.push((self.addr, bytes.clone()));
+        ctx.timers.push((T1, self.index, Tick::Retry(id)));
+        self.clients.push(Client {
+            method: "CANCEL",
+            cseq,
+            branch,
+            bytes,
+            interval: T1,
+            born: ctx.now,
+            rang: false,
+            code: 0,
+            ack: None,
+            cancel_wanted: false,
+            cancelled: false,
+            offered: false,
+        });
+        ctx.timers.push((LIFE, self.index, Tick::Retry(n as u32)));
+    }
+
+    /// Retransmission or end of a request of ours.
+    pub fn retry(&mut self, ctx: &mut Ctx<'_>, id: u32) {
+        let Some(c) = self.clients.get_mut(id as usize).filter(|c| c.code == 0) else { return };
+        let ended = ctx.now >= c.born + LIFE;
+        if c.method == "INVITE" && c.rang && !(c.cancelled && ended) {
+            return;
+        }
+        if ended {
+            c.code = 408;
+            let method = c.method;
+            match (method, self.phase) {
+                ("INVITE", Phase::Calling) => self.phase = Phase::Over,
+                ("INVITE" | "UPDATE", Phase::Up) => self.bye(ctx),
+                _ => {}
+            }
+            return;
+        }
+        c.interval = if c.method == "INVITE" { c.interval * 2 } else { (c.interval * 2).min(T2) };
+        ctx.out.push((self.addr, c.bytes.clone()));
+        ctx.timers.push((c.interval.min(c.born + LIFE - ctx.now), self.index, Tick::Retry(id)));
+    }
+
+    /// Retransmission of a final answer to an INVITE, or the end of waiting for its ACK.
+    pub fn again(&mut self, ctx: &mut Ctx<'_>, n: usize) {
+        let Some(s) = self.servers.get_mut(n).filter(|s| s.code >= 200 && !s.acked) else { return };
+        if ctx.now >= s.born + LIFE {
+            s.acked = true;
+            if s.code < 300 && self.phase == Phase::Up {
+                ctx.saw("peer's 2xx never acknowledged");
+                self.bye(ctx);
+            }
+            return;
+        }
+        s.interval = (s.interval * 2).min(T2);
+        if let Some(last) = &s.last {
+            ctx.out.push((self.addr, last.clone()));
+        }
+        ctx.timers.push((s.interval, self.index, Tick::Again(n)));
+    }
+
+    /// Answers server transaction `n`.
+    pub fn reply(&mut self, ctx: &mut Ctx<'_>, n: usize, code: u16, extra: &str, body: &str) {
+        let Some(s) = self.servers.get_mut(n).filter(|s| s.code < 200) else { return };
+        let request = s.request.clone();
+        let Some(msg) = text::parse(&request) else { return };
+        let bytes = text::response(&msg, code, &self.tag, self.addr, extra, body);
+        s.code = code;
+        s.last = Some(bytes.clone());
+        ctx.out.push((self.addr, bytes));
+        if code >= 200 && s.method == "INVITE" {
+            s.born = ctx.now;
+            s.interval = T1;
+            ctx.timers.push((T1, self.index, Tick::Again(n)));
+        }
+    }
+
+    /// 200 to their INVITE or UPDATE, with a description.
+    pub fn accept(&mut self, ctx: &mut Ctx<'_>, n: usize) {
+        let mut extra = String::new();
+        if self.updates {
+            extra.push_str("Allow: INVITE, ACK, CANCEL, BYE, UPDATE, INFO\r\n");
+        }
+        let request = self.servers[n].request.clone();
+        if let Some(value) = text::parse(&request).filter(|_| self.timer).and_then(|m| m.first(Name::SessionExpires)) {
+            extra.push_str(&format!("Supported: timer\r\nSession-Expires: {}\r\n", text::text(value)));
+        }
+        let body = self.describe();
+        self.reply(ctx, n, 200, &extra, &body);
+    }
+
+    /// A datagram for this dialog.
+    pub fn receive(&mut self, ctx: &mut Ctx<'_>, msg: &Message<'_>, raw: &Bytes) {
+        if self.dead {
+            return;
+        }
+        match (msg.method(), msg.code()) {
+            (Some(method), _) => self.on_request(ctx, method, msg, raw),
+            (None, Some(code)) => self.on_response(ctx, code, msg),
+            _ => {}
+        }
+    }
+
+    /// 200 of another branch to the INVITE of server transaction `n`.
+    pub fn fork_answer(&mut self, ctx: &mut Ctx<'_>, n: usize) {
+        let request = self.servers[n].request.clone();
+        let Some(msg) = text::parse(&request) else { return };
+        let tag = format!("fork{}", self.index);
+        let body = self.describe();
+        ctx.out.push((self.addr, text::response(&msg, 200, &tag, self.addr, "", &body)));
+        self.fork = Some(tag);
+    }
+
+    /// A request for the other branch: acknowledged and ended is all that may happen to it.
+    fn on_fork_request(&mut self, ctx: &mut Ctx<'_>, method: Method<'_>, msg: &Message<'_>) {
+        match method {
+            Method::Ack => {}
+            Method::Bye => {
+                ctx.saw("fork ended by BYE");
+                ctx.out.push((self.addr, text::response(msg, 200, "", self.addr, "", "")));
+            }
+            _ => ctx.wrongs.push(format!("{method} to the losing branch of a fork, {}", self.call_id)),
+        }
+    }
+
+    fn on_request(&mut self, ctx: &mut Ctx<'_>, method: Method<'_>, msg: &Message<'_>, raw: &Bytes) {
+        if self.fork.is_some() && self.fork.as_deref().map(str::as_bytes) == msg.to_tag() {
+            self.on_fork_request(ctx, method, msg);
+            return;
+        }
+        let branch = msg.top_via().ok().and_then(|v| v.branch()).map(text::text).unwrap_or_default();
+        let cseq = msg.cseq().map_or(0, |c| c.number);
+        if method == Method::Ack {
+            self.on_ack(ctx, msg, branch, cseq);
+            return;
+        }
+        if method == Method::Cancel {
+            self.on_cancel(ctx, msg, branch);
+            return;
+        }
+        let name = text::text(method.as_bytes()).to_owned();
+        if let Some(s) = self.servers.iter().find(|s| s.branch == branch && s.method == name) {
+            if let Some(last) = s.last.as_ref().filter(|_| !s.acked) {
+                ctx.out.push((self.addr, last.clone()));
+            }
+            return;
+        }
+        let in_order = cseq > self.remote_cseq;
+        self.remote_cseq = self.remote_cseq.max(cseq);
+        let offered = !msg.body().is_empty();
+        let n = self.servers.len();
+        self.servers.push(Server {
+            branch: branch.to_owned(),
+            method: name,
+            cseq,
+            request: raw.clone(),
+            last: None,
+            code: 0,
+            acked: false,
+            interval: T1,
+            born: ctx.now,
+            offered,
+        });
+        if n > 0 || self.kind == Kind::Caller {
+            if !in_order {
+                self.reply(ctx, n, 500, "", "");
+                return;
+            }
+            if msg.to_tag() != Some(self.tag.as_bytes()) {
+                ctx.wrongs.push(format!("request in dialog {} with another To tag", self.call_id));
+            }
+        }
+        match method {
+            Method::Bye => self.on_bye(ctx, n),
+            _ if self.phase == Phase::Over => self.reply(ctx, n, 481, "", ""),
+            Method::Invite if n == 0 && self.phase == Phase::Ringing => {
+                self.note_media(ctx, msg);
+                self.on_called(ctx, n);
+            }
+            Method::Invite => self.on_reinvite(ctx, n, msg),
+            Method::Update => self.on_update(ctx, n, msg),
+            _ => self.reply(ctx, n, 200, "", ""),
+        }
+    }
+
+    fn on_ack(&mut self, ctx: &mut Ctx<'_>, msg: &Message<'_>, branch: &str, cseq: u32) {
+        let Some(s) = self.servers.iter_mut().rev().find(|s| s.method == "INVITE" && s.cseq == cseq) else { return };
+        if s.code < 200 || (s.code >= 300 && s.branch != branch) || s.acked {
+            return;
+        }
+        s.acked = true;
+        let (offered, code) = (s.offered, s.code);
+        if code < 300 && !offered {
+            if msg.body().is_empty() {
+                ctx.wrongs.push(format!("ACK without an answer to the offer of {}", self.call_id));
+            }
+            ctx.saw("answer in ACK");
+        }
+        if code < 300 && !offered {
+            self.note_media(ctx, msg);
+        }
+    }
+
+    fn on_cancel(&mut self, ctx: &mut Ctx<'_>, msg: &Message<'_>, branch: &str) {
+        let Some(n) = self.servers.iter().position(|s| s.branch == branch && s.method == "INVITE") else {
+            ctx.out.push((self.addr, text::response(msg, 481, &self.tag, self.addr, "", "")));
+            return;
+        };
+        ctx.out.push((self.addr, text::response(msg, 200, &self.tag, self.addr, "", "")));
+        if self.servers[n].code >= 200 {
+            ctx.saw("CANCEL crossed a final answer");
+            return;
+        }
+        self.facts.got_cancel = true;
+        self.on_cancelled(ctx, n);
+    }
+
+    fn on_bye(&mut self, ctx: &mut Ctx<'_>, n: usize) {
+        self.reply(ctx, n, 200, "", "");
+        if self.facts.said_bye.is_some() {
+            ctx.saw("BYE crossed BYE");
+        }
+        self.facts.got_bye = true;
+        self.phase = Phase::Over;
+        for open in 0..n {
+            if self.servers[open].code < 200 && self.servers[open].method == "INVITE" {
+                self.reply(ctx, open, 487, "", "");
+            }
+        }
+    }
+
+    fn on_response(&mut self, ctx: &mut Ctx<'_>, code: u16, msg: &Message<'_>) {
+        let branch = msg.top_via().ok().and_then(|v| v.branch()).map(text::text).unwrap_or_default();
+        let Ok(cseq) = msg.cseq() else { return };
+        let found =
+            self.clients.iter().position(|c| c.branch == branch && c.method.as_bytes() == cseq.method.as_bytes());
+        let Some(n) = found else { return };
+        let c = &mut self.clients[n];
+        if code < 200 {
+            if c.method == "INVITE" && c.code == 0 {
+                c.rang = true;
+                let wanted = c.cancel_wanted;
+                if n == 0 && code > 100 && self.phase == Phase::Calling {
+                    self.learn(msg);
+                }
+                if wanted {
+                    self.cancel(ctx, n);
+                }
+            }
+            return;
+        }
+        if c.code > 0 {
+            self.on_final_again(ctx, n, code);
+            return;
+        }
+        c.code = code;
+        match c.method {
+            "INVITE" if code < 300 => self.on_accepted(ctx, n, msg),
+            "INVITE" => {
+                let ack = self.ack_of_refusal(n, msg);
+                ctx.out.push((self.addr, ack.clone()));
+                self.clients[n].ack = Some(ack);
+                if n == 0 {
+                    self.facts.got_final = Some(code);
+                    self.phase = Phase::Over;
+                } else {
+                    self.on_refused(ctx, code);
+                }
+            }
+            "UPDATE" => {
+                if code < 300 {
+                    self.note_media(ctx, msg);
+                } else {
+                    self.on_refused(ctx, code);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn on_final_again(&mut self, ctx: &mut Ctx<'_>, n: usize, code: u16) {
+        let c = &self.clients[n];
+        if c.method == "INVITE" && c.code != code && c.code != 408 {
+            ctx.wrongs.push(format!("{} and then {code} to one INVITE of {}", c.code, self.call_id));
+        }
+        if let Some(ack) = &c.ack {
+            ctx.out.push((self.addr, ack.clone()));
+        }
+    }
+
+    /// Takes To tag and Contact of an answer that opens the dialog.
+    fn learn(&mut self, msg: &Message<'_>) {
+        self.remote = msg.first(Name::To).map(text::text).unwrap_or_default().to_owned();
+        if let Ok(Some(contact)) = msg.contact() {
+            self.target = text::text(contact.uri).to_owned();
+        }
+    }
+
+    fn on_accepted(&mut self, ctx: &mut Ctx<'_>, n: usize, msg: &Message<'_>) {
+        let first = n == 0 && self.phase == Phase::Calling;
+        if n == 0 {
+            self.facts.got_final = Some(200);
+            self.learn(msg);
+        }
+        let c = &self.clients[n];
+        let (offered, cseq, cancelled) = (c.offered, c.cseq, c.cancelled);
+        if msg.body().is_empty() {
+            ctx.wrongs.push(format!("2xx without a description to an INVITE of {}", self.call_id));
+        }
+        self.note_media(ctx, msg);
+        let body = if offered { String::new() } else { self.describe() };
+        let ack = self.ack_of_2xx(n, cseq, &body);
+        if self.never_acks && n == 0 && !ctx.calm {
+            self.facts.unfaithful = true;
+        } else {
+            ctx.out.push((self.addr, ack.clone()));
+            self.clients[n].ack = Some(ack);
+        }
+        if first {
+            self.phase = Phase::Up;
+            if cancelled {
+                ctx.saw("200 crossed the caller's CANCEL");
+                self.bye(ctx);
+            } else if self.leaving {
+                self.bye(ctx);
+            } else {
+                self.on_up(ctx);
+                self.arm_refresh(ctx, msg);
+            }
+        }
+    }
+
+    /// The session interval that the 2xx gave us to keep.
+    fn arm_refresh(&mut self, ctx: &mut Ctx<'_>, msg: &Message<'_>) {
+        if let Ok(Some(session)) = msg.session_expires()
+            && self.timer
+        {
+            ctx.timers.push((u64::from(session.delta) * SECOND / 2, self.index, Tick::Act(Act::Refresh)));
+        }
+    }
+
+    fn ack_of_2xx(&self, n: usize, cseq: u32, body: &str) -> Bytes {
+        text::request(&Request {
+            method: "ACK",
+            uri: &self.target,
+            addr: self.addr,
+            branch: &format!("z9hG4bK-{}-ack{n}", self.index),
+            from: &self.local,
+            to: &self.remote,
+            call_id: &self.call_id,
+            cseq,
+            extra: "",
+            body,
+        })
+    }
+
+    fn ack_of_refusal(&self, n: usize, msg: &Message<'_>) -> Bytes {
+        let c = &self.clients[n];
+        text::request(&Request {
+            method: "ACK",
+            uri: &self.target,
+            addr: self.addr,
+            branch: &c.branch,
+            from: &self.local,
+            to: msg.first(Name::To).map(text::text).unwrap_or_default(),
+            call_id: &self.call_id,
+            cseq: c.cseq,
+            extra: "",
+            body: "",
+        })
+    }
+
+    /// Their description.
+    pub fn note_media(&mut self, ctx: &mut Ctx<'_>, msg: &Message<'_>) {
+        if msg.body().is_empty() {
+            return;
+        }
+        self.remote_media = media_of(msg.body());
+        if self.remote_media.is_empty() {
+            ctx.wrongs.push(format!("a description without audio for {}", self.call_id));
+        }
+        self.on_media(ctx);
+    }
+}

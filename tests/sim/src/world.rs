@@ -1,0 +1,637 @@
+//! One run: engines, peers, network and operators around one heap of events in virtual time.
+
+use crate::check::{self, Checked, Ledger, Offer, Seen, Violation, Waiting};
+use crate::plan::{self, MOST_AGENTS, MS, Op, Options, Plan, SECOND};
+use crate::rng::Rng;
+use crate::text::{self, Bytes, ENGINE};
+use crate::trace::Trace;
+use crate::ua::{Act, Ctx, Dialog, Kind, Phase, Tick};
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use strowger_dispatch::{AgentState, ChatPolicy, Dispatch, Limits, Match};
+use strowger_engine::registry::{Registry, RegistryLimits};
+use strowger_engine::{BucketTable, Control, Engine, EngineConfig, MeshMsg, Output, Reply, StatsHub};
+use strowger_sip::endpoint::{EndpointConfig, ListenerInfo};
+use strowger_sip::hash::HashKey;
+use strowger_sip::net::{ListenerId, Path, Transport};
+use strowger_sip::scan::{self, Owner};
+use strowger_sip::time::{Mono, Now};
+
+/// Unix time of the start, microseconds.
+const EPOCH: u64 = 1_700_000_000 * SECOND;
+/// A run that is not at rest this long after the faults stopped does not come to rest.
+const REST_US: u64 = 900 * SECOND;
+const MOST_STEPS: u64 = 3_000_000;
+const KEY: HashKey = HashKey(7, 11);
+
+#[derive(Debug)]
+enum Event {
+    ToEngine { shard: u16, from: SocketAddr, bytes: Bytes },
+    ToPeer { to: SocketAddr, bytes: Bytes },
+    Mesh { to: u16, msg: MeshMsg },
+    Timers(u16),
+    Peer { dialog: u32, tick: Tick },
+    Command { shard: u16, id: u64, command: Box<Control> },
+    Operate(Op),
+    Commit,
+    Calm,
+}
+
+#[derive(Debug)]
+struct Item {
+    at: u64,
+    seq: u64,
+    event: Event,
+}
+
+impl PartialEq for Item {
+    fn eq(&self, other: &Item) -> bool {
+        self.seq == other.seq
+    }
+}
+impl Eq for Item {}
+impl PartialOrd for Item {
+    fn partial_cmp(&self, other: &Item) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Item {
+    /// The earliest is the greatest.
+    fn cmp(&self, other: &Item) -> Ordering {
+        (other.at, other.seq).cmp(&(self.at, self.seq))
+    }
+}
+
+/// A reload under way.
+#[derive(Debug)]
+struct Reload {
+    /// Shards that have not answered yet.
+    waiting: u16,
+    first_id: u64,
+}
+
+pub struct World {
+    pub plan: Plan,
+    pub now: u64,
+    pub seen: BTreeMap<&'static str, u64>,
+    pub ledger: Ledger,
+    pub dialogs: Vec<Dialog>,
+    pub engines: Vec<Engine>,
+    pub dispatch: Arc<Dispatch>,
+    pub stats: Arc<StatsHub>,
+    pub registry: Registry,
+    pub trace: Trace,
+    pub steps: u64,
+    pub calm: bool,
+    seq: u64,
+    heap: BinaryHeap<Item>,
+    buckets: Arc<BucketTable>,
+    timer_at: Vec<u64>,
+    by_call: HashMap<(SocketAddr, String), u32>,
+    net: Rng,
+    peers: Rng,
+    desk: Rng,
+    reload: Option<Reload>,
+    reloads_wanted: u32,
+    /// Matches between shards.
+    in_flight: u32,
+    next_command: u64,
+    out: Vec<(SocketAddr, Bytes)>,
+    timers: Vec<(u64, u32, Tick)>,
+    wrongs: Vec<String>,
+}
+
+impl World {
+    #[must_use]
+    pub fn new(seed: u64, options: &Options) -> World {
+        let mut rng = Rng::new(seed);
+        let plan = Plan::draw(&mut rng, options);
+        let limits = Limits { shards: plan.shards, agents: 64, waiting_per_shard: 4096, skills: 16 };
+        let dispatch = Arc::new(Dispatch::new(limits, ChatPolicy::Balancing));
+        let stats = Arc::new(StatsHub::new(plan.shards, 64, 64));
+        let buckets = Arc::new(BucketTable::even(plan.shards));
+        let listener =
+            ListenerInfo { transport: Transport::Udp, via: ENGINE.to_owned(), contact_host: ENGINE.to_owned() };
+        let endpoint = Arc::new(EndpointConfig { listeners: vec![listener], ..EndpointConfig::default() });
+        let cfg = Arc::new(EngineConfig { endpoint, buckets: buckets.clone(), key: KEY, call: plan.call.clone() });
+        let mut registry = Registry::new(dispatch.handle(plan.shards), RegistryLimits { flows: 64, skills: 16 });
+        let (prov, _) = registry.load(&plan.rows);
+        while registry.commit(100, &mut Vec::new()) {}
+        let now = Now { mono: Mono(SECOND), unix_us: EPOCH + SECOND };
+        let engine = |shard: u16, rng: &mut Rng| {
+            let mut key = [0; 32];
+            key.chunks_mut(8).for_each(|c| c.copy_from_slice(&rng.next().to_le_bytes()));
+            Engine::new(cfg.clone(), shard, &dispatch, stats.clone(), prov.clone(), key, now)
+        };
+        let engines: Vec<Engine> = (0..plan.shards).map(|s| engine(s, &mut rng)).collect();
+        let mut world = World {
+            now: SECOND,
+            seen: BTreeMap::new(),
+            ledger: Ledger::new(plan.calls, 2 * MOST_AGENTS),
+            dialogs: Vec::new(),
+            timer_at: vec![u64::MAX; engines.len()],
+            engines,
+            dispatch,
+            stats,
+            registry,
+            trace: Trace::new(options.trace),
+            steps: 0,
+            calm: false,
+            seq: 0,
+            heap: BinaryHeap::new(),
+            buckets,
+            by_call: HashMap::new(),
+            net: rng.fork(),
+            peers: rng.fork(),
+            desk: rng.fork(),
+            reload: None,
+            reloads_wanted: 0,
+            in_flight: 0,
+            next_command: 0,
+            out: Vec::new(),
+            timers: Vec::new(),
+            wrongs: Vec::new(),
+            plan,
+        };
+        world.populate();
+        world
+    }
+
+    /// Callers and operators are put on the heap.
+    fn populate(&mut self) {
+        for n in 0..self.plan.calls {
+            let addr = SocketAddr::from(([10, 3, (n >> 8) as u8, n as u8], 5060));
+            let call_id = format!("call{n}@sim");
+            let mut d = Dialog::new(n, Kind::Caller, n, addr, &call_id);
+            d.flow = self.desk.below(u64::from(plan::MOST_FLOWS)) as u32;
+            if !self.desk.chance(50) {
+                d.flow %= self.plan.rows.flows.len().max(1) as u32;
+            }
+            d.local = format!("<sip:c{n}@{}>;tag={}", addr.ip(), d.tag);
+            d.remote = format!("<sip:f{}@10.0.0.1>", d.flow);
+            d.target = format!("sip:f{}@{ENGINE}", d.flow);
+            self.by_call.insert((addr, call_id), n);
+            self.dialogs.push(d);
+            let at = self.now + self.desk.below(self.plan.faults_us);
+            self.push(at, Event::Peer { dialog: n, tick: Tick::Act(Act::Dial) });
+        }
+        for (at, op) in std::mem::take(&mut self.plan.ops) {
+            self.push(self.now + at, Event::Operate(op));
+        }
+        self.push(self.now + self.plan.faults_us, Event::Calm);
+    }
+
+    fn push(&mut self, at: u64, event: Event) {
+        self.seq += 1;
+        self.heap.push(Item { at, seq: self.seq, event });
+    }
+
+    fn clock(&self) -> Now {
+        Now { mono: Mono(self.now), unix_us: EPOCH + self.now }
+    }
+
+    /// Runs until nothing is left to happen.
+    ///
+    /// # Errors
+    /// The first property that does not hold.
+    pub fn run(&mut self) -> Checked {
+        let end = self.plan.faults_us + REST_US;
+        while let Some(item) = self.heap.pop() {
+            self.now = self.now.max(item.at);
+            self.steps += 1;
+            if self.now > end || self.steps > MOST_STEPS {
+                let audits: Vec<_> = self.engines.iter().map(Engine::audit).collect();
+                return Err(Violation::new(format!("no rest after {} steps: {audits:?}", self.steps)));
+            }
+            self.step(item.event)?;
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, event: Event) -> Checked {
+        let now = self.clock();
+        match event {
+            Event::ToEngine { shard, from, bytes } => {
+                if let Some(msg) = text::parse(&bytes) {
+                    self.ledger.engine_gets(&msg);
+                    self.trace.message(self.now, from, None, shard, &msg);
+                }
+                let path = Path::udp(from, ListenerId(0));
+                self.engines[usize::from(shard)].handle_datagram(now, path, &bytes);
+                self.after(shard, true)
+            }
+            Event::Timers(shard) => {
+                if self.timer_at[usize::from(shard)] != self.now {
+                    return Ok(()); // Replaced by an earlier one.
+                }
+                self.timer_at[usize::from(shard)] = u64::MAX;
+                self.engines[usize::from(shard)].handle_timers(now);
+                self.after(shard, true)
+            }
+            Event::Mesh { to, msg } => {
+                self.in_flight -= 1;
+                self.engines[usize::from(to)].handle_mesh(now, msg);
+                self.after(to, false)
+            }
+            Event::Command { shard, id, command } => {
+                let matched = matches!(*command, Control::Matched(_));
+                self.in_flight -= u32::from(matched);
+                self.trace.note(self.now, None, None, || format!("shard {shard}: {}", describe(&command)));
+                self.engines[usize::from(shard)].handle_control(now, id, *command);
+                self.after(shard, !matched)
+            }
+            Event::ToPeer { to, bytes } => {
+                self.deliver(to, &bytes);
+                self.peers_done()
+            }
+            Event::Peer { dialog, tick } => {
+                self.with_peer(dialog, |d, ctx| d.wake(ctx, tick));
+                self.peers_done()
+            }
+            Event::Operate(op) => {
+                self.operate(op);
+                Ok(())
+            }
+            Event::Commit => {
+                self.commit();
+                Ok(())
+            }
+            Event::Calm => {
+                self.calm_down();
+                Ok(())
+            }
+        }
+    }
+
+    /// Carries out what an engine asks for, and checks. `local`: matches of this step were made in this step.
+    fn after(&mut self, shard: u16, local: bool) -> Checked {
+        let s = usize::from(shard);
+        let mut offers: Vec<Offer> = Vec::new();
+        while let Some(output) = self.engines[s].poll_output() {
+            self.on_output(shard, output)?;
+        }
+        while let Some(transmit) = self.engines[s].poll_transmit() {
+            let to = transmit.path.remote;
+            let bytes: Bytes = self.engines[s].bytes(&transmit).into();
+            self.engines[s].sent(transmit);
+            let Some(msg) = text::parse(&bytes) else {
+                return Err(Violation::new(format!("the engine sent what cannot be read: {}", text::text(&bytes))));
+            };
+            self.trace.message(self.now, to, Some(()), shard, &msg);
+            offers.extend(self.ledger.engine_sends(to, &msg, self.now)?);
+            self.transport(bytes, to, None);
+        }
+        if let Some(due) = self.engines[s].next_due() {
+            let due = due.0.max(self.now);
+            if due < self.timer_at[s] {
+                self.timer_at[s] = due;
+                self.push(due, Event::Timers(shard));
+            }
+        }
+        self.check_step(&offers, local)
+    }
+
+    fn on_output(&mut self, shard: u16, output: Output) -> Checked {
+        match output {
+            Output::Mesh { to, msg } => {
+                self.saw("match sent to another shard");
+                self.in_flight += 1;
+                let way = self.net.range(1, self.plan.net.mesh_us);
+                self.push(self.now + way, Event::Mesh { to, msg });
+            }
+            Output::Cdr(cdr) => {
+                let n = cdr.sip_call_id.strip_prefix("call").and_then(|s| s.split('@').next()?.parse().ok());
+                let Some(call) = n else { return Err(Violation::new("record of an unknown call")) };
+                self.trace.note(self.now, Some(call), None, || {
+                    let agent = cdr.agent.as_ref().map_or("-", |a| &a.agentid);
+                    format!("CDR {:?} agent {agent} fstats {} cause {}", cdr.call_type, cdr.fstats, cdr.cause)
+                });
+                self.cover_record(&cdr);
+                return self.ledger.record(cdr, call, self.now);
+            }
+            Output::AgentEvent(event) => {
+                let n = check::agent_number(&event.agent.agentid);
+                self.trace.note(self.now, None, Some(n), || format!("agent {:?}", brief(&event.state)));
+            }
+            Output::Reply { id, reply } => self.on_reply(shard, id, &reply),
+        }
+        Ok(())
+    }
+
+    fn cover_record(&mut self, cdr: &strowger_engine::Cdr) {
+        use strowger_engine::cdr::CallType::{Dropped, Handled, InternalError, Rejected};
+        let what = match (cdr.call_type, cdr.agent.is_some()) {
+            (Handled, _) if cdr.rejected > 0 => "handled after a refusal",
+            (Handled, _) => "handled",
+            (Rejected, _) if cdr.cause == 0 => "agent's BYE within min_talk",
+            (Rejected, _) if cdr.cause == 408 => "agent did not answer",
+            (Rejected, _) => "agent refused",
+            (Dropped, true) => "caller left while the agent rang",
+            (Dropped, false) => "caller left the queue",
+            (InternalError, true) => "attempt failed by an error",
+            (InternalError, false) => "call failed by an error",
+        };
+        self.saw(what);
+    }
+
+    pub fn saw(&mut self, what: &'static str) {
+        *self.seen.entry(what).or_default() += 1;
+    }
+
+    /// The network. `from`: a peer's address; none for the engine.
+    fn transport(&mut self, bytes: Bytes, to: SocketAddr, from: Option<SocketAddr>) {
+        let net = self.plan.net.clone();
+        let copies = match self.calm {
+            true => 1,
+            false if self.net.chance(net.loss) => 0,
+            false => 1 + u32::from(self.net.chance(net.double)),
+        };
+        for _ in 0..copies {
+            let mut way = MS;
+            if !self.calm {
+                way = net.delay_us + self.net.below(net.jitter_us + 1);
+                if self.net.chance(net.reorder) {
+                    way += self.net.below(2 * SECOND);
+                }
+            }
+            let at = self.now + way;
+            match from {
+                None => self.push(at, Event::ToPeer { to, bytes: bytes.clone() }),
+                Some(from) => {
+                    let Some(shard) = self.owner(&bytes) else { continue };
+                    self.push(at, Event::ToEngine { shard, from, bytes: bytes.clone() });
+                }
+            }
+        }
+        if copies == 0 {
+            self.saw("datagram lost");
+        }
+    }
+
+    /// The shard whose a datagram is, by the real scan.
+    fn owner(&self, bytes: &[u8]) -> Option<u16> {
+        match scan::owner(bytes, &KEY) {
+            Owner::Bucket(bucket) => Some(self.buckets.shard(bucket)),
+            Owner::NoCallId => Some(0),
+            Owner::Junk => None,
+        }
+    }
+
+    fn with_peer(&mut self, dialog: u32, f: impl FnOnce(&mut Dialog, &mut Ctx<'_>)) {
+        let mut ctx = Ctx {
+            now: self.now,
+            calm: self.calm,
+            rng: &mut self.peers,
+            plan: &self.plan,
+            out: &mut self.out,
+            timers: &mut self.timers,
+            seen: &mut self.seen,
+            wrongs: &mut self.wrongs,
+        };
+        f(&mut self.dialogs[dialog as usize], &mut ctx);
+    }
+
+    /// Puts what peers send and plan on the heap.
+    fn peers_done(&mut self) -> Checked {
+        let to = ENGINE.parse().unwrap_or_else(|_| SocketAddr::from(([10, 0, 0, 1], 5060)));
+        for (from, bytes) in std::mem::take(&mut self.out) {
+            self.transport(bytes, to, Some(from));
+        }
+        for (us, dialog, tick) in std::mem::take(&mut self.timers) {
+            self.push(self.now + us, Event::Peer { dialog, tick });
+        }
+        match self.wrongs.pop() {
+            Some(what) => Err(Violation::new(what)),
+            None => Ok(()),
+        }
+    }
+
+    /// A datagram reaches a peer's address.
+    fn deliver(&mut self, to: SocketAddr, bytes: &Bytes) {
+        let Some(msg) = text::parse(bytes) else { return };
+        let Ok(id) = msg.call_id() else { return };
+        let key = (to, text::text(id).to_owned());
+        if let Some(dialog) = self.by_call.get(&key).copied() {
+            self.with_peer(dialog, |d, ctx| d.receive(ctx, &msg, bytes));
+            return;
+        }
+        let Some(method) = msg.method() else { return };
+        if method != strowger_sip::msg::Method::Invite || msg.to_tag().is_some() {
+            if method != strowger_sip::msg::Method::Ack {
+                self.out.push((to, text::response(&msg, 481, "gone", to, "", "")));
+            }
+            return;
+        }
+        let kind = match to {
+            SocketAddr::V4(a) if a.ip().octets()[1] == 1 => Kind::Agent,
+            SocketAddr::V4(a) if a.ip().octets()[3] == 2 => Kind::Welcome,
+            _ => Kind::Music,
+        };
+        let index = self.dialogs.len() as u32;
+        let mut d = Dialog::new(index, kind, text::call_number(&msg).unwrap_or(u32::MAX), to, &key.1);
+        d.phase = Phase::Ringing;
+        d.local =
+            format!("{};tag={}", msg.first(strowger_sip::msg::Name::To).map(text::text).unwrap_or_default(), d.tag);
+        d.remote = msg.first(strowger_sip::msg::Name::From).map(text::text).unwrap_or_default().to_owned();
+        d.target = msg.contact().ok().flatten().map(|c| text::text(c.uri).to_owned()).unwrap_or_default();
+        self.by_call.insert(key, index);
+        self.dialogs.push(d);
+        self.with_peer(index, |d, ctx| d.receive(ctx, &msg, bytes));
+    }
+
+    /// What holds after each step of an engine.
+    fn check_step(&mut self, offers: &[Offer], local: bool) -> Checked {
+        let in_flight = self.in_flight > 0;
+        let prov = self.registry.current().clone();
+        for (id, agent) in &prov.agents_by_id {
+            let n = check::agent_number(id);
+            let in_call = self.dispatch.agent(*agent).is_some_and(|v| v.state == AgentState::InCall);
+            self.ledger.agent_is_true(Seen { agent: n, in_call, in_flight }, self.now)?;
+        }
+        let ordered = local && self.reload.is_none();
+        for offer in offers.iter().filter(|_| ordered) {
+            let id = plan::agent_id(offer.agent);
+            let Some(def) = self.registry.agent(&id).and_then(|a| prov.agent(a).cloned()) else { continue };
+            let skills: Vec<u32> = def.skills.iter().map(|s| s.0).collect();
+            let all = self.list_calls(false);
+            let waiting = self.list_calls(true);
+            if let Some(got) = all.iter().find(|w| w.call == offer.call) {
+                check::order_is_kept(*got, offer.agent, &skills, &waiting)?;
+            }
+        }
+        if !in_flight && self.reload.is_none() && (self.steps.is_multiple_of(16) || !offers.is_empty()) {
+            let free = self.free_agents();
+            let waiting = self.list_calls(true);
+            check::nobody_waits_in_vain(&free, &waiting)?;
+        }
+        Ok(())
+    }
+
+    /// Agents who are free by their word, with their skills by the provisioning.
+    fn free_agents(&self) -> Vec<(u32, Vec<u32>)> {
+        let prov = self.registry.current();
+        let free = |a| self.dispatch.agent(a).is_some_and(|v| v.state == AgentState::Free && !v.retired);
+        prov.agents_by_id
+            .iter()
+            .filter(|(_, a)| free(**a))
+            .filter_map(|(id, a)| Some((check::agent_number(id), prov.agent(*a)?.skills.iter().map(|s| s.0).collect())))
+            .collect()
+    }
+
+    /// Calls of all shards, by command, as an operator would see them.
+    fn list_calls(&mut self, queued_only: bool) -> Vec<Waiting> {
+        let now = self.clock();
+        let mut all = Vec::new();
+        for engine in &mut self.engines {
+            engine.handle_control(now, u64::MAX, Control::ListCalls { from: 0, max: u32::MAX, queued_only });
+            while let Some(output) = engine.poll_output() {
+                let Output::Reply { reply: Reply::Calls { calls, .. }, .. } = output else { continue };
+                all.extend(calls.iter().filter_map(|c| {
+                    let call = c.caller_user.strip_prefix('c')?.parse().ok()?;
+                    Some(Waiting { call, skill: c.flow.skill.0, priority: c.flow.priority, ticket: c.ticket })
+                }));
+            }
+        }
+        all
+    }
+
+    fn command(&mut self, shard: u16, command: Control) {
+        self.next_command += 1;
+        let way = self.desk.range(1, 5 * MS);
+        let id = self.next_command;
+        self.push(self.now + way, Event::Command { shard, id, command: Box::new(command) });
+    }
+
+    fn operate(&mut self, op: Op) {
+        match op {
+            Op::Login { agent, on } => {
+                if let Some(agent) = self.registry.agent(&plan::agent_id(agent)) {
+                    self.saw(if on { "login" } else { "logout" });
+                    let shard = self.desk.below(u64::from(self.plan.shards)) as u16;
+                    self.command(shard, Control::Login { agent, on });
+                }
+            }
+            Op::Reload if self.reload.is_some() => self.reloads_wanted += 1,
+            Op::Reload => {
+                self.change_rows();
+                self.load();
+            }
+        }
+    }
+
+    fn change_rows(&mut self) {
+        let r = &mut self.desk;
+        let rows = &mut self.plan.rows;
+        for _ in 0..r.range(1, 3) {
+            match r.below(6) {
+                0 if rows.flows.len() > 1 => {
+                    let n = r.below(rows.flows.len() as u64) as usize;
+                    rows.flows.remove(n);
+                }
+                1 if !rows.agents.is_empty() => {
+                    let n = r.below(rows.agents.len() as u64) as usize;
+                    rows.agents.remove(n);
+                }
+                2 | 3 => {
+                    let n = r.below(u64::from(plan::MOST_FLOWS)) as u32;
+                    let row = plan::flow_row(n, r);
+                    rows.flows.retain(|f| f.flowid != row.flowid);
+                    rows.flows.push(row);
+                }
+                _ => {
+                    let n = r.below(u64::from(MOST_AGENTS)) as u32;
+                    let row = plan::agent_row(n, r);
+                    rows.agents.retain(|a| a.agentid != row.agentid);
+                    rows.agents.push(row);
+                }
+            }
+        }
+    }
+
+    fn load(&mut self) {
+        self.saw("reload");
+        let (prov, _) = self.registry.load(&self.plan.rows);
+        self.reload = Some(Reload { waiting: self.plan.shards, first_id: self.next_command + 1 });
+        for shard in 0..self.plan.shards {
+            self.command(shard, Control::Provision(prov.clone()));
+        }
+    }
+
+    fn on_reply(&mut self, shard: u16, id: u64, reply: &Reply) {
+        let Some(reload) = self.reload.as_mut() else { return };
+        if id == reload.first_id + u64::from(shard) && matches!(reply, Reply::Done) {
+            reload.waiting -= 1;
+            if reload.waiting == 0 {
+                self.push(self.now + 1, Event::Commit);
+            }
+        }
+    }
+
+    /// A slice of a reload's second phase.
+    fn commit(&mut self) {
+        let mut made: Vec<Match> = Vec::new();
+        let more = self.registry.commit(1, &mut made);
+        for m in made {
+            self.saw("match made by a reload");
+            self.in_flight += 1;
+            self.command(m.wait.shard, Control::Matched(vec![m]));
+        }
+        if more {
+            let way = self.desk.range(1, MS);
+            self.push(self.now + way, Event::Commit);
+            return;
+        }
+        self.reload = None;
+        if self.reloads_wanted > 0 {
+            self.reloads_wanted -= 1;
+            self.operate(Op::Reload);
+        }
+    }
+
+    /// The faults stop: the network is perfect, everybody who lives behaves, and nobody new comes.
+    fn calm_down(&mut self) {
+        if self.reload.is_some() {
+            self.push(self.now + MS, Event::Calm);
+            return;
+        }
+        self.calm = true;
+        self.trace.note(self.now, None, None, || "--- faults off ---".to_owned());
+        let agents: Vec<_> = self.registry.current().agents_by_id.values().copied().collect();
+        for agent in agents {
+            self.command(0, Control::Login { agent, on: true });
+        }
+        for shard in 0..self.plan.shards {
+            if self.plan.end_all {
+                self.saw("end of all calls by command");
+                self.command(shard, Control::EndAll);
+            }
+        }
+        for d in 0..self.dialogs.len() {
+            if self.dialogs[d].kind == Kind::Agent && self.dialogs[d].phase == Phase::Up {
+                let at = self.peers.range(1, 10) * SECOND;
+                self.push(self.now + at, Event::Peer { dialog: d as u32, tick: Tick::Act(Act::Leave) });
+            }
+        }
+    }
+}
+
+fn describe(command: &Control) -> String {
+    match command {
+        Control::Provision(p) => format!("provisioning {}", p.version),
+        Control::Matched(m) => format!("matched {m:?}"),
+        other => format!("{other:?}"),
+    }
+}
+
+fn brief(state: &strowger_engine::control::AgentReport) -> &'static str {
+    use strowger_engine::control::AgentReport::{Free, InCall, InChat, Offline, Wrapup};
+    match state {
+        Offline => "offline",
+        Free => "free",
+        InCall { .. } => "incall",
+        InChat { .. } => "inchat",
+        Wrapup { .. } => "wrapup",
+    }
+}
