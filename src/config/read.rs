@@ -235,6 +235,9 @@ impl Reader<'_> {
                 "cannot name a URI parameter; use letters, digits and dashes",
             ));
         }
+        if tracing_subscriber::EnvFilter::try_new(&c.log.level).is_err() {
+            self.faults.push(fault("[log] level", "is not a level or filter; use error, warn, info, debug or trace"));
+        }
         if !c.call_center.b2b_scenario.is_empty() {
             self.warnings
                 .push(fault("[call_center] b2b_scenario", "does nothing: scenarios are built in; remove the key"));

@@ -126,23 +126,27 @@ section! {
     /// Largest message taken, in bytes; a larger one is answered 513.
     max_message_size: Whole<512, 65_535> = Whole(65_535);
     /// Most header lines of a message; one with more is answered 400.
-    max_headers: Whole<16, 256> = Whole(64);
+    max_headers: Whole<16, 96> = Whole(64);
     /// Headers that pass from the caller's INVITE to the agent's. "x-*": all that begin with X-.
     pass_headers: Vec<String> =
         ["p-asserted-identity", "privacy", "history-info", "diversion", "user-to-user", "x-*"].map(str::to_owned).to_vec();
     /// Follow a 3xx from an agent. 0: it counts as a rejection.
-    follow_redirects: Switch = Switch(false), later "following redirects is";
+    follow_redirects: Switch = Switch(false);
     /// Name in the User-Agent and Server headers.
     user_agent: String = concat!("Strowger/", env!("CARGO_PKG_VERSION")).to_owned();
-    /// Most new calls a second from one source address; more are answered with overload_code. 0: no limit.
-    source_rate: Whole<0, 1_000_000> = Whole(0), later "a limit per source is";
+    /// Most requests outside calls that one source address may send a second, and at once; more are dropped. 0: no limit.
+    source_rate: Whole<0, 1_000_000> = Whole(0);
+    source_burst: Whole<1, 1_000_000> = Whole(100);
     /// Answer to new calls above what a shard can finish: 503, or 486 or 600 for trunks that would fail over whole routes.
     overload_code: Whole<400, 699> = Whole(503);
     /// Bounds of the Retry-After that goes with it, seconds; each answer draws its own.
-    overload_retry_after_min: Whole<1, 3600> = Whole(1);
-    overload_retry_after_max: Whole<1, 3600> = Whole(5);
-    /// New calls whose INVITE has waited longer than this for the shard are refused as overload, in milliseconds.
-    overload_max_age_ms: Whole<1, 60_000> = Whole(500);
+    overload_retry_after_min: Whole<1, 3600> = Whole(2);
+    overload_retry_after_max: Whole<1, 3600> = Whole(10);
+    /// New calls whose INVITE has waited longer than this are refused as overload, in milliseconds. Half of t1_ms: a
+    /// caller that is still served has not sent it twice.
+    overload_max_age_ms: Whole<1, 60_000> = Whole(250);
+    /// Most new calls that wait for one shard.
+    overload_backlog: Whole<1, 1_048_576> = Whole(1024);
 }
 
 section! {

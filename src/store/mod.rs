@@ -96,4 +96,4 @@ pub async fn open_cdrs(config: &Config) -> Result<Box<dyn CdrStore>, StoreError>
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

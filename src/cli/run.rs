@@ -1,0 +1,29 @@
+//! `strowger run`: serve until SIGTERM or SIGINT.
+
+use super::{Failure, Settings, runtime, say, start_logs};
+use crate::server::Server;
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+
+pub(super) fn run(settings: &Settings) -> Result<(), Failure> {
+    let loaded = settings.load()?;
+    start_logs(&loaded.config);
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    let fault = |e: &dyn std::fmt::Display| Failure::Fault(e.to_string());
+    runtime()?.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).map_err(|e| fault(&e))?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| fault(&e))?;
+        let server = Server::start(&loaded.config, None).await.map_err(|e| fault(&e))?;
+        let count = server.shards().shards();
+        say(&json!({"ready": true, "listen": server.listen(), "mi_http": server.mi_http(), "shards": count})
+            .to_string());
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            failure = server.failure() => return Err(fault(&failure)),
+        }
+        server.stop().await.map_err(|e| fault(&e))
+    })
+}

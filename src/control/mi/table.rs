@@ -1,0 +1,149 @@
+//! The table of commands: each declared once, with its names, parameters, help and handler.
+
+use super::params::Args;
+use super::{MiError, core, lists, statistics};
+use crate::control::{ControlError, ControlPlane};
+use serde_json::{Value, json};
+use std::future::Future;
+use std::pin::Pin;
+
+/// A command under way.
+pub type Running<'a> = Pin<Box<dyn Future<Output = Result<Value, MiError>> + Send + 'a>>;
+
+/// A command.
+#[derive(Debug)]
+pub struct Command {
+    /// Its old, flat name.
+    pub old: &'static str,
+    /// Its new name, `module:name`.
+    pub new: &'static str,
+    pub help: &'static str,
+    /// Sets of parameters that it takes; `a|b`: b is taken for a.
+    pub params: &'static [&'static [&'static str]],
+    pub run: for<'a> fn(&'a ControlPlane, Args<'a>) -> Running<'a>,
+}
+
+/// The command of that name, old or new.
+pub fn find(name: &str) -> Option<&'static Command> {
+    COMMANDS.iter().find(|c| c.old == name || c.new == name)
+}
+
+const NONE: &[&[&str]] = &[&[]];
+
+/// All commands.
+pub const COMMANDS: &[Command] = &[
+    Command {
+        old: "cc_reload",
+        new: "call_center:reload",
+        help: "reads flows and agents from the database again; ongoing calls keep their definitions",
+        params: NONE,
+        run: |plane, _| Box::pin(reload(plane)),
+    },
+    Command {
+        old: "cc_agent_login",
+        new: "call_center:agent_login",
+        help: "logs an agent in (state 1) or out (state 0)",
+        params: &[&["agent_id", "state"]],
+        run: |plane, args| Box::pin(agent_login(plane, args)),
+    },
+    Command {
+        old: "cc_list_queue",
+        new: "call_center:list_queue",
+        help: "lists the waiting calls in the order in which they will be served",
+        params: NONE,
+        run: |plane, _| Box::pin(lists::queue(plane)),
+    },
+    Command {
+        old: "cc_list_flows",
+        new: "call_center:list_flows",
+        help: "lists the flows",
+        params: NONE,
+        run: |plane, _| Box::pin(async { Ok(lists::flows(plane)) }),
+    },
+    Command {
+        old: "cc_list_agents",
+        new: "call_center:list_agents",
+        help: "lists the agents and what they do",
+        params: NONE,
+        run: |plane, _| Box::pin(async { Ok(lists::agents(plane)) }),
+    },
+    Command {
+        old: "cc_list_calls",
+        new: "call_center:list_calls",
+        help: "lists the ongoing calls",
+        params: NONE,
+        run: |plane, _| Box::pin(lists::calls(plane)),
+    },
+    Command {
+        old: "cc_reset_stats",
+        new: "call_center:reset_stats",
+        help: "sets the counters of flows and agents to 0; gauges and averages go on",
+        params: NONE,
+        run: |plane, _| Box::pin(async { Ok(reset_stats(plane)) }),
+    },
+    Command {
+        old: "get_statistics",
+        new: "statistics:get",
+        help: "returns statistics by name, by group (\"call_center:\") or \"all\"",
+        params: &[&["statistics"]],
+        run: |plane, args| Box::pin(async move { statistics::get(plane, &args) }),
+    },
+    Command {
+        old: "list_statistics",
+        new: "statistics:list",
+        help: "lists the names of all statistics and whether they count up",
+        params: &[&[], &["statistics"]],
+        run: |plane, args| Box::pin(async move { statistics::list(plane, &args) }),
+    },
+    Command {
+        old: "which",
+        new: "core:which",
+        help: "lists all commands, or the sets of parameters of one",
+        params: &[&[], &["command"]],
+        run: |_, args| Box::pin(async move { core::which(&args) }),
+    },
+    Command {
+        old: "help",
+        new: "core:help",
+        help: "tells what a command does",
+        params: &[&[], &["mi_cmd|command"]],
+        run: |_, args| Box::pin(async move { core::help(&args) }),
+    },
+    Command {
+        old: "version",
+        new: "core:version",
+        help: "tells name and version of this server",
+        params: NONE,
+        run: |_, _| Box::pin(async { Ok(core::version()) }),
+    },
+    Command {
+        old: "uptime",
+        new: "core:uptime",
+        help: "tells since when this server runs",
+        params: NONE,
+        run: |plane, _| Box::pin(async { Ok(core::uptime(plane)) }),
+    },
+];
+
+async fn reload(plane: &ControlPlane) -> Result<Value, MiError> {
+    match plane.reload().await {
+        Ok(_) => Ok(json!("OK")),
+        Err(error @ ControlError::Store(_)) => {
+            tracing::error!(%error, "reload failed; all is as before");
+            Err(MiError::new(500, "Failed to reload"))
+        }
+        Err(other) => Err(other.into()),
+    }
+}
+
+async fn agent_login(plane: &ControlPlane, args: Args<'_>) -> Result<Value, MiError> {
+    let agent = args.text("agent_id")?.unwrap_or_default();
+    let on = args.integer("state")?.unwrap_or(0) != 0;
+    plane.login(&agent, on).await?;
+    Ok(json!("OK"))
+}
+
+fn reset_stats(plane: &ControlPlane) -> Value {
+    plane.statistics.reset(&plane.provisioning());
+    json!("OK")
+}

@@ -1,0 +1,271 @@
+//! The control plane: everything between the shards and the world that is not SIP.
+//!
+//! - [`ControlPlane`]: provisioning and logins, lists, statistics; what the management interface calls.
+//! - [`mi`]: JSON-RPC over a table of commands; [`http`]: its HTTP front.
+//! - [`cdr`]: the batching CDR writer. [`resolve`]: name resolution for the shards. [`wrapup`]: wrap-ups into the database.
+//!
+//! Invariants
+//! - Changes of provisioning are one at a time; every shard knows a definition before a match names it.
+//! - Nothing here is waited for by a shard; lists go through the shards in pages.
+
+pub mod cdr;
+pub mod clock;
+pub mod http;
+pub mod mi;
+mod port;
+pub mod resolve;
+pub mod stats;
+pub mod wrapup;
+
+pub use port::{Answer, ShardPort};
+
+use crate::store::names::Names;
+use crate::store::{Provisioning as Store, StoreError};
+use cdr::CdrCounts;
+use stats::Statistics;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use strowger_dispatch::{Dispatch, Match};
+use strowger_engine::registry::{Registry, RowFault, Rows, Table};
+use strowger_engine::{CallInfo, Control, Provisioning, Reply};
+use strowger_runtime::Gone;
+use thiserror::Error;
+use tokio::sync::Mutex;
+
+/// Changes of one slice of a reload; between slices others get the thread.
+const SLICE: usize = 256;
+/// Calls of one page of a list.
+const PAGE: u32 = 512;
+
+/// Why an operation of the control plane failed.
+#[derive(Debug, Error)]
+pub enum ControlError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Gone(#[from] Gone),
+    #[error("agent not found")]
+    NoAgent,
+}
+
+/// What a [`ControlPlane`] is made of.
+pub struct Parts {
+    pub shards: Arc<dyn ShardPort>,
+    pub dispatch: Arc<Dispatch>,
+    pub statistics: Statistics,
+    pub store: Arc<dyn Store>,
+    pub names: Names,
+    /// Loaded once already; its commits are pending.
+    pub registry: Registry,
+    pub cdrs: Arc<CdrCounts>,
+}
+
+/// See the module.
+pub struct ControlPlane {
+    pub(crate) shards: Arc<dyn ShardPort>,
+    pub(crate) dispatch: Arc<Dispatch>,
+    pub(crate) statistics: Statistics,
+    pub(crate) cdrs: Arc<CdrCounts>,
+    pub(crate) started_unix_us: u64,
+    store: Arc<dyn Store>,
+    names: Names,
+    /// Its lock makes changes of provisioning one at a time.
+    registry: Mutex<Registry>,
+    /// For readers, who wait for no reload.
+    current: RwLock<Arc<Provisioning>>,
+    draining: AtomicBool,
+}
+
+impl ControlPlane {
+    /// A control plane over running shards that know the registry's first load.
+    #[must_use]
+    pub fn new(parts: Parts) -> ControlPlane {
+        let current = RwLock::new(Arc::clone(parts.registry.current()));
+        ControlPlane {
+            shards: parts.shards,
+            dispatch: parts.dispatch,
+            statistics: parts.statistics,
+            cdrs: parts.cdrs,
+            started_unix_us: clock::unix_us(),
+            store: parts.store,
+            names: parts.names,
+            registry: Mutex::new(parts.registry),
+            current,
+            draining: AtomicBool::new(false),
+        }
+    }
+
+    /// What is provisioned now.
+    #[must_use]
+    pub fn provisioning(&self) -> Arc<Provisioning> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// After the start: wrap-ups that ran when the last process stopped go on, then agents log in by their rows.
+    ///
+    /// # Errors
+    /// When a shard is gone.
+    pub async fn begin(&self, rows: &Rows) -> Result<(), ControlError> {
+        let mut registry = self.registry.lock().await;
+        self.statistics.note(registry.current());
+        let now = clock::unix_us();
+        for row in &rows.agents {
+            let until = row.wrapup_end_time.and_then(|s| u64::try_from(s).ok()).unwrap_or(0).saturating_mul(1_000_000);
+            let agent = row.agentid.as_deref().and_then(|id| registry.agent(id.trim()));
+            if let (Some(agent), true) = (agent, until > now) {
+                let command = Control::BeginWrapup { agent, until_unix_us: until };
+                self.shards.ask(self.home(agent.slot), command).await?;
+            }
+        }
+        self.commit(&mut registry).await
+    }
+
+    /// Reads flows and agents again; returns what is wrong with rows that were left out.
+    ///
+    /// # Errors
+    /// When the database cannot be read: everything is as before.
+    pub async fn reload(&self) -> Result<Vec<RowFault>, ControlError> {
+        let mut registry = self.registry.lock().await;
+        let rows = self.store.load().await?;
+        let (next, faults) = registry.load(&rows);
+        for fault in &faults {
+            tracing::error!("row not loaded: {}", self.names.tell(fault));
+        }
+        warn_unused(&rows);
+        self.statistics.note(&next);
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&next);
+        for shard in 0..self.shards.count() {
+            self.shards.ask(shard, Control::Provision(Arc::clone(&next))).await?;
+        }
+        self.commit(&mut registry).await?;
+        tracing::info!(
+            flows = next.flows.len(),
+            agents = next.agents_by_id.len(),
+            left_out = faults.len(),
+            "provisioning loaded"
+        );
+        Ok(faults)
+    }
+
+    async fn commit(&self, registry: &mut Registry) -> Result<(), ControlError> {
+        loop {
+            let mut matches = vec![];
+            let more = registry.commit(SLICE, &mut matches);
+            self.tell(matches).await?;
+            if !more {
+                return Ok(());
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Hands each match to the shard of its call.
+    async fn tell(&self, matches: Vec<Match>) -> Result<(), ControlError> {
+        let mut by_shard: BTreeMap<u16, Vec<Match>> = BTreeMap::new();
+        for m in matches {
+            by_shard.entry(m.wait.shard).or_default().push(m);
+        }
+        for (shard, matches) in by_shard {
+            self.shards.ask(shard, Control::Matched(matches)).await?;
+        }
+        Ok(())
+    }
+
+    /// Logs an agent in or out.
+    ///
+    /// # Errors
+    /// [`ControlError::NoAgent`] when there is none of that id.
+    pub async fn login(&self, id: &str, on: bool) -> Result<(), ControlError> {
+        let agent = *self.provisioning().agents_by_id.get(id).ok_or(ControlError::NoAgent)?;
+        match self.shards.ask(self.home(agent.slot), Control::Login { agent, on }).await? {
+            Reply::NotFound => Err(ControlError::NoAgent),
+            _ => Ok(()),
+        }
+    }
+
+    /// Ongoing calls of all shards, page by page.
+    ///
+    /// # Errors
+    /// When a shard is gone.
+    pub async fn calls(&self, queued_only: bool) -> Result<Vec<CallInfo>, ControlError> {
+        let mut all = vec![];
+        for shard in 0..self.shards.count() {
+            let mut from = Some(0);
+            while let Some(at) = from {
+                let page = self.shards.ask(shard, Control::ListCalls { from: at, max: PAGE, queued_only }).await?;
+                let Reply::Calls { calls, next } = page else { break };
+                all.extend(calls);
+                from = next;
+            }
+        }
+        Ok(all)
+    }
+
+    /// No new calls from here on (or again).
+    ///
+    /// # Errors
+    /// When a shard is gone.
+    pub async fn drain(&self, on: bool) -> Result<(), ControlError> {
+        self.draining.store(on, Ordering::Relaxed);
+        self.on_all(&Control::Drain { on }).await
+    }
+
+    /// Whether new calls are refused.
+    #[must_use]
+    pub fn draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Sends a command to every shard.
+    ///
+    /// # Errors
+    /// When a shard is gone.
+    pub async fn on_all(&self, command: &Control) -> Result<(), ControlError> {
+        for shard in 0..self.shards.count() {
+            self.shards.ask(shard, command.clone()).await?;
+        }
+        Ok(())
+    }
+
+    /// The shard that carries out commands about an agent.
+    fn home(&self, slot: u32) -> u16 {
+        u16::try_from(slot % u32::from(self.shards.count().max(1))).unwrap_or(0)
+    }
+
+    /// What a row's fault reads like in this database's words.
+    #[must_use]
+    pub fn names(&self) -> &Names {
+        &self.names
+    }
+}
+
+/// Columns that this build takes no notice of, named once a load.
+pub fn warn_unused(rows: &Rows) {
+    for what in unused(rows) {
+        tracing::warn!("{what}");
+    }
+}
+
+/// Rows that ask for what this build does not do.
+#[must_use]
+pub fn unused(rows: &Rows) -> Vec<String> {
+    let set = |s: &Option<String>| s.as_deref().is_some_and(|s| !s.trim().is_empty());
+    let mut found = vec![];
+    for f in &rows.flows {
+        for (column, value) in [("message_dissuading", &f.message_dissuading), ("message_flow_id", &f.message_flow_id)]
+        {
+            if set(value) {
+                found.push((Table::Flows, f.flowid.as_deref(), column));
+            }
+        }
+    }
+    for a in rows.agents.iter().filter(|a| set(&a.msrp_location)) {
+        found.push((Table::Agents, a.agentid.as_deref(), "msrp_location"));
+    }
+    let table = |t| if t == Table::Flows { "cc_flows" } else { "cc_agents" };
+    let text = |(t, id, column): (Table, Option<&str>, &str)| {
+        format!("{} `{}`: {column} does nothing in this build; the row is used without it", table(t), id.unwrap_or(""))
+    };
+    found.into_iter().map(text).collect()
+}

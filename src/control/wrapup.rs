@@ -1,0 +1,37 @@
+//! Ends of wrap-ups into the agents' table, so that they go on after a restart: write-behind, the latest per agent.
+
+use crate::store::Provisioning as Store;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use strowger_engine::control::{AgentEvent, AgentReport};
+
+/// Pause between two writes.
+const EVERY: Duration = Duration::from_millis(500);
+
+/// Takes the shards' events until they are gone.
+pub async fn run(events: flume::Receiver<AgentEvent>, store: Arc<dyn Store>) {
+    let mut ends: HashMap<Box<str>, u64> = HashMap::new();
+    let mut tick = tokio::time::interval(EVERY);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            event = events.recv_async() => match event {
+                Ok(event) => if let AgentReport::Wrapup { ends_unix_s } = event.state {
+                    ends.insert(event.agent.agentid.clone(), ends_unix_s);
+                },
+                Err(_) => return save(&mut ends, &*store).await,
+            },
+            _ = tick.tick(), if !ends.is_empty() => save(&mut ends, &*store).await,
+        }
+    }
+}
+
+/// A failure is tried again with the next; what is lost is the rest of a wrap-up, after a crash.
+async fn save(ends: &mut HashMap<Box<str>, u64>, store: &dyn Store) {
+    let batch: Vec<(Box<str>, u64)> = ends.iter().map(|(id, end)| (id.clone(), *end)).collect();
+    match store.save_wrapups(&batch).await {
+        Ok(()) => ends.clear(),
+        Err(error) => tracing::warn!(%error, "wrap-ups not written; tried again"),
+    }
+}

@@ -1,0 +1,311 @@
+//! A whole server in this process: shards, control plane, management interface. Start, ready, orderly stop.
+
+use crate::config::Config;
+use crate::control::cdr::{CdrCounts, WriterConfig};
+use crate::control::stats::Statistics;
+use crate::control::{self, ControlError, ControlPlane, cdr, http, resolve, wrapup};
+use crate::store::names::Names;
+use crate::store::{StoreError, open_cdrs, open_provisioning};
+use std::fs::OpenOptions;
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+use strowger_dispatch::{ChatPolicy, Dispatch, Limits};
+use strowger_engine::control::{Audit, Control, Reply};
+use strowger_engine::registry::{Registry, RegistryLimits};
+use strowger_engine::{BucketTable, EngineConfig, StatsHub};
+use strowger_runtime::{Bound, Gone, ServerSpec, ShardFailure, Shards, StartError, bind, start};
+use strowger_sip::hash::HashKey;
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// How long what was ended at the stop may take to say goodbye.
+const GOODBYES: Duration = Duration::from_secs(3);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// Why a server does not start or does not go on.
+#[derive(Debug, Error)]
+pub enum ServerError {
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    #[error("cannot listen on http {addr}: {source}; choose another with --mi-http ADDR:PORT")]
+    Http { addr: SocketAddr, source: std::io::Error },
+    #[error("cannot use {}: {source}", path.display())]
+    File { path: PathBuf, source: std::io::Error },
+    #[error("shard {} died: {}", .0.shard, .0.reason)]
+    Shard(ShardFailure),
+}
+
+/// A server that serves.
+pub struct Server {
+    plane: Arc<ControlPlane>,
+    /// The only lasting owner: see `ShardPort for Weak<Shards>`.
+    shards: Arc<Shards>,
+    listen: Vec<String>,
+    mi_http: Option<SocketAddr>,
+    stop_timeout: Duration,
+    cdrs: Arc<CdrCounts>,
+    http: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+    resolver: JoinHandle<()>,
+    writers: Vec<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Starts everything; `seed` makes tags, branches and Call-IDs (none: from the system).
+    ///
+    /// # Errors
+    /// The first thing that cannot be had.
+    pub async fn start(config: &Config, seed: Option<[u8; 32]>) -> Result<Server, ServerError> {
+        let count = config.shard_count();
+        let bound = bind(&config.server.data_dir, &config.listeners(), count)?;
+        let addrs = bound.addrs();
+        let http = listen_http(config).await?;
+        let store: Arc<dyn crate::store::Provisioning> = open_provisioning(config).await?.into();
+        let cdr_store = open_cdrs(config).await?.into();
+        let rows = store.load().await?;
+        let dispatch = Arc::new(Dispatch::new(limits(config, count), ChatPolicy::Balancing));
+        let registry_limits =
+            RegistryLimits { flows: config.shards.max_flows.u32(), skills: config.shards.max_skills.u32() };
+        let mut registry = Registry::new(dispatch.handle(count), registry_limits);
+        let names = Names::of(&config.call_center);
+        for fault in registry.load(&rows).1 {
+            tracing::error!("row not loaded: {}", names.tell(&fault));
+        }
+        control::warn_unused(&rows);
+        let stats = Arc::new(StatsHub::new(count, config.shards.max_flows.u32(), config.shards.max_agents.u32()));
+        let spec = ServerSpec {
+            engine: Arc::new(EngineConfig {
+                endpoint: Arc::new(config.endpoint_config(&addrs)),
+                buckets: Arc::new(BucketTable::even(count)),
+                key: hash_key(&config.server.data_dir)?,
+                call: config.call_config(),
+            }),
+            shards: count,
+            dispatch: Arc::clone(&dispatch),
+            stats: Arc::clone(&stats),
+            provisioning: Arc::clone(registry.current()),
+            cdr_capacity: config.cdr.channel.usize(),
+            overload: config.overload_config(),
+            pin: config.shards.pin.0,
+            seed: seed.map_or_else(random, Ok)?,
+        };
+        let shards = Arc::new(start_shards(bound, spec).await?);
+        let cdrs = Arc::<CdrCounts>::default();
+        let plane = Arc::new(ControlPlane::new(control::Parts {
+            shards: Arc::new(Arc::downgrade(&shards)),
+            dispatch: Arc::clone(&dispatch),
+            statistics: Statistics::new(stats, dispatch),
+            store: Arc::clone(&store),
+            names,
+            registry,
+            cdrs: Arc::clone(&cdrs),
+        }));
+        let writer = cdr::run(shards.cdrs(), cdr_store, writer_config(config), Arc::clone(&cdrs));
+        let writers = vec![tokio::spawn(writer), tokio::spawn(wrapup::run(shards.events(), store))];
+        let resolver = tokio::spawn(resolve::run(shards.resolves(), Arc::downgrade(&shards)));
+        plane.begin(&rows).await?;
+        let mi_http = http.as_ref().and_then(|l| l.local_addr().ok());
+        let router = http::router(Arc::clone(&plane), &config.mi.http_path.0, config.mi.max_request_size.usize());
+        let listen = config.sip.listen.iter().zip(&addrs);
+        let listen = listen.map(|(l, addr)| crate::config::Listen { addr: *addr, ..*l }.to_string()).collect();
+        Ok(Server {
+            plane,
+            shards,
+            listen,
+            mi_http,
+            stop_timeout: Duration::from_micros(config.server.stop_timeout.us),
+            cdrs,
+            http: http.map(|listener| serve_http(listener, router)),
+            resolver,
+            writers,
+        })
+    }
+
+    /// Addresses of the listeners, as `udp:ADDR:PORT`, ports known.
+    #[must_use]
+    pub fn listen(&self) -> &[String] {
+        &self.listen
+    }
+
+    /// Where the management interface answers.
+    #[must_use]
+    pub fn mi_http(&self) -> Option<SocketAddr> {
+        self.mi_http
+    }
+
+    /// The control plane.
+    #[must_use]
+    pub fn plane(&self) -> &Arc<ControlPlane> {
+        &self.plane
+    }
+
+    /// The shards.
+    #[must_use]
+    pub fn shards(&self) -> &Shards {
+        &self.shards
+    }
+
+    /// Ends when a shard has died.
+    pub async fn failure(&self) -> ServerError {
+        match self.shards.failed().recv_async().await {
+            Ok(failure) => ServerError::Shard(failure),
+            Err(_) => ServerError::Control(ControlError::Gone(Gone(0))),
+        }
+    }
+
+    /// What all shards hold together.
+    ///
+    /// # Errors
+    /// When a shard is gone.
+    pub async fn audit(&self) -> Result<Audit, ServerError> {
+        let mut sum = Audit::default();
+        for shard in 0..self.shards.shards() {
+            if let Reply::Audit(a) = self.shards.control(shard, Control::Audit).await.map_err(ControlError::from)? {
+                sum.calls += a.calls;
+                sum.legs += a.legs;
+                sum.client_transactions += a.client_transactions;
+                sum.server_transactions += a.server_transactions;
+                sum.timers += a.timers;
+                sum.buffers += a.buffers;
+                sum.wrapups += a.wrapups;
+            }
+        }
+        Ok(sum)
+    }
+
+    /// No new calls; waits for the present ones up to the limit, ends the rest, writes every CDR.
+    ///
+    /// # Errors
+    /// When a shard is gone before the end; CDRs are written all the same.
+    pub async fn stop(mut self) -> Result<(), ServerError> {
+        let orderly = self.end_calls().await;
+        if let Some((stop, task)) = self.http.take() {
+            drop(stop);
+            // A client that holds its connection open does not hold up the stop.
+            let _ = tokio::time::timeout(Duration::from_secs(1), task).await;
+        }
+        self.resolver.abort();
+        self.cdrs.stopping.store(true, Relaxed);
+        let (mut shards, writers) = (self.shards, self.writers);
+        let shards = loop {
+            // Answers on their way hold the shards for a moment.
+            match Arc::try_unwrap(shards) {
+                Ok(alone) => break alone,
+                Err(shared) => shards = shared,
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        };
+        let _ = tokio::task::spawn_blocking(move || shards.stop()).await;
+        for writer in writers {
+            let _ = writer.await;
+        }
+        tracing::info!(cdrs = self.cdrs.written.load(Relaxed), refused = self.cdrs.refused.load(Relaxed), "stopped");
+        orderly
+    }
+
+    async fn end_calls(&self) -> Result<(), ServerError> {
+        self.plane.drain(true).await?;
+        tracing::info!(limit_s = self.stop_timeout.as_secs(), "no new calls; waiting for the present ones");
+        if self.quiet(self.stop_timeout, |a| a.calls == 0).await? {
+            return Ok(());
+        }
+        tracing::warn!("ending the calls that are left");
+        self.plane.on_all(&Control::EndAll).await?;
+        self.quiet(GOODBYES, |a| a.calls == 0 && a.legs == 0 && a.client_transactions == 0).await?;
+        Ok(())
+    }
+
+    async fn quiet(&self, limit: Duration, done: impl Fn(&Audit) -> bool) -> Result<bool, ServerError> {
+        let until = Instant::now() + limit;
+        while !done(&self.audit().await?) {
+            if Instant::now() >= until {
+                return Ok(false);
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        Ok(true)
+    }
+}
+
+fn limits(config: &Config, shards: u16) -> Limits {
+    let s = &config.shards;
+    Limits {
+        shards,
+        agents: s.max_agents.u32(),
+        waiting_per_shard: config.call_center.max_calls.u32(),
+        skills: s.max_skills.u32(),
+    }
+}
+
+/// Starting waits for threads, so not on the control plane's own.
+async fn start_shards(bound: Bound, spec: ServerSpec) -> Result<Shards, ServerError> {
+    match tokio::task::spawn_blocking(move || start(bound, spec)).await {
+        Ok(result) => Ok(result?),
+        Err(e) => Err(StartError::Executor { shard: 0, reason: e.to_string() }.into()),
+    }
+}
+
+async fn listen_http(config: &Config) -> Result<Option<TcpListener>, ServerError> {
+    let Some(addr) = config.mi.http else { return Ok(None) };
+    TcpListener::bind(addr).await.map(Some).map_err(|source| ServerError::Http { addr, source })
+}
+
+fn serve_http(listener: TcpListener, router: axum::Router) -> (oneshot::Sender<()>, JoinHandle<()>) {
+    let (stop, stopped) = oneshot::channel::<()>();
+    let task = tokio::spawn(async move {
+        let ended = axum::serve(listener, router).with_graceful_shutdown(async {
+            let _ = stopped.await;
+        });
+        if let Err(error) = ended.await {
+            tracing::error!(%error, "the management interface died");
+        }
+    });
+    (stop, task)
+}
+
+fn writer_config(config: &Config) -> WriterConfig {
+    WriterConfig {
+        batch: config.cdr.batch.usize(),
+        batch_time: Duration::from_millis(config.cdr.batch_ms.0),
+        retry_max: Duration::from_millis(config.cdr.retry_max_ms.0),
+        refused_file: config.refused_cdr_file(),
+    }
+}
+
+fn random<const N: usize>() -> Result<[u8; N], ServerError> {
+    let path = PathBuf::from("/dev/urandom");
+    let mut bytes = [0; N];
+    let read = std::fs::File::open(&path).and_then(|mut f| f.read_exact(&mut bytes));
+    read.map(|()| bytes).map_err(|source| ServerError::File { path, source })
+}
+
+/// The key of the Call-ID hash: made at the first start, kept in the data directory.
+fn hash_key(data_dir: &Path) -> Result<HashKey, ServerError> {
+    let path = data_dir.join("hash.key");
+    let failed = |source| ServerError::File { path: path.clone(), source };
+    let bytes: [u8; 16] = match std::fs::read(&path) {
+        Ok(kept) => kept.try_into().map_err(|_| {
+            let what = "it is not 16 bytes long; remove it, and a new one is made";
+            failed(std::io::Error::new(std::io::ErrorKind::InvalidData, what))
+        })?,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            let made = random::<16>()?;
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
+            file.write_all(&made).and_then(|()| file.sync_all()).map_err(failed)?;
+            made
+        }
+        Err(e) => return Err(failed(e)),
+    };
+    let half = |i: usize| u64::from_le_bytes(std::array::from_fn(|b| bytes[i + b]));
+    Ok(HashKey(half(0), half(8)))
+}
