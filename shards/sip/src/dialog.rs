@@ -127,7 +127,8 @@ impl Dialog {
 
     /// Takes the peer's side from a 101 to 299 answer to our INVITE that came over `path`: To with its tag, the route
     /// set (reversed Record-Route) and the remote target. A 2xx confirms, and its route set replaces an early one's
-    /// (section 13.2.2.4). Without a To tag nothing changes; without a Contact the target stays.
+    /// (section 13.2.2.4); a further provisional answer changes nothing. Without a To tag nothing changes; without a
+    /// Contact the target stays.
     ///
     /// # Errors
     /// Something malformed; another To tag than the dialog's ([`ParseError::BadHeader`] of To): that is another dialog.
@@ -139,6 +140,9 @@ impl Dialog {
         let success = response.code().is_some_and(|c| c >= 200);
         if self.confirmed {
             return self.refresh_target(response);
+        }
+        if !self.remote_tag().is_empty() && !success {
+            return Ok(());
         }
         let (mut remote, mut routes) = (Vec::new(), Vec::new());
         one_line(response.first(Name::To).unwrap_or_default(), &mut remote);
@@ -479,3 +483,6 @@ fn read_path(b: &[u8]) -> Path {
     };
     Path { remote, listener: ListenerId(b[0]), transport, conn: u32_at(2) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -150,6 +150,17 @@ fn other_requests_are_absorbed_then_answered_from_memory() {
 }
 
 #[test]
+fn what_the_user_leaves_unanswered_ends_with_its_client() {
+    let mut s = Side::default();
+    let txn = s.request(Req::new("INFO", "z9hG4bK2").tagged("ours"));
+    assert_eq!(s.wait(LIFE + config().t4_us), [], "RFC 4320: no late answer");
+    s.respond(txn, 200);
+    assert!(s.sent().is_empty());
+    assert_eq!(s.ep.stats().unanswered, 1);
+    s.assert_at_rest();
+}
+
+#[test]
 fn a_cancel_is_answered_and_told_once() {
     let mut s = Side::default();
     let txn = s.request(Req::invite());

@@ -223,6 +223,8 @@ pub struct Stats {
     pub malformed: u64,
     /// Client transactions that failed by timeout.
     pub timeouts: u64,
+    /// Requests other than INVITE that the TU left unanswered until their clients gave up.
+    pub unanswered: u64,
 }
 
 /// What is held now.

@@ -167,9 +167,9 @@ impl Endpoint {
         let offsets = write_head(msg, path.remote, &mut head);
         let open = self.open.insert(Open { head: self.pool.store(&head), offsets }) as u32;
         self.scratch = head;
-        let state = match method {
-            Method::Invite => State::Invite(ServerInvite::Proceeding),
-            _ => State::Other(ServerNonInvite::Trying),
+        let (state, expire) = match method {
+            Method::Invite => (State::Invite(ServerInvite::Proceeding), Clock::Keep),
+            _ => (State::Other(ServerNonInvite::Trying), ServerNonInvite::start(self.times(path.transport)).expire),
         };
         let generation = self.next_generation();
         let hash = self.identity_hash(&ident[..split]);
@@ -192,6 +192,9 @@ impl Endpoint {
             self.by_merge.entry(self.key.hash(&[&ident[split..]])).or_insert(slot as u32);
         }
         let txn = ServerTxn(handle(slot, generation));
+        let mut timer = TimerId::NONE;
+        self.set_clock(now, &mut timer, expire, txn.0, Class::Server);
+        self.servers[slot].expire = timer;
         if method == Method::Invite && self.cfg.auto_trying {
             self.respond(now, txn, &Reply { code: 100, ..Reply::default() });
         }
@@ -332,7 +335,8 @@ impl Endpoint {
         match step.tell {
             Tell::NoAck => self.events.push_back(TimerEvent::NoAck { txn: ServerTxn(token), user }),
             Tell::TransportError => self.events.push_back(TimerEvent::ServerGone { txn: ServerTxn(token), user }),
-            _ => {}
+            Tell::Timeout => self.stats.unanswered += 1,
+            Tell::Nothing | Tell::Message => {}
         }
         step.tell
     }
@@ -411,10 +415,54 @@ fn step(state: State, input: ServerInput, times: Times) -> Step<State> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::EndpointConfig;
     use super::*;
+    use crate::hash::HashKey;
+    use std::sync::Arc;
 
     #[test]
     fn a_lingering_entry_is_small() {
         assert!(size_of::<Server>() <= 96, "{}", size_of::<Server>());
+    }
+
+    fn receive(ep: &mut Endpoint, branch: u32) -> Option<Event> {
+        let text = format!(
+            "BYE sip:x SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bK{branch}\r\nFrom: <sip:a@b>;tag=1\r\n\
+             To: <sip:c@d>;tag=2\r\nCall-ID: c\r\nCSeq: 1 BYE\r\n\r\n"
+        );
+        let path = Path::udp("192.0.2.1:5060".parse().unwrap(), crate::net::ListenerId(0));
+        ep.receive(Mono(0), path, &Message::parse(text.as_bytes(), &Limits::default()).unwrap())
+    }
+
+    #[test]
+    fn colliding_hashes_do_not_confuse_transactions() {
+        // Every order in which four entries of one chain can go.
+        for order in 0..24u32 {
+            let mut ep = Endpoint::new(Arc::new(EndpointConfig::default()), HashKey(1, 2), [0; 32], 0);
+            ep.hash_mask = 0;
+            let mut txns = Vec::new();
+            for branch in 0..4 {
+                match receive(&mut ep, branch) {
+                    Some(Event::Request { txn }) => txns.push((branch, txn)),
+                    other => panic!("{other:?}"),
+                }
+            }
+            let mut pick = order;
+            while !txns.is_empty() {
+                let (branch, txn) = txns.remove(pick as usize % txns.len());
+                pick /= 4 - txns.len() as u32;
+                ep.server_transport_error(Mono(0), txn);
+                for (other, _) in &txns {
+                    assert_eq!(receive(&mut ep, *other), None, "a retransmission");
+                }
+                assert!(ep.find_server(&[]).is_none());
+                match receive(&mut ep, branch) {
+                    Some(Event::Request { txn }) => ep.server_transport_error(Mono(0), txn),
+                    other => panic!("{branch} should be gone: {other:?}"),
+                }
+            }
+            while ep.poll_timer(Mono(0)).is_some() {}
+            assert!(ep.counts().is_at_rest());
+        }
     }
 }

@@ -43,7 +43,7 @@ impl Times {
     }
 }
 
-/// The timers, by the names of RFC 3261 table 4 and RFC 6026; two have no letter there.
+/// The timers, by the names of RFC 3261 table 4 and RFC 6026; three have no letter there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Timer {
     /// Sends an unanswered INVITE again: the datagram may be lost.
@@ -74,10 +74,12 @@ pub enum Timer {
     Success,
     /// Gives up on the final answer to a cancelled INVITE (section 9.1).
     Cancelled,
+    /// Ends a request other than INVITE that our user does not answer: its client gave up (RFC 4320).
+    Unanswered,
 }
 
 impl Timer {
-    const ALL: [Timer; 14] = [
+    const ALL: [Timer; 15] = [
         Timer::A,
         Timer::B,
         Timer::D,
@@ -92,6 +94,7 @@ impl Timer {
         Timer::M,
         Timer::Success,
         Timer::Cancelled,
+        Timer::Unanswered,
     ];
 
     /// The timer of this number (`timer as u8`).
@@ -254,7 +257,7 @@ mod tests {
     #[test]
     fn timers_are_numbered_in_order() {
         assert!((0u8..).zip(Timer::ALL).all(|(n, timer)| timer as u8 == n));
-        assert_eq!(Timer::from_number(14), None);
+        assert_eq!(Timer::from_number(15), None);
     }
 
     #[test]

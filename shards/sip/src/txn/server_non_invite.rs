@@ -1,6 +1,6 @@
 //! Server transaction of requests other than INVITE: RFC 3261 figure 8.
 
-use super::{Output, ServerInput as In, Step, Tell, Timer, Times};
+use super::{Clock, Output, ServerInput as In, Step, Tell, Timer, Times};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServerNonInvite {
@@ -15,9 +15,11 @@ pub enum ServerNonInvite {
 use ServerNonInvite::{Completed, Proceeding, Trying};
 
 impl ServerNonInvite {
-    /// A request came in.
-    pub fn start() -> Step<ServerNonInvite> {
-        Step::to(Trying).tell(Tell::Message)
+    /// A request came in. Its client gives up after 64*T1, and an answer later than that only does harm (RFC 4320):
+    /// what the user leaves unanswered ends then, T4 later so that no last retransmission makes it new.
+    pub fn start(times: Times) -> Step<ServerNonInvite> {
+        let us = times.life_us().saturating_add(times.t4_us);
+        Step::to(Trying).expire(Clock::Start(Timer::Unanswered, us)).tell(Tell::Message)
     }
 
     pub fn on(self, input: In, times: Times) -> Step<ServerNonInvite> {
@@ -28,6 +30,7 @@ impl ServerNonInvite {
                 Step::linger(Completed, Timer::J, us).send(Output::New)
             }
             (Proceeding | Completed, In::Request) => Step::to(self).send(Output::Again),
+            (Trying | Proceeding, In::Timer(Timer::Unanswered)) => Step::end(Tell::Timeout),
             (Trying | Proceeding, In::TransportError) => Step::end(Tell::TransportError),
             (Completed, In::TransportError | In::Timer(Timer::J)) => Step::end(Tell::Nothing),
             (state, _) => Step::to(state),
@@ -38,18 +41,20 @@ impl ServerNonInvite {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::txn::Clock;
     use crate::txn::tests::{SECOND, TCP, UDP};
 
     #[test]
     fn trying_and_proceeding() {
-        assert_eq!(ServerNonInvite::start(), Step::to(Trying).tell(Tell::Message));
+        let s = ServerNonInvite::start(UDP);
+        assert_eq!((s.state, s.tell), (Some(Trying), Tell::Message));
+        assert_eq!(s.expire, Clock::Start(Timer::Unanswered, 37 * SECOND));
         assert_eq!(Trying.on(In::Request, UDP), Step::to(Trying), "absorbed");
         assert_eq!(Proceeding.on(In::Request, UDP), Step::to(Proceeding).send(Output::Again));
         for state in [Trying, Proceeding] {
             assert_eq!(state.on(In::Provisional, UDP), Step::to(Proceeding).send(Output::New));
             assert_eq!(state.on(In::TransportError, UDP), Step::end(Tell::TransportError));
             assert_eq!(state.on(In::Ack, UDP), Step::to(state));
+            assert_eq!(state.on(In::Timer(Timer::Unanswered), UDP), Step::end(Tell::Timeout));
             for input in [In::Success, In::Failure] {
                 let s = state.on(input, UDP);
                 assert_eq!((s.state, s.send), (Some(Completed), Output::New));
