@@ -220,8 +220,13 @@ impl Engine {
         if let (Some(leg), Some(body)) = (self.legs.get_mut(key), body) {
             leg.remote = Some(body);
         }
-        if offered || !asks {
+        if offered {
             self.send_ack(key, invite.txn, invite.cseq, None, now);
+        } else if !asks {
+            // Nobody waits for this offer any more, but the ACK must answer it: with what holds already, or by refusing.
+            let side = self.legs.get(from).filter(|l| l.call.is_some() && l.remote.is_some()).map(|_| End::Leg(from));
+            let end = side.filter(|_| self.leg_call(key).is_some()).unwrap_or(End::Silence);
+            self.send_ack(key, invite.txn, invite.cseq, Some(end), now);
         } else if let Some(leg) = self.legs.get_mut(key) {
             leg.owes_ack = Some((invite.txn, invite.cseq));
         }
