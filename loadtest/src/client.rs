@@ -127,7 +127,7 @@ pub fn invite_answered(leg: &mut Leg, cx: &mut Context, code: u16, msg: &Msg<'_>
         final_copy(leg, cx, &invite, code, msg);
         Answer::Absorbed
     } else if code < 200 {
-        if !invite.provisional {
+        if code == 100 && !invite.provisional {
             record(&mut cx.books.report.histograms.trying, cx.now.saturating_sub(invite.intended));
         }
         invite.provisional = true;

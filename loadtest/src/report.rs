@@ -115,7 +115,7 @@ pub struct Report {
     pub cpu_seconds: f64,
     /// The furthest that an arrival was behind its intended time: large when the generator, not the target, was the limit.
     pub latest_arrival_us: u64,
-    /// INVITE's intended send time to the first 100, the first 180 or 183, and the 200.
+    /// INVITE's intended send time to its 100 (where that came first), to a 180 or 183, and to the 200.
     pub trying_latency_us: Latency,
     pub ringing_latency_us: Latency,
     pub setup_latency_us: Latency,
