@@ -169,8 +169,9 @@ impl Play {
         }
     }
 
-    pub(crate) fn caller(&mut self, id: LegId) -> Option<&mut Caller> {
-        self.legs.get_mut(id)?.caller()
+    /// A call that has not ended.
+    pub fn caller(&mut self, id: LegId) -> Option<&mut Caller> {
+        self.legs.get_mut(id).filter(|leg| !leg.over)?.caller()
     }
 
     /// Whether this caller has left or is gone: then its agent's release is no rejection.

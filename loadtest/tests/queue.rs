@@ -2,7 +2,7 @@
 
 mod toy;
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
 use loadtest::{AgentPlan, Behaviour, Dist, Generator, Patience, Report, Scenario};
 use toy::Fault;
@@ -28,7 +28,11 @@ fn play(scenario: &Scenario, fault: Fault) -> (Report, u64) {
     let mut generator = Generator::bind(scenario).unwrap();
     let toy = toy::start(generator.agent_addr(), scenario.agent_count(), generator.media_addr(), fault);
     generator.set_target(toy.address);
+    let live = generator.live();
     let report = generator.run();
+    for gauge in [&live.waiting, &live.talking, &live.ringing, &live.at_media] {
+        assert_eq!(gauge.load(Relaxed), 0, "{live:?}");
+    }
     (report, toy.stop())
 }
 
