@@ -131,7 +131,9 @@ impl Dialog {
     /// Contact the target stays.
     ///
     /// # Errors
-    /// Something malformed; another To tag than the dialog's ([`ParseError::BadHeader`] of To): that is another dialog.
+    /// Another To tag than the dialog's ([`ParseError::BadHeader`] of To): that is another dialog, and this one stays as
+    /// it was. A malformed Contact or Record-Route: the peer's tag is taken all the same, so that the call can be
+    /// acknowledged and ended.
     pub fn establish(&mut self, response: &Message<'_>, path: Path) -> Result<()> {
         let Some(tag) = response.to()?.tag() else { return Ok(()) };
         if !self.remote_tag().is_empty() && self.remote_tag() != tag {
@@ -147,20 +149,18 @@ impl Dialog {
         let (mut remote, mut routes) = (Vec::new(), Vec::new());
         one_line(response.first(Name::To).unwrap_or_default(), &mut remote);
         let record: Vec<&[u8]> = response.values(Name::RecordRoute).collect();
-        for route in record.into_iter().rev() {
-            push_route(route, &mut routes)?;
-        }
-        let contact = contact_uri(response)?;
+        let routed = record.into_iter().rev().try_for_each(|route| push_route(route, &mut routes));
+        let contact = contact_uri(response);
         let parts = self.parts();
         *self = Dialog::from_parts(&DialogParts {
             path: Path { remote: path.remote, conn: path.conn, transport: path.transport, ..parts.path },
             remote: &remote,
-            target: contact.unwrap_or(parts.target),
-            routes: &routes,
+            target: contact.unwrap_or_default().unwrap_or(parts.target),
+            routes: if routed.is_ok() { &routes } else { b"" },
             confirmed: success,
             ..parts
         })?;
-        Ok(())
+        routed.and(contact.map(|_| ()))
     }
 
     /// Our 2xx went out, or theirs came in.

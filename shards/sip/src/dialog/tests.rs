@@ -114,6 +114,19 @@ fn forks_are_dialogs_of_their_own() {
 }
 
 #[test]
+fn a_malformed_2xx_still_gives_a_dialog_to_end() {
+    let mut d = uac();
+    let bad = message(OK, ";tag=b1", "Contact: <sip:@>\r\nRecord-Route: <sip:p1;lr>\r\n");
+    assert_eq!(d.establish(&parse(&bad), path()), Err(ParseError::BadHeader(Name::Contact)));
+    assert_eq!((d.remote_tag(), d.is_confirmed()), (&b"b1"[..], true));
+    assert_eq!((d.remote_target(), d.routes()), (&b"sip:b@example.com"[..], &b"<sip:p1;lr>"[..]));
+    let mut d = uac();
+    let bad = message(OK, ";tag=b1", "Contact: <sip:b@h>\r\nRecord-Route: <sip:p1;lr>, <sip:@>\r\n");
+    assert_eq!(d.establish(&parse(&bad), path()), Err(ParseError::BadHeader(Name::RecordRoute)));
+    assert_eq!((d.remote_tag(), d.remote_target(), d.routes()), (&b"b1"[..], &b"sip:b@h"[..], &b""[..]));
+}
+
+#[test]
 fn requests_of_the_peer_must_be_in_order() {
     let mut d = uas("Contact: <sip:a@b>\r\n");
     assert!(!d.accept_request(8), "12.2.2: 500");

@@ -88,7 +88,7 @@ pub struct EndpointConfig {
 
 impl Default for EndpointConfig {
     fn default() -> EndpointConfig {
-        use Method::{Ack, Bye, Cancel, Info, Invite, Message, Notify, Options, Prack, Refer, Update};
+        use Method::{Ack, Bye, Cancel, Info, Invite, Message, Notify, Options, Update};
         EndpointConfig {
             t1_us: 500_000,
             t2_us: 4_000_000,
@@ -96,8 +96,8 @@ impl Default for EndpointConfig {
             resolve_timeout_us: 5_000_000,
             limits: Limits::default(),
             listeners: Vec::new(),
-            allow: vec![Invite, Ack, Cancel, Bye, Options, Update, Info, Prack, Message, Notify, Refer],
-            supported: ["timer", "100rel", "replaces"].map(str::to_owned).to_vec(),
+            allow: vec![Invite, Ack, Cancel, Bye, Options, Update, Info, Message, Notify],
+            supported: vec!["timer".to_owned()],
             accept: ["application/sdp", "multipart/mixed"].map(str::to_owned).to_vec(),
             user_agent: concat!("Strowger/", env!("CARGO_PKG_VERSION")).to_owned(),
             max_forwards: 70,
