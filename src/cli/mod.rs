@@ -5,6 +5,7 @@
 
 mod check;
 mod client;
+mod demo;
 mod provision;
 mod run;
 
@@ -72,6 +73,8 @@ enum Command {
     Agent(provision::AgentCommand),
     /// Send a command to a running server's management interface
     Mi(client::MiArgs),
+    /// Serve simulated callers and agents for a while, then show the books
+    Demo(crate::demo::DemoArgs),
 }
 
 /// Where a running server's management interface is.
@@ -119,6 +122,7 @@ pub fn main() -> ExitCode {
         Some(Command::Flow(command)) => provision::flow(settings, command),
         Some(Command::Agent(command)) => provision::agent(settings, command),
         Some(Command::Mi(args)) => client::mi(settings, args),
+        Some(Command::Demo(args)) => demo::demo(settings, args),
     };
     let failure = match result {
         Ok(()) => return ExitCode::SUCCESS,
@@ -158,7 +162,7 @@ impl Settings {
 }
 
 /// Logs to standard error, as `[log]` says.
-fn start_logs(config: &Config) {
+pub(crate) fn start_logs(config: &Config) {
     let filter = EnvFilter::try_new(&config.log.level).unwrap_or_else(|_| EnvFilter::new("info"));
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second subscriber in one process: the first stays.
