@@ -421,6 +421,19 @@ fn what_waits_for_an_address_is_cancelled_at_once() {
 }
 
 #[test]
+fn a_request_that_nobody_follows_is_still_sent_when_its_host_is_known() {
+    let mut s = Side::default();
+    let txn = s.send_to(Method::Bye, by_name("slow.example"), 1);
+    s.ep.drop_user(s.now, txn);
+    let id = s.ep.poll_resolve().unwrap().id;
+    s.ep.resolved(s.now, id, Ok(&[peer_addr().ip()]), SECOND);
+    s.drain();
+    assert_eq!(s.sent_lines(), ["BYE sip:bob@192.0.2.1 SIP/2.0"]);
+    assert_eq!(s.wait(LIFE), []);
+    s.assert_at_rest();
+}
+
+#[test]
 fn an_ack_waits_for_the_address_of_its_host_too() {
     let mut s = Side::default();
     let (txn, text) = invited(&mut s);

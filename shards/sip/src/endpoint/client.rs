@@ -122,12 +122,12 @@ impl Endpoint {
 
     /// Cancels an INVITE (RFC 3261 section 9.1): at once when it has a provisional answer, else as soon as it gets
     /// one, never after a final one. The INVITE still ends in a final answer (487, or a 2xx that crossed) or a failure,
-    /// at the latest 64*T1 after the CANCEL. What waits for an address ends at once.
+    /// at the latest 64*T1 after the CANCEL. One that waits for an address ends at once. Other requests stay.
     pub fn cancel(&mut self, now: Mono, txn: ClientTxn) {
         let Some(slot) = self.live_client(txn) else { return };
         let client = &mut self.clients[slot];
         match client.state {
-            State::Resolving { .. } => self.fail(slot, FailReason::Cancelled),
+            State::Resolving { invite: true } => self.fail(slot, FailReason::Cancelled),
             State::Invite(ClientInvite::Calling { .. }) => client.cancel = Cancel::Wanted,
             State::Invite(ClientInvite::Proceeding) if client.cancel != Cancel::Sent => self.send_cancel(now, slot),
             _ => {}
@@ -135,22 +135,21 @@ impl Endpoint {
     }
 
     /// Sends the TU's ACK of a 2xx and remembers it: each retransmission of the 2xx with the same To tag gets it again
-    /// while the transaction lives (RFC 6026 timer M). `req.method` is ACK; `req.head` names the dialog.
+    /// while the transaction lives (RFC 6026 timer M). `req.method` is ACK; `req.head` names the dialog. An ACK whose
+    /// host has no address is lost; the peer then ends the call.
     pub fn ack_2xx(&mut self, now: Mono, txn: ClientTxn, req: &Outgoing<'_>) {
-        let destination = self.destination(now, &req.target);
-        let (Destination::Known(path) | Destination::Unknown(path, _)) = destination else { return };
+        let (path, host) = match self.destination(now, &req.target) {
+            Destination::Known(path) => (path, None),
+            Destination::Unknown(path, host) => (path, Some(host)),
+            Destination::Nowhere(_) => return,
+        };
         let nonce = self.ids.nonce();
         let buf = self.write_request(req, path, BranchId { slot: NO_SLOT, nonce });
         let tag = self.to_tag_of(buf);
-        match destination {
-            Destination::Known(path) => self.send_ack(txn, tag, buf, path, req.stamp),
-            Destination::Unknown(path, host) => {
-                let waiter = Waiter::Ack { txn: txn.0, tag, buf, path, stamp: req.stamp };
-                if let Err(Waiter::Ack { buf, .. }) = self.ask(now, &host, waiter) {
-                    self.pool.release(buf);
-                }
-            }
-            Destination::Nowhere(_) => self.pool.release(buf),
+        let Some(host) = host else { return self.send_ack(txn, tag, buf, path, req.stamp) };
+        let waiter = Waiter::Ack { txn: txn.0, tag, buf, path, stamp: req.stamp };
+        if self.ask(now, &host, waiter).is_err() {
+            self.pool.release(buf);
         }
     }
 
