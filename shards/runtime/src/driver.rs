@@ -1,6 +1,6 @@
 //! The only place that names glommio: starting executors, and waiting on one.
 //!
-//! How a shard waits, and why (measured, `bench/benches/runtime_floor.rs` and this room's `examples/idle.rs`):
+//! How a shard waits, and why (measured by `bench/benches/runtime_floor.rs`):
 //! - A *nap* is one `ppoll` on the shard's own descriptors, at most [`NAP_NS`]: one system call a wake instead of the
 //!   ten of a glommio park, so moderate load costs a third. It ends at the exact due time of a timer.
 //! - A *park* hands the thread to glommio, which then runs whatever other tasks the executor has. A shard parks when a
@@ -211,7 +211,9 @@ pub fn preflight() -> Result<(), StartError> {
     if limit < MEMLOCK_LEAST {
         return Err(StartError::Memlock { limit, needed: MEMLOCK_LEAST });
     }
-    sys::try_io_uring().map_err(|error| StartError::IoUring { error })
+    // In a thread of its own: closing a ring interrupts later system calls of the thread that made it.
+    let tried = std::thread::spawn(sys::try_io_uring).join();
+    tried.unwrap_or_else(|_| Err(io::Error::other("panic"))).map_err(|error| StartError::IoUring { error })
 }
 
 /// Why an executor did not come up, in our words where we know them.

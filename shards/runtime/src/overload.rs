@@ -145,7 +145,6 @@ impl Backlog {
 pub struct Refusals {
     code: u16,
     retry_after_s: (u32, u32),
-    key: HashKey,
     random: u64,
     text: Vec<u8>,
     written: Vec<(Path, Range<usize>)>,
@@ -154,15 +153,16 @@ pub struct Refusals {
 impl Refusals {
     /// `seed` differs between shards and starts.
     #[must_use]
-    pub fn new(config: &OverloadConfig, key: HashKey, seed: u64) -> Refusals {
+    pub fn new(config: &OverloadConfig, seed: u64) -> Refusals {
         let (low, high) = config.retry_after_s;
         let retry_after_s = (low, high.max(low));
-        Refusals { code: config.code, retry_after_s, key, random: seed | 1, text: Vec::new(), written: Vec::new() }
+        Refusals { code: config.code, retry_after_s, random: seed | 1, text: Vec::new(), written: Vec::new() }
     }
 
-    /// Refuses the request in `bytes`. False when it deserves no answer (an ACK, a head that lacks a field).
-    pub fn add(&mut self, bytes: &[u8], path: Path, bucket: Option<u16>) -> bool {
-        let tag = stateless_tag(bucket.unwrap_or(0), self.key.hash(&[bytes]));
+    /// Refuses the request in `bytes`, whose keyed hash makes the tag: copies of it get the same. False when it
+    /// deserves no answer (an ACK, a head that lacks a field).
+    pub fn add(&mut self, bytes: &[u8], hash: u64, path: Path, bucket: Option<u16>) -> bool {
+        let tag = stateless_tag(bucket.unwrap_or(0), hash);
         let retry = format_line(self.draw());
         let reply = Reply { code: self.code, to_tag: tag.as_bytes(), extra: retry.as_bytes(), ..Reply::default() };
         let start = self.text.len();
@@ -210,6 +210,48 @@ fn format_line(seconds: u32) -> String {
 fn destination(response: &[u8], source: SocketAddr) -> SocketAddr {
     let parsed = Message::parse_head(response, &Limits::default()).and_then(|m| m.top_via());
     parsed.map_or(source, |via| via_reply_path(&via, source))
+}
+
+/// What was decided of a new INVITE.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    Admitted,
+    Refused,
+}
+
+/// The verdicts of the last INVITEs, by the hash of the whole datagram: a retransmission gets the verdict of its
+/// first copy. Otherwise a call in progress could be refused because the caller asked twice, or a call that the
+/// caller has given up after a refusal be accepted. A table of fixed size; the latest of those that meet stays.
+#[derive(Debug)]
+pub struct Verdicts(Box<[u64]>);
+
+/// At 4000 calls a second a shard, the last 8 s: more than the retransmissions that overload causes.
+const VERDICTS: usize = 1 << 15;
+
+impl Default for Verdicts {
+    fn default() -> Verdicts {
+        Verdicts(vec![0; VERDICTS].into_boxed_slice())
+    }
+}
+
+impl Verdicts {
+    /// The verdict on the datagram of that hash, if it is remembered.
+    #[must_use]
+    pub fn get(&self, hash: u64) -> Option<Verdict> {
+        match self.0[Verdicts::place(hash)] ^ hash & !1 {
+            0 => Some(Verdict::Admitted),
+            1 => Some(Verdict::Refused),
+            _ => None,
+        }
+    }
+
+    pub fn set(&mut self, hash: u64, verdict: Verdict) {
+        self.0[Verdicts::place(hash)] = hash & !1 | u64::from(verdict == Verdict::Refused);
+    }
+
+    fn place(hash: u64) -> usize {
+        usize::try_from(hash >> 32).unwrap_or(0) % VERDICTS
+    }
 }
 
 /// Token buckets of the sources seen lately, in a table of fixed size: sets of eight, the fullest bucket gives way.
@@ -286,11 +328,11 @@ mod tests {
 
     #[test]
     fn a_refusal_is_complete_repeatable_and_goes_where_the_via_says() {
-        let mut refusals = Refusals::new(&OverloadConfig::default(), KEY, 9);
+        let mut refusals = Refusals::new(&OverloadConfig::default(), 9);
         let rport = invite("192.0.2.1:5060;branch=z9hG4bKa;rport");
         let plain = invite("192.0.2.1:5062;branch=z9hG4bKb");
-        assert!(refusals.add(&rport, path(), Some(7)) && refusals.add(&rport, path(), Some(7)));
-        assert!(refusals.add(&plain, path(), Some(7)));
+        assert!(refusals.add(&rport, 5, path(), Some(7)) && refusals.add(&rport, 5, path(), Some(7)));
+        assert!(refusals.add(&plain, 6, path(), Some(7)));
         let texts: Vec<String> =
             refusals.written().iter().map(|(_, s)| String::from_utf8(refusals.bytes(s).to_vec()).unwrap()).collect();
         let to: Vec<u16> = refusals.written().iter().map(|(p, _)| p.remote.port()).collect();
@@ -306,17 +348,31 @@ mod tests {
         refusals.clear();
         assert!(refusals.written().is_empty());
         let ack = b"ACK sip:q@h SIP/2.0\r\nVia: SIP/2.0/UDP h\r\nCall-ID: c\r\n\r\n";
-        assert!(!refusals.add(ack, path(), None));
+        assert!(!refusals.add(ack, 7, path(), None));
     }
 
     #[test]
     fn retry_after_covers_its_range() {
         let config = OverloadConfig { retry_after_s: (5, 8), ..OverloadConfig::default() };
-        let mut refusals = Refusals::new(&config, KEY, 1);
+        let mut refusals = Refusals::new(&config, 1);
         let drawn: std::collections::BTreeSet<u32> = (0..200).map(|_| refusals.draw()).collect();
         assert_eq!(drawn.into_iter().collect::<Vec<_>>(), [5, 6, 7, 8]);
-        let mut fixed = Refusals::new(&OverloadConfig { retry_after_s: (5, 1), ..config }, KEY, 1);
+        let mut fixed = Refusals::new(&OverloadConfig { retry_after_s: (5, 1), ..config }, 1);
         assert_eq!(fixed.draw(), 5);
+    }
+
+    #[test]
+    fn a_copy_gets_the_verdict_of_the_first() {
+        let mut verdicts = Verdicts::default();
+        let hashes: Vec<u64> = (0u64..1000).map(|n| KEY.hash(&[&n.to_le_bytes()])).collect();
+        let verdict = |hash: u64| if hash % 3 == 0 { Verdict::Refused } else { Verdict::Admitted };
+        for hash in &hashes {
+            assert_eq!(verdicts.get(*hash), None);
+            verdicts.set(*hash, verdict(*hash));
+            assert_eq!(verdicts.get(*hash), Some(verdict(*hash)));
+        }
+        // Few of a thousand meet in a table of 32768.
+        assert!(hashes.iter().filter(|h| verdicts.get(**h) == Some(verdict(**h))).count() > 950);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::machine::Machine;
 use crate::mesh::{self, Bell, Port};
 use crate::net::{LocalAddrs, OwnSockets, Sockets};
 use crate::outbound::Outbound;
-use crate::overload::{Backlog, OverloadConfig, Refusals, SourceLimits};
+use crate::overload::{Backlog, OverloadConfig, Refusals, SourceLimits, Verdicts};
 use crate::owner::Router;
 use crate::relay::{Command, Relay, ResolveRequest, Resolved};
 use crate::shard::{self, Shard};
@@ -294,9 +294,10 @@ fn assemble<M: Machine>(
         relay,
         out: Outbound::default(),
         backlog: Backlog::new(spec.overload.backlog),
-        refusals: Refusals::new(&spec.overload, key, random),
+        refusals: Refusals::new(&spec.overload, random),
         sources: spec.overload.source_rate.map(|rate| SourceLimits::new(rate, key)),
-        max_calls: i64::from(spec.engine.call.max_calls),
+        verdicts: Verdicts::default(),
+        key,
         overload: spec.overload,
         failed: Vec::new(),
         latency,

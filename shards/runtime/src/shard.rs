@@ -18,13 +18,13 @@ use crate::machine::Machine;
 use crate::mesh::{Item, Label, Parcel, Port};
 use crate::net::{BATCH, Datagram, Inlet, RxBatch, Sockets};
 use crate::outbound::Outbound;
-use crate::overload::{Backlog, OverloadConfig, Refusals, SourceLimits};
+use crate::overload::{Backlog, OverloadConfig, Refusals, SourceLimits, Verdict, Verdicts};
 use crate::owner::{Route, Router};
 use crate::relay::{Command, Relay, ResolveRequest};
 use std::sync::Arc;
-use strowger_engine::stats::ShardStats;
 use strowger_engine::{MeshMsg, Output, StatsHub};
 use strowger_sip::endpoint::Transmit;
+use strowger_sip::hash::HashKey;
 use strowger_sip::net::Path;
 use strowger_sip::scan::Class;
 use strowger_sip::time::{Mono, Now};
@@ -52,8 +52,8 @@ pub(crate) struct Shard<M> {
     pub backlog: Backlog,
     pub refusals: Refusals,
     pub sources: Option<SourceLimits>,
-    /// Calls at once; more are refused.
-    pub max_calls: i64,
+    pub verdicts: Verdicts,
+    pub key: HashKey,
     pub failed: Vec<Transmit>,
     pub latency: Arc<ShardLatency>,
     pub counts: Arc<RuntimeCounts>,
@@ -255,7 +255,7 @@ impl<M: Machine> Shard<M> {
         } else if !pressed {
             self.admit(bytes, path, bucket, received_ns);
         } else if !self.backlog.push(bytes, path, bucket, received_ns) {
-            self.refuse(bytes, path, bucket);
+            self.decide(bytes, path, bucket, received_ns, true);
         }
     }
 
@@ -272,25 +272,31 @@ impl<M: Machine> Shard<M> {
         turn.more |= !self.backlog.is_empty();
     }
 
-    /// A new INVITE whose turn has come: worked on, unless it is too late or the shard holds enough. True: worked on.
+    /// A new INVITE whose turn has come: worked on, unless it is too late or CDRs pile up (how many calls a shard
+    /// holds is the engine's own limit). True: worked on.
     fn admit(&mut self, bytes: &[u8], path: Path, bucket: Option<u16>, received_ns: u64) -> bool {
-        let too_old = mono_ns().saturating_sub(received_ns) > self.overload.max_age_us.saturating_mul(1000);
-        let full = self.my_stats().calls.get() >= self.max_calls;
-        if too_old || full || self.relay.waiting.len() > self.overload.cdr_backlog {
-            self.refuse(bytes, path, bucket);
-            return false;
-        }
-        self.work(bytes, path, received_ns);
-        true
+        let age_ns = mono_ns().saturating_sub(received_ns);
+        let too_late = age_ns > self.overload.max_age_us.saturating_mul(1000);
+        self.decide(bytes, path, bucket, received_ns, too_late || self.relay.waiting.len() > self.overload.cdr_backlog)
     }
 
-    fn refuse(&mut self, bytes: &[u8], path: Path, bucket: Option<u16>) {
-        if self.refusals.add(bytes, path, bucket) {
-            self.my_stats().shed.add(1);
+    /// Works on a new INVITE or refuses it; a copy of one that was decided goes the same way. True: worked on.
+    fn decide(&mut self, bytes: &[u8], path: Path, bucket: Option<u16>, received_ns: u64, refuse: bool) -> bool {
+        let hash = self.key.hash(&[bytes]);
+        let new = if refuse { Verdict::Refused } else { Verdict::Admitted };
+        let verdict = self.verdicts.get(hash).unwrap_or(new);
+        self.verdicts.set(hash, verdict);
+        if verdict == Verdict::Admitted {
+            self.work(bytes, path, received_ns);
+            return true;
+        }
+        if self.refusals.add(bytes, hash, path, bucket) {
+            self.stats.shard(self.id).shed.add(1);
         }
         if self.refusals.written().len() >= BATCH {
             self.out.refuse(&mut self.refusals, &self.sockets, &self.counts);
         }
+        false
     }
 
     fn work(&mut self, bytes: &[u8], path: Path, received_ns: u64) {
@@ -370,9 +376,5 @@ impl<M: Machine> Shard<M> {
 
     fn now(&mut self) -> Now {
         self.clock.now().1
-    }
-
-    fn my_stats(&self) -> &ShardStats {
-        self.stats.shard(self.id)
     }
 }
