@@ -335,6 +335,11 @@ impl State {
         self.change(gen_, |w| (!w.retired()).then(|| w.with(RETIRED)))
     }
 
+    /// A retired agent that still has its call is provisioned again: logged out, with a new spec.
+    pub(crate) fn transition_to_revived(&self, gen_: u32) -> Change {
+        self.change(gen_, |w| w.retired().then(|| w.without(RETIRED | LOGGED_IN).with(RELINK)))
+    }
+
     pub(crate) fn transition_to_updated(&self, gen_: u32) -> Change {
         self.change(gen_, |w| (!w.retired()).then(|| w.with(RELINK)))
     }

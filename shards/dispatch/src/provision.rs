@@ -49,6 +49,22 @@ impl Handle {
         self.change_late(agent, |state| state.transition_to_retired(agent.gen_));
     }
 
+    /// A retired agent that serves its last call is provisioned again, logged out, under the same reference: a second one would be
+    /// offered calls while the first still talks. Returns false, and changes nothing, when it is not retired or gone already, or a skill
+    /// is beyond the limit. See also [`take_late`](Handle::take_late).
+    pub fn revive_agent(&mut self, agent: AgentRef, spec: AgentSpec<'_>) -> bool {
+        if self.make_skills(&spec).is_err() {
+            return false;
+        }
+        let Some(cell) = self.dispatch().agents.get(agent.slot) else { return false };
+        let word = cell.state.load();
+        if word.gen_() != agent.gen_ || !word.retired() {
+            return false;
+        }
+        cell.hand_in(Spec::new(&spec, agent.gen_));
+        self.change_late(agent, |state| state.transition_to_revived(agent.gen_))
+    }
+
     /// Logs the agent in: last in the idle order. True when it is logged in now, also if it was before; false when it is stale or retired.
     pub fn login(&mut self, agent: AgentRef, out: &mut Vec<Match>) -> bool {
         self.take_late(out);

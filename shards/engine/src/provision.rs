@@ -50,7 +50,8 @@ pub struct Provisioning {
     /// Counts reloads.
     pub version: u64,
     pub flows: BTreeMap<Box<str>, Arc<FlowDef>>,
-    /// By slot of the agent table.
+    /// By slot of the agent table. Also those that the last load took away and that still live; `agents_by_id` has them
+    /// no more.
     pub agents: Vec<Option<Arc<AgentDef>>>,
     pub agents_by_id: BTreeMap<Box<str>, AgentRef>,
 }

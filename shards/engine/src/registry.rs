@@ -7,7 +7,9 @@
 //!    changes loose: skills and slots, logins, retirements; the matches that this makes go to the shards.
 //!
 //! Invariants
-//! - A flow id keeps its index, a skill its id, an agent id its reference, over all loads in which it stands.
+//! - A flow id keeps its index, a skill its id, an agent id its reference, over all loads in which it stands; an agent
+//!   that comes back while its last call still goes on, too.
+//! - Who can be matched or is in a call has a definition in [`Provisioning::agents`], whatever the rows say.
 //! - A login state is changed by a load only where the row is new or its `logstate` is another than at the last load.
 //! - Rows that cannot be loaded are faults; the rest loads. A row that was sound and is not any more counts as missing.
 
@@ -100,15 +102,19 @@ impl Registry {
         for agent in agents {
             match self.agent_def(&agent, &mut late) {
                 Ok(def) => {
-                    let slot = def.agent.slot as usize;
-                    if next.agents.len() <= slot {
-                        next.agents.resize(slot + 1, None);
-                    }
                     next.agents_by_id.insert(def.agentid.clone(), def.agent);
                     logstates.insert(def.agentid.clone(), agent.logstate);
-                    next.agents[slot] = Some(def);
+                    place(&mut next.agents, def);
                 }
                 Err(fault) => faults.push(fault),
+            }
+        }
+        // Those that go are known as long as they live: until they are retired they can still be matched, afterwards they
+        // serve their last calls.
+        let lives = |def: &&Arc<AgentDef>| self.handle.dispatch().agent(def.agent).is_some();
+        for def in self.current.agents.iter().flatten().filter(lives) {
+            if next.agent(def.agent).is_none() {
+                place(&mut next.agents, Arc::clone(def));
             }
         }
         let gone = self.current.agents_by_id.iter().filter(|(id, _)| !next.agents_by_id.contains_key(*id));
@@ -196,9 +202,13 @@ impl Registry {
             wrapup_s: a.wrapup_s,
         };
         let Some(agent) = known else {
-            let added = self.handle.add_agent(spec(&def));
-            def.agent =
-                added.map_err(|full| fault("agentid", full.to_string(), "raise [shards] max_agents and start anew"))?;
+            let serving = self.current.agents.iter().flatten().find(|d| d.agentid == def.agentid).map(|d| d.agent);
+            def.agent = match serving.filter(|agent| self.handle.revive_agent(*agent, spec(&def))) {
+                Some(agent) => agent,
+                None => self.handle.add_agent(spec(&def)).map_err(|full| {
+                    fault("agentid", full.to_string(), "raise [shards] max_agents and start anew")
+                })?,
+            };
             if a.logstate {
                 steps.push_back(Step::Login(def.agent));
             }
@@ -230,6 +240,14 @@ impl Registry {
 }
 
 const MORE_SKILLS: &str = "raise [shards] max_skills and start anew";
+
+fn place(agents: &mut Vec<Option<Arc<AgentDef>>>, def: Arc<AgentDef>) {
+    let slot = def.agent.slot as usize;
+    if agents.len() <= slot {
+        agents.resize(slot + 1, None);
+    }
+    agents[slot] = Some(def);
+}
 
 fn spec(def: &AgentDef) -> AgentSpec<'_> {
     AgentSpec {

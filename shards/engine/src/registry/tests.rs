@@ -221,3 +221,24 @@ proptest! {
         prop_assert_eq!(distinct.len(), indexes.len(), "a flow's index is its own");
     }
 }
+
+#[test]
+fn an_agent_that_comes_back_during_its_last_call_is_the_same_one() {
+    let d = dispatch();
+    let mut r = registry(&d);
+    let flows = [flow("f", "en")];
+    load(&mut r, &flows, &[agent("ann", "en", 1)]);
+    let ann = r.agent("ann").unwrap();
+    let mut shard = d.handle(0);
+    let spec = WaitSpec { media: Media::Audio, skill: SkillId(0), priority: 0, ticket: 0, refused: &[] };
+    let call = shard.wait(spec, &mut vec![]).unwrap();
+    assert_eq!(shard.take(call), Some(ann));
+    load(&mut r, &flows, &[]);
+    assert_eq!(r.agent("ann"), None);
+    assert!(r.current().agent(ann).is_some(), "a match that is still on its way finds its agent's definition");
+    load(&mut r, &flows, &[agent("ann", "en", 1)]);
+    assert_eq!(r.agent("ann"), Some(ann), "a second ann would be offered calls while the first talks");
+    assert_eq!(d.agent(ann).map(|v| (v.state, v.retired)), Some((AgentState::InCall, false)));
+    shard.release(ann, strowger_dispatch::Release::Free, &mut vec![]);
+    assert_eq!(d.agent(ann).map(|v| v.state), Some(AgentState::Free));
+}
