@@ -169,27 +169,40 @@ impl Engine {
         }
     }
 
-    /// The dialog is over: the leg and all that hangs on it go.
+    /// The dialog is over: the leg and all that hangs on it go. Only a 2xx of ours that is not acknowledged yet keeps the
+    /// bare leg, for it is repeated until its ACK whatever else happens (RFC 3261 section 13.3.1.4): without it the
+    /// peer's INVITE might never get its final answer.
     pub(crate) fn leg_gone(&mut self, key: Key, now: Now) {
-        if self.legs.get(key).is_none() {
-            return;
-        }
         self.refuse_relayed(key, now);
-        let Some(mut leg) = self.legs.remove(key) else { return };
-        for timer in [leg.timer.take(), leg.session.timer.take()].into_iter().flatten() {
+        let Some(leg) = self.legs.get_mut(key) else { return };
+        let timers = [leg.timer.take(), leg.session.timer.take()];
+        let txns = [leg.invite.take().map(|i| i.txn), leg.bye.take(), leg.refresh.take()];
+        let owed = leg.owes_ack.take().map(|(txn, _)| txn);
+        let claim = leg.claim.take();
+        let unacknowledged = leg.inbound.is_some_and(|i| i.answered);
+        if unacknowledged && !leg.over {
+            leg.over = true;
+            leg.call = None;
+            leg.phase = Phase::Closing;
+        } else {
+            self.drop_leg(key);
+        }
+        for timer in timers.into_iter().flatten() {
             self.ep.stop_timer(timer);
         }
-        if let Some(inbound) = leg.inbound.filter(|i| i.answered) {
-            // Its dialog is over: no use in repeating our 2xx.
-            self.ep.acked(inbound.txn);
-        }
-        for txn in [leg.invite.map(|i| i.txn), leg.bye, leg.refresh, leg.owes_ack.map(|(t, _)| t)].into_iter().flatten()
-        {
+        for txn in txns.into_iter().chain([owed]).flatten() {
             self.ep.drop_user(now.mono, txn);
         }
-        if let Some(claim) = leg.claim.take() {
+        if let Some(claim) = claim {
             debug_assert!(claim.plan.is_some(), "an agent's leg went before its attempt was closed");
             self.free_claim(&claim, now);
+        }
+    }
+
+    /// Removes a leg that nothing hangs on any more but a 2xx that is given up.
+    pub(crate) fn drop_leg(&mut self, key: Key) {
+        if let Some(inbound) = self.legs.remove(key).and_then(|leg| leg.inbound).filter(|i| i.answered) {
+            self.ep.acked(inbound.txn);
         }
     }
 

@@ -148,6 +148,8 @@ pub(crate) struct Leg {
     pub pending: Vec<ServerTxn>,
     /// Our session refresh by UPDATE.
     pub refresh: Option<ClientTxn>,
+    /// The dialog has ended; what remains waits for the ACK to our 2xx.
+    pub over: bool,
 }
 
 impl Leg {
@@ -175,6 +177,7 @@ impl Leg {
             relays: Vec::new(),
             pending: Vec::new(),
             refresh: None,
+            over: false,
         }
     }
 

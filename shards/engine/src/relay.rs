@@ -51,7 +51,8 @@ impl Engine {
         self.ep.acked(inbound.txn);
         let Some(leg) = self.legs.get_mut(key) else { return };
         match (leg.phase, leg.call) {
-            (Phase::Closing, _) => self.send_bye(key, now),
+            (Phase::Closing, _) if leg.over => self.drop_leg(key),
+            (Phase::Closing, _) if leg.bye.is_none() => self.send_bye(key, now),
             (Phase::AwaitAck, Some(c)) => {
                 leg.phase = Phase::Confirmed;
                 self.on_caller_acked(c, Self::body_of(msg), now);
@@ -95,8 +96,14 @@ impl Engine {
             return;
         }
         leg.inbound = None;
+        if leg.over {
+            self.drop_leg(key);
+            return;
+        }
         if leg.phase == Phase::Closing {
-            self.send_bye(key, now);
+            if leg.bye.is_none() {
+                self.send_bye(key, now);
+            }
             return;
         }
         leg.phase = Phase::Confirmed;
