@@ -46,6 +46,10 @@ pub struct Generator {
 const LONGEST_WAIT: Nanos = 20 * MILLIS;
 /// After the drain, everybody having hung up: how long the last answers may take.
 const LAST_ANSWERS: Nanos = 5_000 * MILLIS;
+/// Most arrivals and most timers of one turn: after a stall, answers are read between the bursts that make up for it.
+/// What ends calls goes before what begins them.
+const ARRIVALS_A_TURN: usize = 32;
+const TIMERS_A_TURN: usize = 256;
 /// Batches read from one socket before the others have their turn.
 const BATCHES_A_TURN: usize = 4;
 
@@ -121,23 +125,20 @@ impl Generator {
             self.play.cx.now = clock.elapsed().as_nanos() as Nanos;
             schedule.stopped |= self.stop.load(Relaxed);
             self.arrivals(&mut schedule);
-            while let Some(timer) = self.play.cx.timers.pop(self.play.cx.now) {
+            for _ in 0..TIMERS_A_TURN {
+                let Some(timer) = self.play.cx.timers.pop(self.play.cx.now) else { break };
                 self.play.timer(timer);
                 self.flush(false);
             }
             self.flush(true);
-            let read = self.receive(&clock, &mut inbox);
             if schedule.next.is_none() && self.ended(&mut ending) {
                 break;
             }
-            if !read {
-                let next = [self.play.cx.timers.next_at(), schedule.next].into_iter().flatten().min();
-                let now = clock.elapsed().as_nanos() as Nanos;
-                let wait = next.map_or(LONGEST_WAIT, |at| at.saturating_sub(now).min(LONGEST_WAIT));
-                if wait > 0 {
-                    net::wait_readable(&self.sockets, Duration::from_nanos(wait));
-                }
-            }
+            let next = [self.play.cx.timers.next_at(), schedule.next].into_iter().flatten().min();
+            let now = clock.elapsed().as_nanos() as Nanos;
+            let wait = next.map_or(LONGEST_WAIT, |at| at.saturating_sub(now).min(LONGEST_WAIT));
+            let readable = net::wait_readable(&self.sockets, Duration::from_nanos(wait));
+            self.receive(&clock, &mut inbox, readable);
         }
         self.play.finish();
         self.flush(true);
@@ -153,33 +154,29 @@ impl Generator {
         if schedule.stopped {
             schedule.next = None;
         }
-        while let Some(at) = schedule.next.filter(|at| *at <= self.play.cx.now) {
+        for _ in 0..ARRIVALS_A_TURN {
+            let Some(at) = schedule.next.filter(|at| *at <= self.play.cx.now) else { break };
             self.play.call(at);
             self.flush(false);
             schedule.advance(&mut self.play.cx.rng);
         }
     }
 
-    /// Reads all sockets; returns whether there was anything.
-    fn receive(&mut self, clock: &Instant, inbox: &mut Inbox) -> bool {
-        let mut any = false;
-        for (number, socket) in self.sockets.iter().enumerate() {
+    /// Reads the sockets that have something.
+    fn receive(&mut self, clock: &Instant, inbox: &mut Inbox, readable: [bool; net::MAX_SOCKETS]) {
+        for number in (0..self.sockets.len()).filter(|number| readable[*number]) {
             for _ in 0..BATCHES_A_TURN {
-                let more = inbox.receive(socket);
+                let more = inbox.receive(&self.sockets[number]);
                 self.play.cx.now = clock.elapsed().as_nanos() as Nanos;
                 for (source, bytes) in inbox.datagrams() {
-                    any = true;
                     self.play.datagram(number, source, bytes);
                 }
-                for (outbox, socket) in self.play.cx.outboxes.iter_mut().zip(&self.sockets) {
-                    self.play.cx.books.report.messages_sent += outbox.flush(socket);
-                }
+                self.flush(true);
                 if !more {
                     break;
                 }
             }
         }
-        any
     }
 
     fn flush(&mut self, all: bool) {

@@ -71,9 +71,12 @@ pub fn thread_cpu() -> Duration {
     time(usage.ru_utime) + time(usage.ru_stime)
 }
 
-/// Waits until a socket is readable or the time is over.
-pub fn wait_readable(sockets: &[UdpSocket], limit: Duration) {
-    let mut polled = [libc::pollfd { fd: -1, events: libc::POLLIN, revents: 0 }; 3];
+/// Most sockets of a loop.
+pub const MAX_SOCKETS: usize = 3;
+
+/// Waits until a socket is readable or the time is over; returns which ones are.
+pub fn wait_readable(sockets: &[UdpSocket], limit: Duration) -> [bool; MAX_SOCKETS] {
+    let mut polled = [libc::pollfd { fd: -1, events: libc::POLLIN, revents: 0 }; MAX_SOCKETS];
     for (entry, socket) in polled.iter_mut().zip(sockets) {
         entry.fd = socket.as_raw_fd();
     }
@@ -84,6 +87,8 @@ pub fn wait_readable(sockets: &[UdpSocket], limit: Duration) {
     // SAFETY: pointer and length describe `polled` (entries with descriptor -1 are skipped); `limit` lives through the
     // call; a null mask changes none. An interrupted wait is an early return, which the caller's loop bears.
     unsafe { libc::ppoll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, &raw const limit, ptr::null()) };
+    // A socket in error is read too: that takes the error off it.
+    polled.map(|entry| entry.revents != 0)
 }
 
 /// Buffers for one batch of received datagrams.
