@@ -203,18 +203,16 @@ impl<'a> Iterator for Fields<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let line = self.head.get(self.at..)?;
-        if empty_line(line).is_some() {
+        if line.is_empty() || empty_line(line).is_some() {
             return None;
         }
-        let first = line.first()? | 0x20;
         let end = line_end(self.head, self.at);
         let line = &self.head[self.at..end];
         self.at = end;
-        // Only names that begin so can matter.
-        if !matches!(first, b'v' | b'f' | b't' | b'i' | b'c') {
+        if !may_matter(line) {
             return Some((Field::Other, b""));
         }
-        let Some(colon) = line.iter().position(|b| *b == b':') else { return Some((Field::Other, b"")) };
+        let Some(colon) = memchr(b':', line) else { return Some((Field::Other, b"")) };
         let field = match Name::of(trim_end(&line[..colon])) {
             Name::Via => Field::Via,
             Name::From => Field::From,
@@ -225,6 +223,26 @@ impl<'a> Iterator for Fields<'a> {
         };
         Some((field, &line[colon + 1..]))
     }
+}
+
+/// Whether a line may be one of the fields of a scan, by the first two letters of its name.
+#[inline]
+fn may_matter(line: &[u8]) -> bool {
+    let [first, second, ..] = line else { return false };
+    let second = second | 0x20;
+    match first | 0x20 {
+        b'c' => matches!(second, b'a' | b's'),
+        b'v' => second == b'i' || ends_name(line[1]),
+        b'f' => second == b'r' || ends_name(line[1]),
+        b't' => second == b'o' || ends_name(line[1]),
+        b'i' => ends_name(line[1]),
+        _ => false,
+    }
+}
+
+/// Colon, or a blank before it.
+const fn ends_name(b: u8) -> bool {
+    b == b':' || is_blank(b)
 }
 
 /// By the branch of the top Via; a response to nothing of ours goes by its Call-ID.

@@ -266,7 +266,12 @@ fn top_via_gets_received_and_rport() {
         answer("SIP/2.0/UDP [2001:db8::1];branch=b", "[2001:db8::1]:5060"),
         "Via: SIP/2.0/UDP [2001:db8::1];branch=b"
     );
-    assert_eq!(answer("SIP/2.0/UDP 192.0.2.1\n ;branch=b\n\t;x", at), "Via: SIP/2.0/UDP 192.0.2.1 ;branch=b ;x");
+    assert_eq!(answer("SIP/2.0/UDP 192.0.2.1\n ;branch=b\n\t;x", at), "Via: SIP/2.0/UDP 192.0.2.1;branch=b;x");
+    assert_eq!(
+        answer("SIP/2.0/UDP 192.0.2.1;branch=b", "[::ffff:192.0.2.1]:5062"),
+        "Via: SIP/2.0/UDP 192.0.2.1;branch=b",
+        "a mapped address is the same address"
+    );
     assert_eq!(answer("nonsense", at), "Via: nonsense");
 }
 
@@ -369,6 +374,10 @@ fn the_scan_classifies() {
     {
         assert_eq!(owner(junk, &KEY), Owner::Junk);
     }
+    let open = dialog_message("INVITE sip:a@b SIP/2.0", "<sip:a@b>", "z");
+    let open = &open[..open.len() - 2];
+    assert_eq!(owner(open, &KEY), Owner::Bucket(bucket_of(b"call-1@h", &KEY)), "the head need not end");
+    assert_eq!(owner(b"INVITE sip:a@b SIP/2.0\r\nX: y", &KEY), Owner::NoCallId);
     assert_eq!(owner(b"INVITE sip:a@b SIP/2.0\r\nTo: x\r\n\r\nCall-ID: in the body\r\n", &KEY), Owner::NoCallId);
     assert_eq!(owner(b"SIP/2.0 200 OK\r\nVia: x\r\ni:\r\n\r\n", &KEY), Owner::NoCallId);
     assert_eq!(owner(b"INVITE sip:a@b SIP/2.0\r\nTo: x;tag=sw001-1\r\n\r\n", &KEY), Owner::NoCallId);

@@ -36,7 +36,7 @@ pub(crate) use uri::any_ip;
 
 use memchr::memchr;
 use name::NAMES;
-use text::is_token;
+use text::{has_blank, is_token};
 
 /// Hard cap of header fields: the size of the table.
 pub const MAX_HEADERS: usize = 96;
@@ -111,7 +111,7 @@ impl<'a> Message<'a> {
     /// # Errors
     /// See [`ParseError`]; where it is a request's, [`Message::parse_head`] may still give what a refusal needs.
     pub fn parse(bytes: &'a [u8], limits: &Limits) -> Result<Message<'a>> {
-        let message = Message::parse_head(bytes, limits)?;
+        let message = Message::table(bytes, limits)?;
         if let Some(fault) = message.fault {
             return Err(fault);
         }
@@ -125,6 +125,12 @@ impl<'a> Message<'a> {
     /// # Errors
     /// When the first line is none of SIP or nothing is there: no answer is possible.
     pub fn parse_head(bytes: &'a [u8], limits: &Limits) -> Result<Message<'a>> {
+        Message::table(bytes, limits)
+    }
+
+    /// Inlined into its two callers: the value is large, a call more is a copy more.
+    #[inline(always)]
+    fn table(bytes: &'a [u8], limits: &Limits) -> Result<Message<'a>> {
         let skip = bytes.iter().position(|b| !matches!(b, b'\r' | b'\n')).ok_or(ParseError::Empty)?;
         let mut raw = &bytes[skip..];
         let mut fault = None;
@@ -179,7 +185,7 @@ impl<'a> Message<'a> {
     #[inline]
     fn add_row(&mut self, start: usize, end: usize) {
         let line = &self.raw[start..end];
-        let Some(colon) = line.iter().position(|b| *b == b':') else { return };
+        let Some(colon) = memchr(b':', line) else { return };
         let id = Name::of(trim_end(&line[..colon]));
         let value = trim_start(&line[colon + 1..]);
         let row = self.count;
@@ -427,7 +433,7 @@ fn request_line(line: &[u8]) -> Result<(Start<'_>, Option<ParseError>)> {
     let uri = &rest[..space];
     let fault = if &version[4..] != b"2.0" {
         Some(ParseError::BadVersion)
-    } else if uri.is_empty() || uri.iter().any(|b| is_blank(*b)) || line.ends_with(b" ") {
+    } else if uri.is_empty() || has_blank(uri) || line.ends_with(b" ") {
         // Blanks in or around the URI, or behind the version (RFC 4475 sections 3.1.2.7 to 3.1.2.9).
         Some(ParseError::BadStartLine)
     } else {

@@ -155,7 +155,8 @@ impl Name {
                 let mut at = slot(name);
                 while TABLE[at] != EMPTY {
                     let (text, id) = LONG[TABLE[at] as usize];
-                    if name.eq_ignore_ascii_case(text.as_bytes()) {
+                    // Nearly everybody writes the canonical form, which compares in one go.
+                    if name == text.as_bytes() || name.eq_ignore_ascii_case(text.as_bytes()) {
                         return id;
                     }
                     at = (at + 1) % SLOTS;

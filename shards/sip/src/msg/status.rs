@@ -77,11 +77,17 @@ pub const fn reason_phrase(code: u16) -> &'static str {
         606 => "Not Acceptable",
         607 => "Unwanted",
         608 => "Rejected",
-        100..200 => "Session Progress",
-        200..300 => "OK",
-        300..400 => "Multiple Choices",
-        400..500 => "Bad Request",
-        500..600 => "Server Internal Error",
+        _ => class_phrase(code),
+    }
+}
+
+const fn class_phrase(code: u16) -> &'static str {
+    match code / 100 {
+        1 => "Session Progress",
+        2 => "OK",
+        3 => "Multiple Choices",
+        4 => "Bad Request",
+        5 => "Server Internal Error",
         _ => "Decline",
     }
 }

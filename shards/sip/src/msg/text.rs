@@ -1,11 +1,16 @@
 //! Byte helpers of the SIP grammar (RFC 3261 section 25): blanks, folds, tokens, quotes, numbers, escapes.
 
-use memchr::{memchr, memchr2};
+use memchr::{memchr, memchr2, memchr3};
 use std::borrow::Cow;
 
 /// Blank inside a header value: space, tab, or a byte of a folded line end.
 pub(crate) const fn is_blank(b: u8) -> bool {
     matches!(b, b' ' | b'\t' | b'\r' | b'\n')
+}
+
+/// Whether a blank is anywhere in `s`.
+pub(crate) fn has_blank(s: &[u8]) -> bool {
+    memchr3(b' ', b'\t', b'\n', s).is_some() || memchr(b'\r', s).is_some()
 }
 
 /// Without leading and trailing blanks and folds.

@@ -1,6 +1,6 @@
 //! Typed access to the header fields of a [`Message`].
 
-use super::text::{clamped_number, split_top};
+use super::text::{clamped_number, has_blank, split_top};
 use super::value::delta_seconds;
 use super::{
     CSeq, ContentType, DialogRef, Message, Method, Name, NameAddr, ParseError, RAck, Result, Scheme, SessionExpires,
@@ -64,7 +64,7 @@ impl<'a> Message<'a> {
     /// Missing, empty, or with a blank inside.
     pub fn call_id(&self) -> Result<&'a [u8]> {
         let id = self.need(Name::CallId)?;
-        if id.is_empty() || id.iter().any(|b| super::is_blank(*b)) {
+        if id.is_empty() || has_blank(id) {
             return Err(ParseError::BadHeader(Name::CallId));
         }
         Ok(id)

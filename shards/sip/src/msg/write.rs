@@ -8,7 +8,7 @@
 //!
 //! Whatever came in, each field written is one line that ends in CRLF: folds and stray CR or LF become a space.
 
-use super::text::{find_top, push_number, split_top, trim, trim_start, unfold};
+use super::text::{find_top, push_number, split_top, trim, trim_end, trim_start, unfold};
 use super::{Message, Method, Name, Via, any_ip, reason_phrase};
 use memchr::memchr2;
 use std::io::Write;
@@ -242,40 +242,30 @@ pub(crate) fn write_top_via(line: &[u8], source: SocketAddr, out: &mut Vec<u8>) 
         out.extend_from_slice(b"\r\n");
         return;
     };
-    let asked = via.rport().is_some();
-    let named = via.host.ip() != Some(source.ip());
-    let stale = via.params.has("received");
-    if asked || stale {
-        one_line(&value[..find_top(value, b';').unwrap_or(value.len())], out);
-        trim_tail(out);
-        for piece in via.params.pieces() {
-            let name = trim(split_top(piece, b'=').0);
-            if name.eq_ignore_ascii_case(b"rport") {
-                out.extend_from_slice(b";rport=");
-                push_number(u64::from(source.port()), out);
-            } else if !name.eq_ignore_ascii_case(b"received") {
-                out.push(b';');
-                one_line(piece, out);
-            }
+    one_line(trim(&value[..find_top(value, b';').unwrap_or(value.len())]), out);
+    let mut asked = false;
+    for piece in via.params.pieces() {
+        let name = trim_end(split_top(piece, b'=').0);
+        if name.eq_ignore_ascii_case(b"rport") {
+            asked = true;
+            out.extend_from_slice(b";rport=");
+            push_number(u64::from(source.port()), out);
+        } else if !name.eq_ignore_ascii_case(b"received") {
+            out.push(b';');
+            one_line(piece, out);
         }
-    } else {
-        one_line(trim(value), out);
     }
-    if asked || named {
+    // A dual-stack socket shows IPv4 peers as mapped addresses.
+    let ip = source.ip().to_canonical();
+    if asked || via.host.ip().map(|host| host.to_canonical()) != Some(ip) {
         out.extend_from_slice(b";received=");
-        push_ip(source.ip(), out);
+        push_ip(ip, out);
     }
     if let Some(more) = more {
         out.extend_from_slice(b", ");
         one_line(trim_start(more), out);
     }
     out.extend_from_slice(b"\r\n");
-}
-
-fn trim_tail(out: &mut Vec<u8>) {
-    while out.last() == Some(&b' ') {
-        out.pop();
-    }
 }
 
 /// Appends an address; IPv6 without brackets, as `received` has it (RFC 5118 section 4.5).
