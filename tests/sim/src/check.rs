@@ -5,6 +5,7 @@ use crate::plan::SECOND;
 use crate::text;
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
+use strowger_dispatch::AgentRef;
 use strowger_engine::cdr::{CallType, Cdr, fstats};
 use strowger_sip::msg::{Message, Method};
 
@@ -37,6 +38,9 @@ pub type Checked = Result<(), Violation>;
 /// How long an agent may stay taken after its call: until its phone has ended the dialog, a second at most.
 const GRACE_US: u64 = SECOND + SECOND / 10;
 
+/// How late a wrap-up may end.
+const LATE_US: u64 = 2_000;
+
 /// One call's records.
 #[derive(Debug, Default)]
 pub struct Rows {
@@ -52,6 +56,10 @@ pub struct Booked {
     pub call: Option<u32>,
     /// When it was last seen with good reason to be taken.
     pub excused: u64,
+    /// When the wrap-up after its last call ends.
+    pub wraps_until: u64,
+    /// Its reference; another one is another agent by the same name.
+    pub known_as: Option<AgentRef>,
 }
 
 /// What was seen.
@@ -69,6 +77,30 @@ pub struct Ledger {
     pub ended_dialogs: HashSet<String>,
     /// Call-IDs of INVITEs to peers that were sent already.
     invited: HashSet<String>,
+    wrapups: WrapupRules,
+}
+
+/// The settings that say how long a wrap-up is.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct WrapupRules {
+    pub global_us: u64,
+    pub reject_backoff_us: u64,
+}
+
+impl WrapupRules {
+    /// What follows a record: min(the agent's own or else the global one, the flow's ceiling); after a refusal never nothing.
+    fn after(self, cdr: &Cdr) -> u64 {
+        let Some(agent) = &cdr.agent else { return 0 };
+        let own = if agent.wrapup_s > 0 { u64::from(agent.wrapup_s) * SECOND } else { self.global_us };
+        let ceiling = u64::from(cdr.flow.max_wrapup_s) * SECOND;
+        let wrapup = if ceiling > 0 { own.min(ceiling) } else { own };
+        match cdr.call_type {
+            CallType::Handled => wrapup,
+            CallType::Rejected if wrapup == 0 => self.reject_backoff_us,
+            CallType::Rejected => wrapup,
+            CallType::Dropped | CallType::InternalError => 0,
+        }
+    }
 }
 
 /// An agent's first INVITE of an attempt has gone out.
@@ -80,8 +112,9 @@ pub struct Offer {
 
 impl Ledger {
     #[must_use]
-    pub fn new(calls: u32, agents: u32) -> Ledger {
+    pub fn new(calls: u32, agents: u32, wrapups: WrapupRules) -> Ledger {
         Ledger {
+            wrapups,
             calls: (0..calls).map(|_| Rows::default()).collect(),
             agents: vec![Booked::default(); agents as usize],
             ..Ledger::default()
@@ -102,6 +135,12 @@ impl Ledger {
             }
             _ => {}
         }
+    }
+
+    /// Whether a provisional answer to the INVITE of this branch has reached the engine.
+    #[must_use]
+    pub fn is_heard(&self, branch: &str) -> bool {
+        self.provisional.contains(branch)
     }
 
     /// A message leaves the engine. `Some`: it offers a call to an agent.
@@ -137,8 +176,13 @@ impl Ledger {
         let (Some(agent), Some(call)) = (text::agent_of(to), text::call_number(msg)) else { return Ok(None) };
         let booked = &mut self.agents[agent as usize];
         match booked.call {
+            None if now < booked.wraps_until => Err(format!(
+                "agent a{agent} is offered c{call} in its wrap-up, {} us too early",
+                booked.wraps_until - now
+            )),
             None => {
-                *booked = Booked { call: Some(call), excused: now };
+                booked.call = Some(call);
+                booked.excused = now;
                 Ok(Some(Offer { call, agent }))
             }
             Some(same) if same == call => Ok(None),
@@ -219,7 +263,9 @@ impl Ledger {
             if booked.call != Some(call) {
                 return Err(wrong(format!("record with a{n}, who was with {:?}", booked.call)).agent(n));
             }
-            *booked = Booked { call: None, excused: now };
+            booked.call = None;
+            booked.excused = now;
+            booked.wraps_until = now + self.wrapups.after(&cdr);
         } else if let Some(n) = self.agents.iter().position(|a| a.call == Some(call)) {
             return Err(wrong(format!("record without agent while a{n} is offered the call")));
         }
@@ -258,7 +304,9 @@ fn record_is_sound(c: &Cdr) -> Result<(), String> {
 #[derive(Debug, Clone, Copy)]
 pub struct Seen {
     pub agent: u32,
+    pub known_as: AgentRef,
     pub in_call: bool,
+    pub in_wrapup: bool,
     /// A match is on its way between shards.
     pub in_flight: bool,
 }
@@ -267,7 +315,18 @@ impl Ledger {
     /// Each agent in a call has one; each offered call has its agent.
     pub fn agent_is_true(&mut self, seen: Seen, now: u64) -> Checked {
         let booked = &mut self.agents[seen.agent as usize];
+        if booked.known_as != Some(seen.known_as) {
+            booked.known_as = Some(seen.known_as);
+            booked.wraps_until = 0;
+        }
         let wrong = |what: String| Err(Violation { what, call: booked.call, agent: Some(seen.agent) });
+        if seen.in_wrapup && now > booked.wraps_until + LATE_US {
+            return wrong(format!(
+                "the wrap-up of a{} should have ended {} us ago",
+                seen.agent,
+                now - booked.wraps_until
+            ));
+        }
         if !seen.in_call {
             return match booked.call {
                 Some(call) => wrong(format!("a{} has c{call}, and is not in a call by its word", seen.agent)),
@@ -291,11 +350,13 @@ pub struct Waiting {
     pub skill: u32,
     pub priority: u32,
     pub ticket: u64,
+    /// When it entered the queue last.
+    pub since: u64,
 }
 
-/// An agent who has just got `got` (now not waiting) could have had no better call.
-pub fn order_is_kept(got: Waiting, agent: u32, skills: &[u32], waiting: &[Waiting]) -> Checked {
-    for w in waiting {
+/// An agent who has just got `got` (now not waiting) could have had no better call, of those that waited before this moment.
+pub fn order_is_kept(got: Waiting, agent: u32, skills: &[u32], waiting: &[Waiting], now: u64) -> Checked {
+    for w in waiting.iter().filter(|w| w.since < now) {
         if skills.contains(&w.skill) && (w.priority, w.ticket) < (got.priority, got.ticket) {
             let what = format!(
                 "a{agent} got c{} (priority {}, ticket {}) while c{} (priority {}, ticket {}) waits",

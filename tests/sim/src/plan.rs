@@ -31,6 +31,8 @@ pub struct Net {
     pub jitter_us: u64,
     /// Longest way between two shards.
     pub mesh_us: u64,
+    /// Longest way of a command of the control plane.
+    pub desk_us: u64,
 }
 
 /// How often a peer does what; per mille.
@@ -46,6 +48,7 @@ pub struct CallerOdds {
     pub slow_reinvite: u32,
     pub timer: u32,
     pub moves: u32,
+    pub reboot: u32,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -62,6 +65,7 @@ pub struct AgentOdds {
     pub slow_reinvite: u32,
     pub moves: u32,
     pub no_update: u32,
+    pub reboot: u32,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -70,6 +74,7 @@ pub struct MediaOdds {
     pub slow: u32,
     pub deaf: u32,
     pub hangup: u32,
+    pub reboot: u32,
 }
 
 /// A thing that the operators do at a time.
@@ -149,6 +154,7 @@ fn draw_net(r: &mut Rng) -> Net {
         delay_us: r.range(100, 20 * MS),
         jitter_us: *r.pick(&[0, 100, 5 * MS, 100 * MS]),
         mesh_us: *r.pick(&[1, 50, 5 * MS, 100 * MS]),
+        desk_us: *r.pick(&[MS, 5 * MS, 2 * SECOND]),
     }
 }
 
@@ -164,6 +170,7 @@ fn draw_caller(r: &mut Rng) -> CallerOdds {
         slow_reinvite: r.swarm(500),
         timer: r.swarm(600),
         moves: r.swarm(500),
+        reboot: r.swarm(60),
     }
 }
 
@@ -181,11 +188,18 @@ fn draw_agent(r: &mut Rng) -> AgentOdds {
         slow_reinvite: r.swarm(500),
         moves: r.swarm(300),
         no_update: r.swarm(500),
+        reboot: r.swarm(60),
     }
 }
 
 fn draw_media(r: &mut Rng) -> MediaOdds {
-    MediaOdds { refuse: r.swarm(400), slow: r.swarm(400), deaf: r.swarm(100), hangup: r.swarm(400) }
+    MediaOdds {
+        refuse: r.swarm(400),
+        slow: r.swarm(400),
+        deaf: r.swarm(100),
+        hangup: r.swarm(400),
+        reboot: r.swarm(60),
+    }
 }
 
 fn draw_config(r: &mut Rng) -> CallConfig {
@@ -200,6 +214,7 @@ fn draw_config(r: &mut Rng) -> CallConfig {
         agent_offer: *r.pick(&[AgentOffer::Auto, AgentOffer::Auto, AgentOffer::Caller, AgentOffer::Delayed]),
         session_expires_s: *r.pick(&[90, 120]),
         media_retry_us: *r.pick(&[SECOND / 2, 2 * SECOND]),
+        follow_redirects: r.chance(200),
         max_calls: if r.chance(50) { 3 } else { 1_000_000 },
         ..CallConfig::default()
     }

@@ -117,7 +117,9 @@ impl World {
                 return Err(Violation::new(what).call(d.call));
             }
         }
-        let waits = |d: &&crate::ua::Dialog| !d.dead && matches!(d.phase, Phase::Calling | Phase::Ringing);
+        // A phone whose provisional answers were all lost rings on: nobody may cancel it (RFC 3261 section 9.1).
+        let heard = |d: &crate::ua::Dialog| d.servers.first().is_none_or(|s| self.ledger.is_heard(&s.branch));
+        let waits = |d: &&crate::ua::Dialog| !d.dead && matches!(d.phase, Phase::Calling | Phase::Ringing) && heard(d);
         match self.dialogs.iter().find(waits) {
             Some(d) => Err(Violation::new(format!("{} still waits for an answer", d.name())).call(d.call)),
             None => Ok(()),

@@ -52,6 +52,13 @@ impl Dialog {
                 ctx.saw("peer went silent");
                 self.dead = true;
             }
+            Act::Reboot if !ctx.calm && self.phase != Phase::Over => {
+                ctx.saw("peer rebooted");
+                self.phase = Phase::Over;
+                self.facts.unfaithful = true;
+                self.clients.iter_mut().filter(|c| c.code == 0).for_each(|c| c.code = 408);
+                self.servers.iter_mut().for_each(|s| s.acked = true);
+            }
             Act::Info if self.phase == Phase::Up => self.send(ctx, "INFO", "", ""),
             Act::ReInvite | Act::ReInviteBare | Act::Update | Act::UpdateBare if self.may_offer() => {
                 self.meddle(ctx, act);
@@ -117,11 +124,15 @@ impl Dialog {
 
     /// The dialog has come up: the caller's first 2xx is here, or the agent has answered.
     pub fn on_up(&mut self, ctx: &mut Ctx<'_>) {
-        let (hands, silent) = match self.kind {
-            Kind::Caller => (ctx.caller().busy_hands, 0),
-            Kind::Agent => (ctx.agent().busy_hands, ctx.agent().silent),
-            _ => return,
+        let (hands, silent, reboot) = match self.kind {
+            Kind::Caller => (ctx.caller().busy_hands, 0, ctx.caller().reboot),
+            Kind::Agent => (ctx.agent().busy_hands, ctx.agent().silent, ctx.agent().reboot),
+            _ => (0, 0, ctx.media().reboot),
         };
+        if ctx.rng.chance(reboot) {
+            let at = ctx.within(20 * SECOND);
+            self.later(ctx, at, Act::Reboot);
+        }
         if ctx.rng.chance(silent) {
             let at = ctx.within(20 * SECOND);
             self.later(ctx, at, Act::Die);
@@ -154,12 +165,16 @@ impl Dialog {
         };
         let changes = matches!(act, Act::ReInvite | Act::Update);
         if changes {
+            self.before = (self.port, self.held);
             if ctx.rng.chance(moves) {
                 self.port = 20_000 + (self.port + 2) % 20_000;
             } else {
                 self.held = !self.held;
             }
             self.version += 1;
+        }
+        if !changes {
+            self.before = (0, false);
         }
         let body = if changes { self.describe() } else { String::new() };
         match act {
@@ -349,6 +364,11 @@ impl Dialog {
     pub fn on_refused(&mut self, ctx: &mut Ctx<'_>, code: u16) {
         if code == 491 {
             ctx.saw("engine said 491");
+        }
+        if self.before.0 > 0 {
+            // The session stands as it was (RFC 3261 section 14.1).
+            (self.port, self.held) = self.before;
+            self.version += 1;
         }
         if matches!(code, 408 | 481) && self.phase == Phase::Up {
             self.bye(ctx);

@@ -57,7 +57,10 @@ pub enum Act {
     UpdateBare,
     Info,
     Refresh,
+    /// Goes silent.
     Die,
+    /// Starts anew and knows nothing of its dialogs.
+    Reboot,
 }
 
 /// A request of ours.
@@ -131,6 +134,10 @@ pub struct Dialog {
     pub port: u16,
     pub version: u32,
     pub held: bool,
+    /// Port and hold before the change that is being offered.
+    pub before: (u16, bool),
+    /// When a message last came or went.
+    pub touched: u64,
     pub remote_media: String,
     /// The caller's INVITE has a description; the phone knows UPDATE; it asks for session timers.
     pub with_sdp: bool,
@@ -187,6 +194,8 @@ impl Dialog {
             port: 4000 + (index % 10_000) as u16 * 2,
             version: 1,
             held: false,
+            before: (0, false),
+            touched: 0,
             remote_media: String::new(),
             with_sdp: true,
             updates: true,
@@ -202,6 +211,11 @@ impl Dialog {
         sdp(self.addr, self.index + 1, self.version, self.port, if self.held { "sendonly" } else { "sendrecv" })
     }
 
+    /// Where we listen.
+    pub fn media(&self) -> String {
+        format!("{}:{}", self.addr.ip(), self.port)
+    }
+
     /// Whether an INVITE or UPDATE of ours may go out (RFC 3261 section 14.1, RFC 3311 section 5.1).
     pub fn may_offer(&self) -> bool {
         self.phase == Phase::Up
@@ -212,6 +226,7 @@ impl Dialog {
     /// Sends a request. Its number in `clients`.
     pub fn send(&mut self, ctx: &mut Ctx<'_>, method: &'static str, extra: &str, body: &str) {
         self.cseq += 1;
+        self.touched = ctx.now;
         let id = self.clients.len() as u32;
         let branch = format!("z9hG4bK-{}-{id}", self.index);
         let bytes = text::request(&Request {
@@ -350,6 +365,7 @@ impl Dialog {
 
     /// Answers server transaction `n`.
     pub fn reply(&mut self, ctx: &mut Ctx<'_>, n: usize, code: u16, extra: &str, body: &str) {
+        self.touched = ctx.now;
         let Some(s) = self.servers.get_mut(n).filter(|s| s.code < 200) else { return };
         let request = s.request.clone();
         let Some(msg) = text::parse(&request) else { return };
@@ -383,6 +399,7 @@ impl Dialog {
         if self.dead {
             return;
         }
+        self.touched = ctx.now;
         match (msg.method(), msg.code()) {
             (Some(method), _) => self.on_request(ctx, method, msg, raw),
             (None, Some(code)) => self.on_response(ctx, code, msg),

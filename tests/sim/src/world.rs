@@ -1,6 +1,6 @@
 //! One run: engines, peers, network and operators around one heap of events in virtual time.
 
-use crate::check::{self, Checked, Ledger, Offer, Seen, Violation, Waiting};
+use crate::check::{self, Checked, Ledger, Offer, Seen, Violation, Waiting, WrapupRules};
 use crate::plan::{self, MOST_AGENTS, MS, Op, Options, Plan, SECOND};
 use crate::rng::Rng;
 use crate::text::{self, Bytes, ENGINE};
@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use strowger_dispatch::{AgentState, ChatPolicy, Dispatch, Limits, Match};
+use strowger_engine::control::Audit;
 use strowger_engine::registry::{Registry, RegistryLimits};
 use strowger_engine::{BucketTable, Control, Engine, EngineConfig, MeshMsg, Output, Reply, StatsHub};
 use strowger_sip::endpoint::{EndpointConfig, ListenerInfo};
@@ -126,10 +127,11 @@ impl World {
             Engine::new(cfg.clone(), shard, &dispatch, stats.clone(), prov.clone(), key, now)
         };
         let engines: Vec<Engine> = (0..plan.shards).map(|s| engine(s, &mut rng)).collect();
+        let wrapups = WrapupRules { global_us: plan.call.wrapup_us, reject_backoff_us: plan.call.reject_backoff_us };
         let mut world = World {
             now: SECOND,
             seen: BTreeMap::new(),
-            ledger: Ledger::new(plan.calls, 2 * MOST_AGENTS),
+            ledger: Ledger::new(plan.calls, 2 * MOST_AGENTS, wrapups),
             dialogs: Vec::new(),
             timer_at: vec![u64::MAX; engines.len()],
             engines,
@@ -202,8 +204,12 @@ impl World {
             self.now = self.now.max(item.at);
             self.steps += 1;
             if self.now > end || self.steps > MOST_STEPS {
-                let audits: Vec<_> = self.engines.iter().map(Engine::audit).collect();
-                return Err(Violation::new(format!("no rest after {} steps: {audits:?}", self.steps)));
+                let audits: Vec<_> =
+                    self.engines.iter().map(Engine::audit).filter(|a| *a != Audit::default()).collect();
+                let alive = self.dialogs.iter().filter(|d| d.phase != Phase::Over && !d.dead);
+                let alive: Vec<String> = alive.map(|d| format!("{} of c{} {:?}", d.name(), d.call, d.phase)).collect();
+                let what = format!("no rest after {} steps: engines {audits:?}, peers {alive:?}", self.steps);
+                return Err(Violation::new(what));
             }
             self.step(item.event)?;
         }
@@ -247,6 +253,9 @@ impl World {
                 self.peers_done()
             }
             Event::Peer { dialog, tick } => {
+                if tick == Tick::Act(Act::Leave) {
+                    self.both_hear_each_other(dialog)?;
+                }
                 self.with_peer(dialog, |d, ctx| d.wake(ctx, tick));
                 self.peers_done()
             }
@@ -289,6 +298,9 @@ impl World {
                 self.timer_at[s] = due;
                 self.push(due, Event::Timers(shard));
             }
+        }
+        if self.steps.is_multiple_of(100) {
+            self.engines[s].idle();
         }
         self.check_step(&offers, local)
     }
@@ -441,14 +453,45 @@ impl World {
         self.with_peer(index, |d, ctx| d.receive(ctx, &msg, bytes));
     }
 
+    /// Caller and agent send to each other's present address, once all messages have had their time.
+    fn both_hear_each_other(&mut self, dialog: u32) -> Checked {
+        const SETTLED_US: u64 = 6 * SECOND;
+        let caller = match self.dialogs[dialog as usize].kind {
+            Kind::Caller => dialog,
+            _ => self.dialogs[dialog as usize].call,
+        };
+        let phones = self.dialogs.iter().filter(|d| d.kind == Kind::Agent && d.call == caller && d.phase == Phase::Up);
+        let phones: Vec<&Dialog> = phones.filter(|d| !self.ledger.ended_dialogs.contains(&d.call_id)).collect();
+        let ([phone], Some(c)) = (&phones[..], self.dialogs.get(caller as usize)) else { return Ok(()) };
+        let settled =
+            |d: &Dialog| !d.dead && d.phase == Phase::Up && d.may_offer() && self.now > d.touched + SETTLED_US;
+        if !settled(c) || !settled(phone) || !c.with_agent() {
+            return Ok(());
+        }
+        let (said, heard) = (phone.media(), c.media());
+        if c.remote_media != said || phone.remote_media != heard {
+            let what = format!(
+                "c{caller} sends to {}, a{} listens at {said}; a{1} sends to {}, c{caller} listens at {heard}",
+                c.remote_media,
+                text::agent_of(phone.addr).unwrap_or(0),
+                phone.remote_media,
+            );
+            return Err(Violation::new(what).call(caller));
+        }
+        self.saw("caller and agent heard each other");
+        Ok(())
+    }
+
     /// What holds after each step of an engine.
     fn check_step(&mut self, offers: &[Offer], local: bool) -> Checked {
         let in_flight = self.in_flight > 0;
         let prov = self.registry.current().clone();
         for (id, agent) in &prov.agents_by_id {
             let n = check::agent_number(id);
-            let in_call = self.dispatch.agent(*agent).is_some_and(|v| v.state == AgentState::InCall);
-            self.ledger.agent_is_true(Seen { agent: n, in_call, in_flight }, self.now)?;
+            let state = self.dispatch.agent(*agent).map(|v| v.state);
+            let (in_call, in_wrapup) = (state == Some(AgentState::InCall), state == Some(AgentState::Wrapup));
+            let seen = Seen { agent: n, known_as: *agent, in_call, in_wrapup, in_flight };
+            self.ledger.agent_is_true(seen, self.now)?;
         }
         let ordered = local && self.reload.is_none();
         for offer in offers.iter().filter(|_| ordered) {
@@ -458,7 +501,7 @@ impl World {
             let all = self.list_calls(false);
             let waiting = self.list_calls(true);
             if let Some(got) = all.iter().find(|w| w.call == offer.call) {
-                check::order_is_kept(*got, offer.agent, &skills, &waiting)?;
+                check::order_is_kept(*got, offer.agent, &skills, &waiting, self.now)?;
             }
         }
         if !in_flight && self.reload.is_none() && (self.steps.is_multiple_of(16) || !offers.is_empty()) {
@@ -490,7 +533,9 @@ impl World {
                 let Output::Reply { reply: Reply::Calls { calls, .. }, .. } = output else { continue };
                 all.extend(calls.iter().filter_map(|c| {
                     let call = c.caller_user.strip_prefix('c')?.parse().ok()?;
-                    Some(Waiting { call, skill: c.flow.skill.0, priority: c.flow.priority, ticket: c.ticket })
+                    let since = c.queued_unix_us.saturating_sub(EPOCH);
+                    let (skill, priority, ticket) = (c.flow.skill.0, c.flow.priority, c.ticket);
+                    Some(Waiting { call, skill, priority, ticket, since })
                 }));
             }
         }
@@ -499,7 +544,7 @@ impl World {
 
     fn command(&mut self, shard: u16, command: Control) {
         self.next_command += 1;
-        let way = self.desk.range(1, 5 * MS);
+        let way = self.desk.range(1, self.plan.net.desk_us);
         let id = self.next_command;
         self.push(self.now + way, Event::Command { shard, id, command: Box::new(command) });
     }
@@ -598,9 +643,10 @@ impl World {
         }
         self.calm = true;
         self.trace.note(self.now, None, None, || "--- faults off ---".to_owned());
-        let agents: Vec<_> = self.registry.current().agents_by_id.values().copied().collect();
-        for agent in agents {
-            self.command(0, Control::Login { agent, on: true });
+        // After all commands that are still under way.
+        let after = self.now + self.plan.net.desk_us + SECOND;
+        for n in 0..MOST_AGENTS {
+            self.push(after, Event::Operate(Op::Login { agent: n, on: true }));
         }
         for shard in 0..self.plan.shards {
             if self.plan.end_all {

@@ -1,0 +1,67 @@
+//! A bounded number of seeds, with the debug assertions that a release build lacks; and that what the simulator is for does happen.
+
+use std::collections::BTreeMap;
+use strowger_sim::plan::Options;
+use strowger_sim::run;
+
+/// Events that a run of all these seeds must have seen at least once: a check of a thing that never happens checks nothing.
+const SOMETIMES: &[&str] = &[
+    "200 crossed the caller's CANCEL",
+    "488 to a re-INVITE",
+    "491 to a re-INVITE",
+    "491 to a re-INVITE that crossed",
+    "BYE crossed BYE",
+    "BYE on an early dialog",
+    "CANCEL crossed a final answer",
+    "INVITE without offer",
+    "agent answered over the CANCEL",
+    "agent did not answer",
+    "agent refused",
+    "agent's BYE within min_talk",
+    "agent's phone is dead",
+    "answer in ACK",
+    "attempt failed by an error",
+    "caller and agent heard each other",
+    "caller left the queue",
+    "caller left while the agent rang",
+    "datagram lost",
+    "end of all calls by command",
+    "engine said 491",
+    "fork ended by BYE",
+    "handled",
+    "handled after a refusal",
+    "login",
+    "logout",
+    "match made by a reload",
+    "match sent to another shard",
+    "music hung up",
+    "peer rebooted",
+    "peer went silent",
+    "peer's UPDATE with offer",
+    "peer's re-INVITE without offer",
+    "reload",
+];
+
+#[test]
+fn a_hundred_and_fifty_seeds_hold_and_see_everything() {
+    let mut seen: BTreeMap<&str, u64> = BTreeMap::new();
+    for seed in 0..150 {
+        let report = run(seed, &Options::default());
+        assert!(report.violation.is_none(), "seed {seed}: {:?}", report.violation);
+        for (what, n) in report.seen {
+            *seen.entry(what).or_default() += n;
+        }
+    }
+    let missed: Vec<_> = SOMETIMES.iter().filter(|what| !seen.contains_key(*what)).collect();
+    assert!(missed.is_empty(), "never seen: {missed:?}");
+}
+
+#[test]
+fn a_seed_replays_exactly() {
+    let options = Options { trace: true, ..Options::default() };
+    let (a, b) = (run(7, &options), run(7, &options));
+    let text = |r: &strowger_sim::Report| r.lines.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert!(!a.lines.is_empty());
+    assert_eq!(text(&a), text(&b));
+    assert_eq!((a.steps, a.virtual_us), (b.steps, b.virtual_us));
+}
