@@ -1,0 +1,144 @@
+//! The binary as a user runs it: start, ready line, management, signals, faults and their exit codes.
+
+mod support;
+
+use serde_json::{Value, json};
+use std::net::UdpSocket;
+use std::time::Duration;
+use support::{Scene, Server, code, stderr, stdout};
+
+#[test]
+fn it_serves_on_free_ports_and_stops_orderly() {
+    let scene = Scene::new();
+    let server = Server::start(&scene, &["--shards", "2"]);
+    assert_eq!(server.ready["ready"], true);
+    assert_eq!(server.ready["shards"], 2);
+    let listen = server.listen();
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let local = socket.local_addr().unwrap();
+    let options = format!(
+        "OPTIONS sip:{listen} SIP/2.0\r\nVia: SIP/2.0/UDP {local};branch=z9hG4bKcli1\r\nMax-Forwards: 70\r\nFrom: <sip:t@{local}>;tag=1\r\n\
+         To: <sip:{listen}>\r\nCall-ID: cli-options@{local}\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n"
+    );
+    socket.send_to(options.as_bytes(), listen).unwrap();
+    let mut answer = [0; 2048];
+    let n = socket.recv(&mut answer).unwrap();
+    assert!(answer[..n].starts_with(b"SIP/2.0 200 "), "{}", String::from_utf8_lossy(&answer[..n]));
+    let health = server.get("/healthz");
+    assert_eq!((health.0, health.1.as_str()), (200, r#"{"status":"ok"}"#));
+    let (code, log) = server.terminate();
+    assert_eq!(code, Some(0), "{log}");
+}
+
+#[test]
+fn the_management_interface_speaks_json_rpc_over_http() {
+    let scene = Scene::new();
+    let server = Server::start(&scene, &[]);
+    let ask = r#"{"jsonrpc":"2.0","id":1,"method":"version"}"#;
+    for path in ["/mi", "/mi/"] {
+        let (status, body) = server.post(path, ask);
+        assert_eq!(status, 200);
+        assert!(body.starts_with(r#"{"jsonrpc":"2.0","result":{"Server":"Strowger ("#), "{body}");
+    }
+    assert_eq!(server.post("/mi", r#"{"jsonrpc":"2.0","method":"version"}"#), (204, String::new()));
+    let (status, body) = server.post("/mi", "");
+    assert_eq!(status, 400);
+    assert_eq!(serde_json::from_str::<Value>(&body).unwrap()["error"]["code"], -32700);
+    assert_eq!(server.post("/mi", "{not json").0, 200);
+    assert_eq!(server.post("/mi", &" ".repeat(2_000_000)).0, 413);
+    assert_eq!(server.get("/mi").0, 405);
+    assert_eq!(server.get("/nothing").0, 404);
+}
+
+#[test]
+fn flows_and_agents_are_provisioned_and_the_running_server_follows() {
+    let scene = Scene::new();
+    let server = Server::start(&scene, &[]);
+    let run = |args: &[&str]| {
+        let all: Vec<&str> = args.iter().copied().chain(["--mi", server.mi()]).collect();
+        let out = scene.run(&all);
+        assert_eq!(code(&out), 0, "{args:?}: {}", stderr(&out));
+        stdout(&out)
+    };
+    assert_eq!(
+        run(&["flow", "set", "sales", "--skill", "en", "--message-queue", "sip:m@127.0.0.1:5099"]),
+        "flow sales added\n"
+    );
+    assert_eq!(
+        run(&["agent", "set", "ann", "--location", "sip:a@127.0.0.1:5098", "--skills", "en"]),
+        "agent ann added\n"
+    );
+    let agents = || serde_json::from_str::<Value>(&run(&["mi", "cc_list_agents"])).unwrap()["Agents"].clone();
+    assert_eq!(agents(), json!([{"id": "ann", "Ref": 0, "Loged in": "NO"}]));
+    assert_eq!(run(&["agent", "login", "ann"]), "agent ann logged in\n");
+    assert_eq!(agents()[0]["State"], "free");
+    // By hand, the table unchanged; then the command must still do what it says.
+    run(&["mi", "cc_agent_login", "agent_id=ann", "state=0"]);
+    assert_eq!(agents()[0]["Loged in"], "NO");
+    run(&["agent", "login", "ann"]);
+    assert_eq!(agents()[0]["Loged in"], "YES");
+    assert_eq!(run(&["agent", "set", "ann", "--skills", "en,fr"]), "agent ann changed\n");
+    assert_eq!(agents()[0]["Loged in"], "YES");
+    assert!(scene.out(&["flow", "list"]).contains("sales"));
+    let list: Value = serde_json::from_str(&scene.out(&["agent", "list", "--json"])).unwrap();
+    assert_eq!((&list[0]["skills"], &list[0]["logstate"]), (&json!("en,fr"), &json!(1)));
+    let stats = run(&["mi", "get_statistics", "ccf_free_agents-sales", "ccg_incalls"]);
+    assert_eq!(
+        serde_json::from_str::<Value>(&stats).unwrap(),
+        json!({"call_center:ccf_free_agents-sales": 1, "call_center:ccg_incalls": 0})
+    );
+    assert_eq!(run(&["agent", "remove", "ann"]), "agent ann removed\n");
+    assert_eq!(agents(), json!([]));
+    let ghost = scene.run(&["agent", "login", "ghost", "--mi", server.mi()]);
+    assert_eq!(
+        (code(&ghost), stderr(&ghost).as_str()),
+        (1, "strowger: there is no agent `ghost`; `strowger agent list` shows all\n")
+    );
+    let unknown = scene.run(&["mi", "cc_agent_login", "ghost", "1", "--mi", server.mi()]);
+    assert_eq!((code(&unknown), stderr(&unknown).as_str()), (1, "strowger: error 404: Agent not found\n"));
+}
+
+#[test]
+fn a_second_server_fails_and_names_what_is_taken() {
+    let scene = Scene::new();
+    let server = Server::start(&scene, &[]);
+    let same_data = scene.run(&["run", "--listen", "udp:127.0.0.1:0", "--mi-http", "127.0.0.1:0"]);
+    assert_eq!(code(&same_data), 1);
+    assert!(stderr(&same_data).contains(&format!("is in use by process {}", server.pid())), "{}", stderr(&same_data));
+    let other = Scene::new();
+    let same_port = other.run(&["--listen", &format!("udp:{}", server.listen()), "--mi-http", "127.0.0.1:0"]);
+    assert_eq!(code(&same_port), 1);
+    assert!(stderr(&same_port).contains(&server.listen()), "{}", stderr(&same_port));
+    let http = server.ready["mi_http"].as_str().unwrap();
+    let same_http = other.run(&["--listen", "udp:127.0.0.1:0", "--mi-http", http]);
+    assert_eq!(code(&same_http), 1);
+    assert!(stderr(&same_http).contains(&format!("cannot listen on http {http}")), "{}", stderr(&same_http));
+}
+
+#[test]
+fn rows_that_cannot_be_loaded_are_named_and_the_rest_serves() {
+    let scene = Scene::new();
+    assert_eq!(code(&scene.run(&["agent", "set", "ann", "--location", "sip:a@127.0.0.1:5098", "--skills", "en"])), 0);
+    scene.sql("INSERT INTO cc_agents (agentid, skills) VALUES ('nowhere', 'en')");
+    let server = Server::start(&scene, &[]);
+    let body = server.post("/mi", r#"{"jsonrpc":"2.0","id":1,"method":"cc_list_agents"}"#).1;
+    assert!(body.contains("\"ann\"") && !body.contains("nowhere"), "{body}");
+    let (_, log) = server.terminate();
+    let words = "row not loaded: cc_agents `nowhere`: location: is empty, and so is msrp_location; set one of them to the agent's SIP URI";
+    assert!(log.contains(words), "{log}");
+}
+
+#[test]
+fn the_data_directory_keeps_its_key() {
+    let scene = Scene::new();
+    let key = scene.path("data/hash.key");
+    Server::start(&scene, &[]).terminate();
+    let first = std::fs::read(&key).unwrap();
+    Server::start(&scene, &[]).terminate();
+    assert_eq!((first.len(), std::fs::read(&key).unwrap()), (16, first));
+    std::fs::write(&key, b"short").unwrap();
+    let out = scene.run(&["--listen", "udp:127.0.0.1:0", "--mi-http", "127.0.0.1:0"]);
+    assert_eq!(code(&out), 1);
+    assert!(stderr(&out).contains("hash.key: it is not 16 bytes long; remove it"), "{}", stderr(&out));
+}

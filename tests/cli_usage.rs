@@ -1,0 +1,119 @@
+//! Usage and configuration faults: exit codes and words; `strowger check`.
+
+mod support;
+
+use support::{Scene, code, stderr, stdout};
+
+#[test]
+fn help_tells_a_newcomer_what_there_is() {
+    let scene = Scene::new();
+    let help = scene.run(&["--help"]);
+    assert_eq!(code(&help), 0);
+    for word in [
+        "run",
+        "check",
+        "flow",
+        "agent",
+        "mi",
+        "demo",
+        "--config",
+        "--data-dir",
+        "--listen",
+        "--advertise",
+        "--mi-http",
+        "--db",
+        "--shards",
+        "--set",
+    ] {
+        assert!(stdout(&help).contains(word), "{word}");
+    }
+    let demo = stdout(&scene.run(&["demo", "--help"]));
+    for word in ["--seconds", "--rate", "--agents", "--talk", "--seed", "--json", "[default: 20]", "[default: 50]"] {
+        assert!(demo.contains(word), "{word}");
+    }
+    assert!(stdout(&scene.run(&["--version"])).starts_with("strowger "));
+}
+
+#[test]
+fn bad_usage_and_bad_configuration_end_with_2() {
+    let scene = Scene::new();
+    scene.write("bad.toml", "[call_center]\nwrapup_tiem = 2\n");
+    let cases: [(&[&str], &str); 7] = [
+        (&["--nonsense"], "unexpected argument '--nonsense'"),
+        (&["demo", "--rate", "0"], "expected a number above 0"),
+        (&["--set", "wrapup_time=2"], "is not of the form section.key=value"),
+        (&["--set", "call_center.wrapup_time=soon"], "--set: call_center.wrapup_time: expected a number of seconds"),
+        (&["--listen", "5060"], "--listen: sip.listen: `5060` is not of the form TRANSPORT:ADDR:PORT"),
+        (&["--config", "bad.toml"], "bad.toml:2: [call_center] wrapup_tiem: unknown key; did you mean `wrapup_time`?"),
+        (&["--config", "missing.toml"], "cannot read missing.toml"),
+    ];
+    for (args, words) in cases {
+        let out = scene.run(args);
+        assert_eq!(code(&out), 2, "{args:?}");
+        assert!(stderr(&out).contains(words), "{args:?}: {}", stderr(&out));
+        assert_eq!(stdout(&out), "", "{args:?}");
+    }
+}
+
+#[test]
+fn check_names_every_fault_of_configuration_and_rows() {
+    let scene = Scene::new();
+    let fresh = scene.run(&["check"]);
+    assert_eq!(code(&fresh), 0);
+    assert!(stdout(&fresh).contains("is not there yet: it is made at the first start"));
+    assert!(!scene.path("s.db").exists(), "checking makes no database");
+    scene.out(&["flow", "set", "sales", "--skill", "en", "--message-queue", "sip:m@h"]);
+    assert_eq!(scene.out(&["check"]), "configuration sound; 1 flows and 0 agents sound\n");
+    scene.sql("INSERT INTO cc_flows (flowid, skill, message_queue) VALUES ('mute', 'en', '')");
+    scene
+        .sql("INSERT INTO cc_agents (agentid, location, skills, msrp_location) VALUES ('bob', 'bob', 'en', 'sip:b@h')");
+    let out = scene.run(&["check"]);
+    assert_eq!(code(&out), 1);
+    assert_eq!(
+        stdout(&out).lines().collect::<Vec<_>>(),
+        [
+            "warning: cc_agents `bob`: msrp_location does nothing in this build; the row is used without it",
+            "cc_flows `mute`: message_queue: is empty; set it to the SIP URI of the queue's music",
+            "cc_agents `bob`: location: `bob` is not a SIP URI; write sip:USER@HOST[:PORT]",
+        ]
+    );
+    scene.write("strowger.toml", "[shards]\ncount = 5000\n[sip]\nlissen = 1\n");
+    let out = scene.run(&["check"]);
+    assert_eq!(code(&out), 1);
+    assert_eq!(stdout(&out).lines().count(), 2, "./strowger.toml is read: {}", stdout(&out));
+    scene.write("strowger.toml", "[call_center]\nb2b_scenario = \"call center\"\n");
+    scene.sql("DELETE FROM cc_flows WHERE flowid = 'mute'");
+    scene.sql("DELETE FROM cc_agents");
+    let out = scene.run(&["check"]);
+    assert_eq!(code(&out), 0);
+    assert!(
+        stdout(&out).starts_with("warning: strowger.toml: [call_center] b2b_scenario: does nothing"),
+        "{}",
+        stdout(&out)
+    );
+    scene.sql("UPDATE version SET table_version = 9 WHERE table_name = 'cc_agents'");
+    let out = scene.run(&["check"]);
+    assert_eq!(code(&out), 1);
+    assert!(stdout(&out).contains("table `cc_agents` has version 9"), "{}", stdout(&out));
+}
+
+#[test]
+fn provisioning_works_without_a_server_and_refuses_what_would_not_load() {
+    let scene = Scene::new();
+    let out = scene.run(&["agent", "set", "bob", "--location", "bob"]);
+    assert_eq!(code(&out), 1);
+    let words = "strowger: cc_agents `bob`: location: `bob` is not a SIP URI; write sip:USER@HOST[:PORT]\nstrowger: nothing was written\n";
+    assert_eq!(stderr(&out), words);
+    assert!(!scene.out(&["agent", "list"]).contains("bob"));
+    let out = scene.run(&["agent", "set", "bob", "--location", "sip:b@h", "--set", "mi.http=127.0.0.1:1"]);
+    assert_eq!(code(&out), 0, "{}", stderr(&out));
+    assert_eq!(stderr(&out), "strowger: no server at http://127.0.0.1:1/mi; the next start reads it\n");
+    let out = scene.run(&["flow", "remove", "ghost"]);
+    assert_eq!(
+        (code(&out), stderr(&out).as_str()),
+        (1, "strowger: there is no flow `ghost`; `strowger flow list` shows all\n")
+    );
+    let out = scene.run(&["mi", "version", "--mi", "http://127.0.0.1:1"]);
+    assert_eq!(code(&out), 1);
+    assert!(stderr(&out).starts_with("strowger: no server answers at http://127.0.0.1:1/mi: "), "{}", stderr(&out));
+}
