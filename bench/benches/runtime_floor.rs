@@ -211,16 +211,16 @@ fn server(shards: u16) {
         let (cpu, packets) = steady(addr, rate);
         row(&named(&format!("{rate} requests/s, CPU per packet")), &format!("{:.0} ns", cpu as f64 / packets as f64));
     }
+    let mesh = running.latency().mesh;
+    if !mesh.is_empty() {
+        let [p50, p99] = [0.5, 0.99].map(|q| mesh.value_at_quantile(q) / 1000);
+        row(&named("hand-over between shards so far, p50 / p99"), &format!("{p50} / {p99} us"));
+    }
     let before = cpu_ns("shard-");
     let answered = saturate(addr, &options("full"));
     let cpu = (cpu_ns("shard-") - before) as f64 / (answered * 2) as f64;
     row(&named("saturated, CPU per packet"), &format!("{cpu:.0} ns"));
     row(&named("saturated, answers a second"), &format!("{:.0}", answered as f64 / RUN.as_secs_f64()));
-    let mesh = running.latency().mesh;
-    if !mesh.is_empty() {
-        let [p50, p99] = [0.5, 0.99].map(|q| mesh.value_at_quantile(q) / 1000);
-        row(&named("hand-over, all of the above, p50 / p99"), &format!("{p50} / {p99} us"));
-    }
     running.stop();
 }
 

@@ -365,7 +365,7 @@ mod tests {
     fn a_copy_gets_the_verdict_of_the_first() {
         let mut verdicts = Verdicts::default();
         let hashes: Vec<u64> = (0u64..1000).map(|n| KEY.hash(&[&n.to_le_bytes()])).collect();
-        let verdict = |hash: u64| if hash % 3 == 0 { Verdict::Refused } else { Verdict::Admitted };
+        let verdict = |hash: u64| if hash.is_multiple_of(3) { Verdict::Refused } else { Verdict::Admitted };
         for hash in &hashes {
             assert_eq!(verdicts.get(*hash), None);
             verdicts.set(*hash, verdict(*hash));
