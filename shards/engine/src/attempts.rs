@@ -6,7 +6,7 @@ use crate::call::{Attempt, End, Link, Message, Mode};
 use crate::config::AgentOffer;
 use crate::control::{AgentReport, CallState};
 use crate::engine::{Engine, TimerKind};
-use crate::leg::{Claim, Phase, Role};
+use crate::leg::{Claim, Phase, Purpose, Role};
 use strowger_dispatch::{AgentRef, Media, Release, WaitSpec};
 use strowger_sip::sdp::Sdp;
 use strowger_sip::time::{Mono, Now};
@@ -218,10 +218,25 @@ impl Engine {
         true
     }
 
+    /// A re-INVITE that a provisional answer keeps open has no timer of its own (RFC 3261 section 17.1.1.2): a peer that
+    /// dies then would be waited for without end. It is cancelled after 64*T1; without an answer to that the peer is gone.
+    pub(crate) fn limit_reinvite(&mut self, leg: Key, now: Now) {
+        let due = now.mono.plus_us(self.cfg.endpoint.t1_us * 64);
+        let timer = self.ep.start_timer(due, leg.to_u64(), TimerKind::Ring as u8);
+        let old = self.legs.get_mut(leg).and_then(|l| l.timer.replace(timer));
+        if let Some(old) = old {
+            self.ep.stop_timer(old);
+        }
+    }
+
     /// Ringing took too long.
     pub(crate) fn on_ring_timeout(&mut self, leg: Key, now: Now) {
         let Some(l) = self.legs.get_mut(leg) else { return };
         l.timer = None;
+        if let Some(invite) = l.invite.filter(|i| i.purpose != Purpose::Initial) {
+            self.ep.cancel(now.mono, invite.txn);
+            return;
+        }
         if let Some(c) = l.call
             && l.phase == Phase::Trying
         {

@@ -24,7 +24,7 @@ use strowger_sip::time::{Mono, Now};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum TimerKind {
-    /// Leg: the agent does not answer (`agent_ring_timeout`).
+    /// Leg: the agent does not answer (`agent_ring_timeout`), or somebody a re-INVITE.
     Ring = 0,
     /// Leg: the agent's phone does not end its dialog after the call.
     Grace = 1,
@@ -346,6 +346,10 @@ impl Engine {
         let msg = answer.map(|(msg, _)| msg);
         let Some(leg) = self.legs.get_mut(key) else { return };
         leg.invite = None;
+        let limit = if invite.purpose == Purpose::Initial || leg.call.is_none() { None } else { leg.timer.take() };
+        if let Some(limit) = limit {
+            self.ep.stop_timer(limit);
+        }
         let accepted = (200..300).contains(&code);
         if let Some((msg, path)) = answer.filter(|_| accepted) {
             // A malformed Contact or To leaves what is known; the BYE at the end goes there.

@@ -139,7 +139,7 @@ pub(crate) struct Leg {
     /// Fingerprint of what we last described there, without the origin line.
     pub described: u64,
     pub claim: Option<Box<Claim>>,
-    /// Ring timeout, or grace of a closing leg.
+    /// Ring timeout, limit of a re-INVITE, or grace of a closing leg.
     pub timer: Option<TimerId>,
     pub session: Session,
     /// Requests of the other side, sent on to this one.

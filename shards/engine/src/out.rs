@@ -121,6 +121,9 @@ impl Engine {
             leg.invite = Some(OutInvite { txn, purpose, cseq });
         }
         self.head = head;
+        if purpose != Purpose::Initial {
+            self.limit_reinvite(key, now);
+        }
     }
 
     /// `X-CC-State`, the parameter, and for the agent what passes from the caller.

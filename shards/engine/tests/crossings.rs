@@ -86,3 +86,30 @@ fn a_200_is_repeated_until_its_ack_although_the_caller_has_hung_up() {
     media.answer(&mut bench, &bye, 200, "");
     bench.assert_rest();
 }
+
+/// Found by `cargo sim`: a caller that died after its 100 to our re-INVITE was kept for ever, and given one agent after another.
+#[test]
+fn a_caller_who_dies_behind_a_provisional_answer_is_not_waited_for_without_end() {
+    let (mut bench, mut caller, mut media, mut ann) = scene(AgentOffer::Auto, false);
+    let sdp = caller.sdp();
+    caller.invite(&mut bench, "sales", &sdp);
+    let invite = media.expect(&mut bench, "INVITE");
+    let sdp = media.sdp();
+    media.answer(&mut bench, &invite, 200, &sdp);
+    caller.expect(&mut bench, "100");
+    caller.expect(&mut bench, "200");
+    caller.ack(&mut bench, "");
+    bench.login("ann", true);
+    let invite = ann.expect(&mut bench, "INVITE");
+    let sdp = ann.sdp();
+    ann.answer(&mut bench, &invite, 200, &sdp);
+    ann.expect(&mut bench, "ACK");
+    let reinvite = caller.expect(&mut bench, "INVITE");
+    caller.answer(&mut bench, &reinvite, 100, "");
+    bench.wait_ms(32_000);
+    caller.expect(&mut bench, "CANCEL");
+    assert_eq!(bench.cdrs.len(), 0);
+    bench.wait_ms(32_000);
+    assert_eq!(bench.cdrs.len(), 1, "the caller is gone");
+    ann.expect(&mut bench, "BYE");
+}
