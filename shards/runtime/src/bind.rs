@@ -7,6 +7,7 @@ use socket2::Socket;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use strowger_sip::net::Transport;
 
 /// A listening address.
@@ -83,7 +84,7 @@ impl Bound {
         }
         self.locks.push(lock::udp_addr(addr)?);
         if first.is_none() {
-            net::probe(addr).map_err(failed(addr))?;
+            probe(addr).map_err(failed(addr))?;
         }
         for shares in &mut self.shares {
             shares.push(first.take().map_or_else(|| net::share(addr), Ok).map_err(failed(addr))?);
@@ -97,10 +98,28 @@ impl Bound {
         for shard in 0..self.shards {
             let addr = SocketAddr::new(ip, base.saturating_add(shard));
             self.locks.push(lock::udp_addr(addr)?);
-            net::probe(addr).map_err(|e| StartError::bind(addr, e))?;
+            probe(addr).map_err(|e| StartError::bind(addr, e))?;
             sockets.push(net::share(addr).map_err(|e| StartError::bind(addr, e))?);
         }
         Ok(sockets)
+    }
+}
+
+/// Whether the address is free. A socket that no process has any more is on its way out (the kernel takes an ended
+/// process's io_uring requests down after it, and with them their sockets): it is given a second.
+fn probe(addr: SocketAddr) -> std::io::Result<()> {
+    let began = Instant::now();
+    loop {
+        match net::probe(addr) {
+            Err(e)
+                if e.kind() == std::io::ErrorKind::AddrInUse
+                    && began.elapsed() < Duration::from_secs(1)
+                    && lock::udp_holder(addr).is_none() =>
+            {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            result => return result,
+        }
     }
 }
 
