@@ -46,8 +46,11 @@ impl Engine {
         self.shared.set_owner(claim.agent, None);
         self.shared_release(claim.agent, Release::Wrapup, now.mono);
         self.time_wrapup(claim.agent, us, now);
-        let ends = (now.unix_us + us) / 1_000_000;
-        self.report(&claim.def.clone(), AgentReport::Wrapup { ends_unix_s: ends }, now);
+        // One who logged out during the call was reported offline then, and stays so.
+        if self.shared.agent(claim.agent).is_some_and(|v| v.logged_in) {
+            let ends = (now.unix_us + us) / 1_000_000;
+            self.report(&claim.def.clone(), AgentReport::Wrapup { ends_unix_s: ends }, now);
+        }
     }
 
     pub(crate) fn time_wrapup(&mut self, agent: AgentRef, us: u64, now: Now) {
@@ -90,13 +93,11 @@ impl Engine {
         self.report_idle(claim.agent, now);
     }
 
-    /// Reports an agent that is free or logged out now, unless a new call has it already.
+    /// Reports an agent that is free now, unless a new call has it already or it has logged out meanwhile.
     fn report_idle(&mut self, agent: AgentRef, now: Now) {
         let Some(def) = self.prov.agent(agent).cloned() else { return };
-        match self.shared.agent(agent).map(|v| v.state) {
-            Some(AgentState::Free) => self.report(&def, AgentReport::Free, now),
-            Some(AgentState::Offline) => self.report(&def, AgentReport::Offline, now),
-            _ => {}
+        if self.shared.agent(agent).is_some_and(|v| v.state == AgentState::Free) {
+            self.report(&def, AgentReport::Free, now);
         }
     }
 

@@ -130,6 +130,10 @@ impl Engine {
     fn offer_mode(&self, c: Key) -> Mode {
         let Some(call) = self.calls.get(c) else { return Mode::Delayed };
         let Some(body) = self.legs.get(call.caller).and_then(|l| l.remote.as_ref()) else { return Mode::Delayed };
+        if call.link == Link::Fresh {
+            // The caller's own offer, unanswered: it passes as it is ("Straight to an agent").
+            return Mode::Caller;
+        }
         match call.flow.agent_offer.unwrap_or(self.cfg.call.agent_offer) {
             AgentOffer::Caller => Mode::Caller,
             AgentOffer::Delayed => Mode::Delayed,
@@ -199,8 +203,15 @@ impl Engine {
 
     /// Calls the same agent again on a new dialog; the claim moves over.
     pub(crate) fn swap_agent_leg(&mut self, c: Key, old: Key, uri: &[u8], mode: Mode, now: Now) -> bool {
-        let Some(leg) = self.open_leg(c, Role::Agent, uri, mode == Mode::Caller, Mono(0), now) else { return false };
+        // The BYE goes first: a phone with one line must be free for the new INVITE.
         let claim = self.legs.get_mut(old).and_then(|l| l.claim.take());
+        self.let_go(old, now);
+        let Some(leg) = self.open_leg(c, Role::Agent, uri, mode == Mode::Caller, Mono(0), now) else {
+            if let Some(l) = self.legs.get_mut(old) {
+                l.claim = claim;
+            }
+            return false;
+        };
         let ring = self.ep.start_timer(
             now.mono.plus_us(self.cfg.call.agent_ring_timeout_us),
             leg.to_u64(),
@@ -210,11 +221,15 @@ impl Engine {
             l.claim = claim;
             l.timer = Some(ring);
         }
-        if let Some(attempt) = self.calls.get_mut(c).and_then(|call| call.attempt.as_mut()) {
-            attempt.leg = leg;
-            attempt.mode = mode;
+        if let Some(call) = self.calls.get_mut(c) {
+            if let Some(attempt) = call.attempt.as_mut() {
+                attempt.leg = leg;
+                attempt.mode = mode;
+            }
+            if call.link == Link::Linked(End::Leg(old)) {
+                call.link = Link::Loose;
+            }
         }
-        self.let_go(old, now);
         true
     }
 
@@ -237,9 +252,11 @@ impl Engine {
             self.ep.cancel(now.mono, invite.txn);
             return;
         }
-        if let Some(c) = l.call
-            && l.phase == Phase::Trying
-        {
+        let (Some(c), role) = (l.call.filter(|_| l.phase == Phase::Trying), l.role) else { return };
+        if role == Role::Media {
+            self.let_go(leg, now);
+            self.on_media_failed(c, now);
+        } else {
             self.reject(c, Refusal::NoAnswer, now);
         }
     }

@@ -65,7 +65,8 @@ impl Engine {
         self.draining = true;
         let keys: Vec<Key> = (0..self.calls.extent()).filter_map(|s| self.calls.at(s).map(|(k, _)| k)).collect();
         for key in keys {
-            self.end_call(key, Outcome::Error, 503, now);
+            let talks = self.calls.get(key).and_then(|c| c.attempt.as_ref()).is_some_and(|a| a.answered.is_some());
+            self.end_call(key, if talks { Outcome::Handled } else { Outcome::Error }, 503, now);
         }
     }
 

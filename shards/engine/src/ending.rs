@@ -10,6 +10,15 @@ use crate::leg::{Phase, Plan, Purpose, Role};
 use strowger_dispatch::{Abandon, Release};
 use strowger_sip::time::Now;
 
+/// Answer to a request whose other side went away under way. Not 481, which would end the asker's own dialog with
+/// us, too (RFC 5057 section 5.1).
+const FAR_END_GONE: u16 = 500;
+
+/// What the asker is told when the other side answered its relayed request with `code`.
+pub(crate) fn relayed_code(code: u16) -> u16 {
+    if matches!(code, 408 | 481) { FAR_END_GONE } else { code }
+}
+
 impl Engine {
     /// Ends a call. `outcome` is for a call that no agent answered; one that talked is `Handled` in any case but
     /// `Error`. `code` answers an INVITE of the caller that is still open, and is the record's cause.
@@ -82,6 +91,8 @@ impl Engine {
             self.ep.stop_timer(timer);
         }
         self.refuse_relayed(key, now);
+        // Whatever offer of theirs is still open is refused, so that the BYE follows an ACK.
+        self.ack_owed(key, End::Silence, now);
         let Some(leg) = self.legs.get_mut(key) else { return };
         match leg.phase {
             Phase::Trying => {
@@ -91,11 +102,7 @@ impl Engine {
                 }
             }
             Phase::AwaitAck => leg.phase = Phase::Closing,
-            Phase::OwesAck => {
-                self.ack_owed(key, End::Silence, now);
-                self.send_bye(key, now);
-            }
-            Phase::Confirmed => self.send_bye(key, now),
+            Phase::OwesAck | Phase::Confirmed => self.send_bye(key, now),
             Phase::Cancelled | Phase::Closing => {}
         }
         self.start_grace(key, now);
@@ -147,14 +154,19 @@ impl Engine {
         }
         for relay in relays {
             self.ep.drop_user(now.mono, relay.out);
+            if relay.offer
+                && let Some(from) = self.legs.get_mut(relay.from)
+            {
+                from.proposed = None;
+            }
             if self.take_pending(relay.from, relay.txn) {
-                self.answer_final(relay.from, relay.txn, 481, now);
+                self.answer_final(relay.from, relay.txn, FAR_END_GONE, now);
             }
         }
         if let Some((from, txn)) = asked
             && self.take_inbound(from, txn)
         {
-            self.answer_final(from, txn, 481, now);
+            self.answer_final(from, txn, FAR_END_GONE, now);
         }
     }
 
@@ -163,6 +175,7 @@ impl Engine {
         match self.legs.get_mut(key) {
             Some(leg) if leg.inbound.is_some_and(|i| i.txn == txn && !i.answered) => {
                 leg.inbound = None;
+                leg.proposed = None;
                 true
             }
             _ => false,

@@ -299,8 +299,12 @@ impl Engine {
 
     fn on_response(&mut self, key: Key, txn: ClientTxn, msg: &Message<'_>, path: Path, now: Now) {
         let code = msg.code().unwrap_or(0);
+        let forked = (200..300).contains(&code) && msg.cseq().is_ok_and(|c| c.method == Method::Invite);
         let Some(leg) = self.legs.get_mut(key) else {
-            // The leg has gone; an answer that opens a dialog still must be closed.
+            // A branch of a fork may answer when the dialog of the first has come and gone.
+            if forked {
+                self.end_fork(key, txn, msg, path, now);
+            }
             return;
         };
         if let Some(invite) = leg.invite.filter(|i| i.txn == txn) {
@@ -320,7 +324,7 @@ impl Engine {
             }
         } else if let Some(relay) = leg.relays.iter().find(|r| r.out == txn).copied() {
             self.on_relay_response(key, relay, code, Some(msg), now);
-        } else if (200..300).contains(&code) && msg.cseq().is_ok_and(|c| c.method == Method::Invite) {
+        } else if forked {
             self.end_fork(key, txn, msg, path, now);
         }
     }
@@ -350,6 +354,10 @@ impl Engine {
         if let Some(limit) = limit {
             self.ep.stop_timer(limit);
         }
+        if code == 422 && self.retry_interval(key, invite.purpose, msg, now) {
+            return;
+        }
+        let Some(leg) = self.legs.get_mut(key) else { return };
         let accepted = (200..300).contains(&code);
         if let Some((msg, path)) = answer.filter(|_| accepted) {
             // A malformed Contact or To leaves what is known; the BYE at the end goes there.
@@ -407,11 +415,8 @@ impl Engine {
             return;
         };
         if code < 300 {
-            leg.remote = msg.and_then(Self::body_of);
-            if leg.offered && leg.remote.is_some() {
-                leg.phase = Phase::Confirmed;
-                self.send_ack(key, invite.txn, invite.cseq, None, now);
-            } else if leg.remote.is_some() {
+            leg.remote = msg.and_then(Self::body_of).filter(|b| b.is_audio());
+            if leg.remote.is_some() && !leg.offered {
                 leg.phase = Phase::OwesAck;
                 leg.owes_ack = Some((invite.txn, invite.cseq));
             } else {

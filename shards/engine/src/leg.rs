@@ -138,6 +138,8 @@ pub(crate) struct Leg {
     pub version: u32,
     /// Fingerprint of what we last described there, without the origin line.
     pub described: u64,
+    /// The caller has changed its media since it was described there.
+    pub stale: bool,
     pub claim: Option<Box<Claim>>,
     /// Ring timeout, limit of a re-INVITE, or grace of a closing leg.
     pub timer: Option<TimerId>,
@@ -171,6 +173,7 @@ impl Leg {
             session_id,
             version: 0,
             described: 0,
+            stale: false,
             claim: None,
             timer: None,
             session: Session::default(),

@@ -9,11 +9,14 @@ use crate::arena::Key;
 use crate::books::Outcome;
 use crate::call::{End, Link, Mode};
 use crate::engine::{Engine, TimerKind};
-use crate::leg::{Body, Phase, Purpose};
+use crate::leg::{Body, Phase, Purpose, Role};
 use std::ops::Range;
 use strowger_sip::msg::{ContentType, Message, Name};
-use strowger_sip::sdp;
+use strowger_sip::sdp::{self, Flavour, Sdp};
 use strowger_sip::time::Now;
+
+/// Least pause after a 491 in a dialog whose Call-ID is ours, microseconds (RFC 3261 section 14.1).
+const GLARE_OWN_US: u64 = 2_100_000;
 
 impl Engine {
     /// What the caller should be connected to by now; `None`: nothing is there yet.
@@ -45,7 +48,7 @@ impl Engine {
                 }
             }
             Link::Acking(_) | Link::Offering { .. } => {}
-            Link::Linked(end) if end == want => {}
+            Link::Linked(end) if end == want => self.correct(c, end, now),
             Link::Linked(_) | Link::Loose => {
                 let idle = call.glare_timer.is_none()
                     && self.legs.get(caller).is_some_and(|l| l.invite_idle() && !l.offer_pending());
@@ -101,7 +104,7 @@ impl Engine {
             self.keep_description(caller, Some(answer));
             self.ack_owed(far, End::Leg(caller), now);
         }
-        self.on_linked(c, end, false, now);
+        self.on_linked(c, end, now);
     }
 
     /// A connection whose far end went away while it was being made.
@@ -115,9 +118,19 @@ impl Engine {
         self.drive_link(c, now);
     }
 
-    fn keep_description(&mut self, leg: Key, body: Option<Box<Body>>) {
-        if let (Some(l), Some(body)) = (self.legs.get_mut(leg), body) {
-            l.remote = Some(body);
+    /// Takes in what a side described last. Far ends that know another of the caller's are to be told.
+    pub(crate) fn keep_description(&mut self, key: Key, body: Option<Box<Body>>) {
+        let (Some(leg), Some(body)) = (self.legs.get_mut(key), body) else { return };
+        let changed = leg.remote.as_ref().is_some_and(|old| media_differs(old, &body));
+        leg.remote = Some(body);
+        let Some(call) = leg.call.filter(|_| changed && leg.role == Role::Caller).and_then(|c| self.calls.get(c))
+        else {
+            return;
+        };
+        for far in [call.media, call.attempt.as_ref().map(|a| a.leg)].into_iter().flatten() {
+            if let Some(far) = self.legs.get_mut(far).filter(|l| l.described != 0) {
+                far.stale = true;
+            }
         }
     }
 
@@ -127,11 +140,6 @@ impl Engine {
         let Link::Offering { to, .. } = call.link else { return };
         call.link = Link::Linked(to);
         let caller = call.caller;
-        let changed = match (&answer, self.legs.get(caller).and_then(|l| l.remote.as_ref())) {
-            (Some(new), Some(old)) => media_differs(old, new),
-            (Some(_), None) => true,
-            (None, _) => false,
-        };
         let answered = answer.is_some();
         self.keep_description(caller, answer);
         let End::Leg(far) = to else {
@@ -148,32 +156,30 @@ impl Engine {
                 return;
             }
             self.ack_owed(far, End::Leg(caller), now);
-            self.on_linked(c, to, false, now);
-        } else {
-            self.on_linked(c, to, changed, now);
         }
+        self.on_linked(c, to, now);
     }
 
-    /// Caller and far end are connected; `changed`: the caller's description is not the one that the far end got.
-    fn on_linked(&mut self, c: Key, end: End, changed: bool, now: Now) {
+    /// Caller and far end are connected.
+    fn on_linked(&mut self, c: Key, end: End, now: Now) {
         let End::Leg(far) = end else { return };
         let Some(call) = self.calls.get_mut(c) else { return };
-        let to_agent = call.attempt.as_ref().is_some_and(|a| a.leg == far);
-        if to_agent {
-            if let Some(attempt) = call.attempt.as_mut() {
-                attempt.bridged = true;
-            }
+        if let Some(attempt) = call.attempt.as_mut().filter(|a| a.leg == far) {
+            attempt.bridged = true;
             self.drop_media(c, now);
-        }
-        if changed {
-            self.correct(c, far, now);
         }
         self.drive_link(c, now);
     }
 
-    /// Tells the far end the caller's changed description, at most once for an agent (spec: sip.md).
-    fn correct(&mut self, c: Key, far: Key, now: Now) {
-        let Some(call) = self.calls.get_mut(c) else { return };
+    /// Tells a far end that knows an old description of the caller's the present one, when it can be told; an agent
+    /// at most once (spec: sip.md).
+    fn correct(&mut self, c: Key, end: End, now: Now) {
+        let End::Leg(far) = end else { return };
+        if !self.legs.get(far).is_some_and(|l| l.stale && l.invite_idle() && !l.offer_pending()) {
+            return;
+        }
+        let Some(call) = self.calls.get_mut(c).filter(|call| call.glare_timer.is_none()) else { return };
+        let caller = call.caller;
         if let Some(attempt) = call.attempt.as_mut().filter(|a| a.leg == far) {
             if attempt.corrected {
                 self.attempt_error(c, 488, now);
@@ -181,10 +187,7 @@ impl Engine {
             }
             attempt.corrected = true;
         }
-        let caller = call.caller;
-        if self.legs.get(far).is_some_and(|l| l.invite_idle()) {
-            self.reinvite(far, Purpose::Corrective, Some(End::Leg(caller)), now);
-        }
+        self.reinvite(far, Purpose::Corrective, Some(End::Leg(caller)), now);
     }
 
     /// The far end's answer to the correction.
@@ -202,9 +205,22 @@ impl Engine {
 
     /// The far end refused the correction.
     pub(crate) fn on_correction_refused(&mut self, c: Key, far: Key, code: u16, now: Now) {
-        let agent = self.calls.get(c).and_then(|call| call.attempt.as_ref()).is_some_and(|a| a.leg == far);
-        if agent {
-            self.attempt_error(c, code, now);
+        let Some(call) = self.calls.get_mut(c) else { return };
+        let agent = call.attempt.as_mut().filter(|a| a.leg == far);
+        match (code, agent) {
+            (408 | 481, _) => self.drop_peer(far, code, now),
+            (491, agent) => {
+                if let Some(attempt) = agent {
+                    attempt.corrected = false;
+                }
+                if let Some(leg) = self.legs.get_mut(far) {
+                    leg.stale = true;
+                }
+                self.pause_for_glare(c, GLARE_OWN_US, now);
+            }
+            (_, Some(_)) => self.attempt_error(c, code, now),
+            // Music goes on as well as it can.
+            (_, None) => self.drive_link(c, now),
         }
     }
 
@@ -215,13 +231,7 @@ impl Engine {
         call.link = before.map_or(Link::Loose, Link::Linked);
         match code {
             // Both asked at once: again after 0 to 2 s, as this Call-ID is the caller's (section 14.1).
-            491 => {
-                let pause = (self.ep.ids().nonce() % 201) * 10_000;
-                let timer = self.ep.start_timer(now.mono.plus_us(pause), c.to_u64(), TimerKind::Glare as u8);
-                if let Some(old) = self.calls.get_mut(c).and_then(|call| call.glare_timer.replace(timer)) {
-                    self.ep.stop_timer(old);
-                }
-            }
+            491 => self.pause_for_glare(c, 0, now),
             408 | 481 => self.caller_gone(c, code, now),
             _ => self.link_refused(c, to, code, now),
         }
@@ -231,8 +241,13 @@ impl Engine {
     fn link_refused(&mut self, c: Key, to: End, code: u16, now: Now) {
         let Some(call) = self.calls.get_mut(c) else { return };
         let Some(attempt) = call.attempt.as_mut().filter(|a| to == End::Leg(a.leg)) else {
-            // Music or silence: the caller stays as it was; it will not be asked again.
-            call.link = Link::Linked(to);
+            // Music or silence: the caller stays as it was; it will not be asked again for that.
+            if self.wanted_end(c) == Some(to)
+                && let Some(call) = self.calls.get_mut(c)
+            {
+                call.link = Link::Linked(to);
+            }
+            self.drive_link(c, now);
             return;
         };
         let (leg, mode) = (attempt.leg, attempt.mode);
@@ -242,6 +257,15 @@ impl Engine {
         let uri = attempt.agent.location.clone().unwrap_or_default();
         if !(again && self.swap_agent_leg(c, leg, uri.as_bytes(), other, now)) {
             self.attempt_error(c, code, now);
+        }
+    }
+
+    /// Waits `least` and up to 2 s more before the next re-INVITE (RFC 3261 section 14.1).
+    fn pause_for_glare(&mut self, c: Key, least: u64, now: Now) {
+        let pause = least + (self.ep.ids().nonce() % 201) * 10_000;
+        let timer = self.ep.start_timer(now.mono.plus_us(pause), c.to_u64(), TimerKind::Glare as u8);
+        if let Some(old) = self.calls.get_mut(c).and_then(|call| call.glare_timer.replace(timer)) {
+            self.ep.stop_timer(old);
         }
     }
 
@@ -257,14 +281,14 @@ impl Engine {
         self.end_call(c, Outcome::Abandoned, code, now);
     }
 
-    /// The description in a message, if it has one.
+    /// The description in a message, if it has a sound one.
     pub(crate) fn body_of(msg: &Message<'_>) -> Option<Box<Body>> {
         let data = msg.body();
         if data.is_empty() {
             return None;
         }
         let content_type = msg.first(Name::ContentType);
-        sdp_range(content_type, data)?;
+        Sdp::parse(data.get(sdp_range(content_type, data)?)?).ok()?;
         let other = content_type.filter(|t| !t.eq_ignore_ascii_case(PLAIN));
         Some(Box::new(Body { content_type: other.map(Into::into), data: data.into() }))
     }
@@ -286,6 +310,11 @@ pub(crate) fn sdp_range(content_type: Option<&[u8]>, data: &[u8]) -> Option<Rang
 }
 
 impl Body {
+    /// Whether any stream of it carries audio.
+    pub(crate) fn is_audio(&self) -> bool {
+        Sdp::parse(self.sdp()).is_ok_and(|s| s.flavour() == Flavour::Audio)
+    }
+
     /// The session description in it.
     pub(crate) fn sdp(&self) -> &[u8] {
         let range = sdp_range(self.content_type.as_deref(), &self.data).unwrap_or(0..self.data.len());

@@ -10,6 +10,8 @@ use strowger_sip::time::{Mono, Now};
 
 /// A caller whose INVITE is not answered hears again that it is queued, microseconds (RFC 3261 section 13.3.1.1).
 const PROGRESS_US: u64 = 60_000_000;
+/// How long a server may take to answer, microseconds: Timer B, also for one that said 180 (RFC 3261 section 17.1.1.2).
+const ANSWER_US: u64 = 32_000_000;
 /// Longest pause between two tries of the music, microseconds.
 const MAX_RETRY_US: u64 = 60_000_000;
 /// How long an unanswered caller is kept while the music fails, microseconds (Timer C, section 16.6).
@@ -35,13 +37,21 @@ impl Engine {
         let opened = self.open_leg(c, Role::Media, &uri, offer, Mono(0), now);
         let Some(call) = self.calls.get_mut(c) else { return };
         call.media = opened;
-        if opened.is_none() {
+        let Some(leg) = opened else {
             self.on_media_failed(c, now);
+            return;
+        };
+        let timer = self.ep.start_timer(now.mono.plus_us(ANSWER_US), leg.to_u64(), TimerKind::Ring as u8);
+        if let Some(leg) = self.legs.get_mut(leg) {
+            leg.timer = Some(timer);
         }
     }
 
     /// The server's 2xx has come.
     pub(crate) fn on_media_answered(&mut self, c: Key, leg: Key, now: Now) {
+        if let Some(timer) = self.legs.get_mut(leg).and_then(|l| l.timer.take()) {
+            self.ep.stop_timer(timer);
+        }
         if self.legs.get(leg).is_none_or(|l| l.remote.is_none()) {
             self.drop_media(c, now);
             self.on_media_failed(c, now);
@@ -92,9 +102,8 @@ impl Engine {
         }
         if fresh {
             self.keep_unanswered(c, now);
-        } else if failures >= 2 {
-            self.drive_link(c, now);
         }
+        self.drive_link(c, now);
     }
 
     /// 182 now and every minute to a caller who is not answered yet.

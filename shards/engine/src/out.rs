@@ -10,7 +10,7 @@ use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use strowger_sip::dialog::Dialog;
 use strowger_sip::endpoint::{ClientTxn, EndpointConfig, Outgoing, ServerTxn};
-use strowger_sip::id::NO_SLOT;
+use strowger_sip::id::{NO_SLOT, Token};
 use strowger_sip::msg::{ContentType, HostRef, Message, Method, Name, Reply, Uri};
 use strowger_sip::net::Path;
 use strowger_sip::sdp::{self, Origin, Sdp};
@@ -349,25 +349,25 @@ impl Engine {
 
     /// A second 2xx to one INVITE, from another branch of a fork: acknowledged and ended (RFC 3261 section 13.2.2.4).
     pub(crate) fn end_fork(&mut self, key: Key, txn: ClientTxn, msg: &Message<'_>, path: Path, now: Now) {
-        let Some(leg) = self.legs.get(key) else { return };
-        let Ok(to) = msg.to() else { return };
-        let to = [b"<", to.uri, b">"].concat();
-        let seq = leg.dialog.local_seq();
-        let made = Dialog::uac(leg.dialog.call_id(), leg.dialog.local(), &to, &to[1..to.len() - 1], b"", seq, path);
+        // The leg may be gone by now: what the branch's dialog needs stands in the answer.
+        let leg = self.legs.get(key);
+        let (role, offered) = leg.map_or((Role::Agent, true), |l| (l.role, l.offered));
+        let (Some(tag), Ok(cseq)) = (msg.from_tag().and_then(Token::new), msg.cseq()) else { return };
+        let (Ok(call_id), Ok(to)) = (msg.call_id(), msg.to()) else { return };
+        let remote = [b"<", to.uri, b">"].concat();
+        let mut local = Vec::new();
+        strowger_sip::msg::unfold(msg.first(Name::From).unwrap_or_default(), &mut local);
+        let made = Dialog::uac(call_id, &local, &remote, to.uri, b"", cseq.number, path);
         let Ok(mut dialog) = made else { return };
         if dialog.establish(msg, path).is_err() {
             return;
         }
-        let offered = leg.offered;
-        let role = leg.role;
-        let tag = leg.local_tag;
-        let cseq = msg.cseq().map_or(1, |c| c.number);
         let mut fork = Leg::new(role, tag, dialog, 0);
         fork.phase = Phase::Confirmed;
         fork.remote = Self::body_of(msg);
         let fork = self.legs.insert(fork);
-        let end = (!offered).then_some(End::Silence);
-        self.send_ack(fork, txn, cseq, end, now);
+        let end = (!offered && self.legs.get(fork).is_some_and(|l| l.remote.is_some())).then_some(End::Silence);
+        self.send_ack(fork, txn, cseq.number, end, now);
         self.send_bye(fork, now);
     }
 
@@ -382,6 +382,9 @@ impl Engine {
         let written = content_type.and_then(|content_type| self.with_origin(to, content_type, &draft, &mut body));
         self.draft = draft;
         self.body = body;
+        if let Some(leg) = self.legs.get_mut(to).filter(|_| written.is_some()) {
+            leg.stale = false;
+        }
         written
     }
 

@@ -205,9 +205,10 @@ impl Registry {
             let serving = self.current.agents.iter().flatten().find(|d| d.agentid == def.agentid).map(|d| d.agent);
             def.agent = match serving.filter(|agent| self.handle.revive_agent(*agent, spec(&def))) {
                 Some(agent) => agent,
-                None => self.handle.add_agent(spec(&def)).map_err(|full| {
-                    fault("agentid", full.to_string(), "raise [shards] max_agents and start anew")
-                })?,
+                None => self
+                    .handle
+                    .add_agent(spec(&def))
+                    .map_err(|full| fault("agentid", full.to_string(), "raise [shards] max_agents and start anew"))?,
             };
             if a.logstate {
                 steps.push_back(Step::Login(def.agent));

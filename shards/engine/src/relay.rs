@@ -4,6 +4,7 @@
 use crate::arena::Key;
 use crate::books::Outcome;
 use crate::call::{End, Link};
+use crate::ending::relayed_code;
 use crate::engine::Engine;
 use crate::leg::{Body, InInvite, OutInvite, Phase, Purpose, Relay, Role};
 use strowger_sip::endpoint::ServerTxn;
@@ -74,16 +75,14 @@ impl Engine {
         }
         match answer {
             Some(body) => {
-                if let Some(leg) = self.legs.get_mut(key) {
-                    leg.remote = Some(body);
-                }
+                self.keep_description(key, Some(body));
                 self.ack_owed(partner, End::Leg(key), now);
             }
             // An offer without an answer: the far end is told that nothing is accepted; the session cannot go on.
             None => {
                 self.ack_owed(partner, End::Silence, now);
                 if let Some(c) = self.leg_call(key) {
-                    self.end_call(c, Outcome::Handled, 488, now);
+                    self.end_call(c, Outcome::Abandoned, 488, now);
                 }
             }
         }
@@ -141,12 +140,16 @@ impl Engine {
             self.answer_retry_later(txn, now);
             return;
         }
-        if leg.invite.is_some() || leg.phase != Phase::Confirmed || leg.owes_ack.is_some() || leg.inbound.is_some() {
+        if !leg.invite_idle() || leg.offer_pending() {
             self.answer_final(key, txn, 491, now);
             return;
         }
         let _ = leg.dialog.refresh_target(msg);
         let body = Self::body_of(msg);
+        if body.is_none() && !msg.body().is_empty() {
+            self.answer_final(key, txn, 488, now);
+            return;
+        }
         let unchanged = body.is_some() && body == leg.remote;
         let inbound = InInvite { txn, cseq, answered: false, ack_to: None };
         let silent =
@@ -172,9 +175,7 @@ impl Engine {
                 return;
             }
         } else if silent && body.is_some() {
-            if let Some(leg) = self.legs.get_mut(key) {
-                leg.remote = body;
-            }
+            self.keep_description(key, body);
             self.answer_invite(key, End::Silence, now);
             return;
         }
@@ -199,11 +200,8 @@ impl Engine {
         if accepted {
             self.relay_accepted(key, invite, (from, offered, asks), msg.and_then(Self::body_of), now);
         } else {
-            if let Some(leg) = self.legs.get_mut(from) {
-                leg.proposed = None;
-            }
             if asks && self.take_inbound(from, txn) {
-                self.answer_final(from, txn, code, now);
+                self.answer_final(from, txn, relayed_code(code), now);
             }
             if matches!(code, 408 | 481) {
                 self.drop_peer(key, code, now);
@@ -224,9 +222,7 @@ impl Engine {
         now: Now,
     ) {
         let (from, offered, asks) = ask;
-        if let (Some(leg), Some(body)) = (self.legs.get_mut(key), body) {
-            leg.remote = Some(body);
-        }
+        self.keep_description(key, body);
         if offered {
             self.send_ack(key, invite.txn, invite.cseq, None, now);
         } else if !asks {
@@ -240,15 +236,20 @@ impl Engine {
         if !asks {
             return;
         }
-        if let Some(leg) = self.legs.get_mut(from) {
-            if let Some(body) = leg.proposed.take() {
-                leg.remote = Some(body);
-            }
-            if let Some(inbound) = leg.inbound.as_mut() {
-                inbound.ack_to = (!offered).then_some(key);
-            }
+        self.adopt_proposal(from, key);
+        if let Some(inbound) = self.legs.get_mut(from).and_then(|l| l.inbound.as_mut()) {
+            inbound.ack_to = (!offered).then_some(key);
         }
         self.answer_invite(from, End::Leg(key), now);
+    }
+
+    /// What `from` proposed holds: `told` has accepted it.
+    fn adopt_proposal(&mut self, from: Key, told: Key) {
+        let proposed = self.legs.get_mut(from).and_then(|l| l.proposed.take());
+        self.keep_description(from, proposed);
+        if let Some(leg) = self.legs.get_mut(told) {
+            leg.stale = false;
+        }
     }
 
     /// UPDATE (RFC 3311): without a description a session refresh; unchanged, answered here; else relayed.
@@ -256,7 +257,8 @@ impl Engine {
         let Some(leg) = self.legs.get_mut(key) else { return };
         let _ = leg.dialog.refresh_target(msg);
         let body = Self::body_of(msg);
-        let (ours, theirs) = (leg.invite.is_some() || leg.owes_ack.is_some(), leg.offer_pending());
+        let ours = leg.invite.is_some() || leg.owes_ack.is_some() || leg.relays.iter().any(|r| r.offer);
+        let theirs = leg.inbound.is_some() || leg.proposed.is_some();
         let unchanged = body.is_none() || body == leg.remote;
         self.note_session(key, msg);
         let partner = self.relay_partner(key);
@@ -310,23 +312,19 @@ impl Engine {
         let waits = self.take_pending(relay.from, relay.txn);
         if relay.offer {
             let accepted = (200..300).contains(&code);
-            let body = msg.and_then(Self::body_of).filter(|_| accepted);
-            if let (Some(leg), Some(body)) = (self.legs.get_mut(key), body) {
-                leg.remote = Some(body);
-            }
-            if let Some(leg) = self.legs.get_mut(relay.from) {
-                let proposed = leg.proposed.take();
-                if accepted && proposed.is_some() {
-                    leg.remote = proposed;
-                }
+            self.keep_description(key, msg.and_then(Self::body_of).filter(|_| accepted));
+            if accepted {
+                self.adopt_proposal(relay.from, key);
+            } else if let Some(leg) = self.legs.get_mut(relay.from) {
+                leg.proposed = None;
             }
             if waits && accepted {
                 self.answer_update(relay.from, relay.txn, Some(End::Leg(key)), now);
             } else if waits {
-                self.answer_final(relay.from, relay.txn, code, now);
+                self.answer_final(relay.from, relay.txn, relayed_code(code), now);
             }
         } else if waits {
-            self.answer_relayed(relay.txn, code, msg, now);
+            self.answer_relayed(relay.txn, relayed_code(code), msg, now);
         }
         if matches!(code, 408 | 481) && self.leg_call(key).is_some() {
             self.drop_peer(key, code, now);

@@ -1,8 +1,9 @@
 //! Session timers (RFC 4028) on every leg: they find dead peers.
 
 use crate::arena::Key;
+use crate::call::{End, Link};
 use crate::engine::{Engine, TimerKind};
-use crate::leg::{Purpose, Role};
+use crate::leg::{Phase, Purpose, Role};
 use strowger_sip::msg::{Message, Method, Name, Refresher};
 use strowger_sip::time::Now;
 
@@ -83,8 +84,7 @@ impl Engine {
     }
 
     /// What this leg's session is connected to, for repeating its description.
-    fn session_end(&self, key: Key) -> Option<crate::call::End> {
-        use crate::call::{End, Link};
+    fn session_end(&self, key: Key) -> Option<End> {
         let leg = self.legs.get(key)?;
         let call = self.calls.get(leg.call?)?;
         match (leg.role, call.link) {
@@ -114,6 +114,22 @@ impl Engine {
                 self.arm_session(key, RETRY_US, now);
             }
         }
+    }
+
+    /// 422 to our first INVITE: once more with the interval that the peer demands (RFC 4028 section 7.3).
+    pub(crate) fn retry_interval(&mut self, key: Key, purpose: Purpose, msg: Option<&Message<'_>>, now: Now) -> bool {
+        let Some(min) = msg.and_then(|m| m.min_se().ok().flatten()) else { return false };
+        let Some(leg) = self.legs.get_mut(key).filter(|l| purpose == Purpose::Initial && l.phase == Phase::Trying)
+        else {
+            return false;
+        };
+        let Some(call) = leg.call.and_then(|c| self.calls.get(c)).filter(|_| leg.session.min_se_s == 0) else {
+            return false;
+        };
+        leg.session.min_se_s = min.max(1);
+        let end = leg.offered.then_some(End::Leg(call.caller));
+        self.reinvite(key, Purpose::Initial, end, now);
+        true
     }
 
     /// Header lines of a request of ours that sets up or refreshes a session.

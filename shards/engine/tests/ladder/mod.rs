@@ -4,8 +4,11 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 mod phone;
+mod scene;
 
 pub use phone::Phone;
+#[allow(unused_imports, reason = "each test binary uses its own part")]
+pub use scene::Scene;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -41,6 +44,8 @@ pub struct Bench {
     inboxes: BTreeMap<SocketAddr, VecDeque<Vec<u8>>>,
     names: BTreeMap<SocketAddr, String>,
     replies: VecDeque<Reply>,
+    /// Time since the last line of the ladder.
+    unwritten_us: u64,
 }
 
 /// An agent `id` with the location `sip:id@addr`.
@@ -56,7 +61,12 @@ pub fn agent(id: &str, addr: &str, skills: &str) -> AgentRow {
 
 /// A flow `id` of priority 256 with music at the media server.
 pub fn flow(id: &str, skill: &str) -> FlowRow {
-    FlowRow { flowid: Some(id.into()), skill: Some(skill.into()), message_queue: Some("sip:music@10.0.3.1:5060".into()), ..FlowRow::default() }
+    FlowRow {
+        flowid: Some(id.into()),
+        skill: Some(skill.into()),
+        message_queue: Some("sip:music@10.0.3.1:5060".into()),
+        ..FlowRow::default()
+    }
 }
 
 impl Bench {
@@ -66,6 +76,15 @@ impl Bench {
     }
 
     pub fn with(flows: &[FlowRow], agents: &[AgentRow], change: impl FnOnce(&mut EngineConfig)) -> Bench {
+        Bench::with_rows(&mut flows.to_vec(), &mut agents.to_vec(), |cfg, _, _| change(cfg))
+    }
+
+    /// As [`Bench::with`]; the rows may be changed, too.
+    pub fn with_rows(
+        flows: &mut Vec<FlowRow>,
+        agents: &mut Vec<AgentRow>,
+        change: impl FnOnce(&mut EngineConfig, &mut Vec<FlowRow>, &mut Vec<AgentRow>),
+    ) -> Bench {
         let listeners =
             vec![ListenerInfo { transport: Transport::Udp, via: ENGINE.into(), contact_host: ENGINE.into() }];
         let mut cfg = EngineConfig {
@@ -74,14 +93,13 @@ impl Bench {
             key: HashKey(1, 2),
             call: Default::default(),
         };
-        change(&mut cfg);
+        change(&mut cfg, flows, agents);
         let limits = Limits { shards: 1, agents: 1000, waiting_per_shard: 1000, skills: 100 };
         let dispatch = Arc::new(Dispatch::new(limits, ChatPolicy::Balancing));
         let stats = Arc::new(StatsHub::new(1, 100, 1000));
         let registry = Registry::new(dispatch.handle(1), RegistryLimits { flows: 100, skills: 100 });
         let now = Now { mono: Mono(1_000_000_000), unix_us: START_UNIX_US };
-        let engine =
-            Engine::new(Arc::new(cfg), 0, &dispatch, stats.clone(), registry.current().clone(), [7; 32], now);
+        let engine = Engine::new(Arc::new(cfg), 0, &dispatch, stats.clone(), registry.current().clone(), [7; 32], now);
         let mut bench = Bench {
             engine,
             dispatch,
@@ -95,6 +113,7 @@ impl Bench {
             inboxes: BTreeMap::new(),
             names: BTreeMap::new(),
             replies: VecDeque::new(),
+            unwritten_us: 0,
         };
         bench.reload(flows, agents);
         bench.events.clear();
@@ -132,7 +151,7 @@ impl Bench {
 
     pub fn datagram(&mut self, from: SocketAddr, bytes: &[u8]) {
         let line = self.ladder_line(from, bytes, true);
-        self.ladder.push(line);
+        self.write(line);
         self.engine.handle_datagram(self.now, Path::udp(from, ListenerId(0)), bytes);
         self.drain();
     }
@@ -146,14 +165,14 @@ impl Bench {
                 self.stamps.push(self.now.mono.0 - transmit.stamp);
             }
             let line = self.ladder_line(to, &bytes, false);
-            self.ladder.push(line);
+            self.write(line);
             self.inboxes.entry(to).or_default().push_back(bytes);
             self.engine.sent(transmit);
         }
         while let Some(output) = self.engine.poll_output() {
             match output {
                 Output::Cdr(cdr) => {
-                    self.ladder.push(format!("    CDR {}", cdr_line(&cdr)));
+                    self.write(format!("    CDR {}", cdr_line(&cdr)));
                     self.cdrs.push(cdr);
                 }
                 Output::AgentEvent(event) => self.events.push(event),
@@ -162,7 +181,7 @@ impl Bench {
             }
         }
         while let Some(resolve) = self.engine.poll_resolve() {
-            self.ladder.push(format!("    resolve {}", resolve.host));
+            self.write(format!("    resolve {}", resolve.host));
         }
     }
 
@@ -178,15 +197,21 @@ impl Bench {
         self.set_mono(until);
     }
 
+    /// Lets time pass until something comes for this phone, at most so long.
+    pub fn wait_for(&mut self, addr: SocketAddr, most_ms: u64) {
+        let until = self.now.mono.plus_us(most_ms * 1000);
+        while self.inboxes.get(&addr).is_none_or(VecDeque::is_empty) && self.now.mono < until {
+            self.wait_ms(1);
+        }
+    }
+
     fn set_mono(&mut self, to: Mono) {
         let passed = to.since(self.now.mono);
-        if passed > 0 {
-            self.ladder.push(format!("    ({} ms)", passed / 1000));
-        }
+        self.unwritten_us += passed;
         self.now = Now { mono: to, unix_us: self.now.unix_us + passed };
     }
 
-    pub(crate) fn next_for(&mut self, addr: SocketAddr) -> Option<Got> {
+    pub fn next_for(&mut self, addr: SocketAddr) -> Option<Got> {
         self.inboxes.get_mut(&addr)?.pop_front().map(|bytes| Got { bytes })
     }
 
@@ -200,6 +225,11 @@ impl Bench {
             Reply::Calls { calls, .. } => calls,
             other => panic!("{other:?}"),
         }
+    }
+
+    /// One agent's counter.
+    pub fn agent_count(&self, id: &str, read: impl Fn(&strowger_engine::stats::AgentCounts) -> i64) -> i64 {
+        self.stats.agent(self.registry.agent(id).expect("known agent").slot, read)
     }
 
     /// One flow's counter.
@@ -222,6 +252,15 @@ impl Bench {
             assert_eq!(self.stats.flow(flow.idx, |f| f.queued.get()), 0, "queued");
             assert_eq!(self.stats.flow(flow.idx, |f| f.ongoing.get()), 0, "ongoing");
         }
+    }
+
+    /// A line of the ladder, behind the time that has passed since the last one.
+    fn write(&mut self, line: String) {
+        let ms = std::mem::take(&mut self.unwritten_us) / 1000;
+        if ms > 0 {
+            self.ladder.push(format!("    ({ms} ms)"));
+        }
+        self.ladder.push(line);
     }
 
     pub fn ladder(&self) -> String {

@@ -56,12 +56,18 @@ pub struct Phone {
     /// Branch of the last INVITE (for ACK to errors and CANCEL).
     invite_branch: String,
     invite_uri: String,
+    invite_cseq: u32,
     dialogs: u32,
     /// Audio port of its description.
     pub port: u16,
     version: u32,
-    /// Header lines that go into the next INVITE.
+    /// Header lines that go into the next requests, and into the next answers.
     pub extra: String,
+    pub answer_extra: String,
+    /// Content type of bodies in requests.
+    pub content_type: String,
+    /// Lines at the end of the description.
+    pub more_sdp: String,
 }
 
 impl Phone {
@@ -77,10 +83,14 @@ impl Phone {
             branch: 0,
             invite_branch: String::new(),
             invite_uri: String::new(),
+            invite_cseq: 0,
             dialogs: 0,
             port: 40_000 + (addr.port() % 1000) + u16::from(addr.ip().to_string().ends_with('1')),
             version: 1,
             extra: String::new(),
+            answer_extra: String::new(),
+            content_type: "application/sdp".to_owned(),
+            more_sdp: String::new(),
         }
     }
 
@@ -88,13 +98,22 @@ impl Phone {
     pub fn sdp(&self) -> String {
         let (name, ip) = (&self.name, self.addr.ip());
         format!(
-            "v=0\r\no={name} 77 {} IN IP4 {ip}\r\ns={name}\r\nc=IN IP4 {ip}\r\nt=0 0\r\nm=audio {} RTP/AVP 0 8 101\r\na=rtpmap:101 telephone-event/8000\r\n",
-            self.version, self.port
+            "v=0\r\no={name} 77 {} IN IP4 {ip}\r\ns={name}\r\nc=IN IP4 {ip}\r\nt=0 0\r\nm=audio {} RTP/AVP 0 8 101\r\na=rtpmap:101 telephone-event/8000\r\n{}",
+            self.version, self.port, self.more_sdp
         )
     }
 
-    fn request(&mut self, method: &str, uri: &str, to: &str, cseq: u32, branch: &str, extra: &str, body: &str) -> Vec<u8> {
-        let kind = if body.is_empty() { "" } else { "Content-Type: application/sdp\r\n" };
+    fn request(
+        &mut self,
+        method: &str,
+        uri: &str,
+        to: &str,
+        cseq: u32,
+        branch: &str,
+        extra: &str,
+        body: &str,
+    ) -> Vec<u8> {
+        let kind = if body.is_empty() { String::new() } else { format!("Content-Type: {}\r\n", self.content_type) };
         format!(
             "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/UDP {addr};branch={branch};rport\r\nMax-Forwards: 70\r\nFrom: {local}\r\nTo: {to}\r\nCall-ID: {call_id}\r\nCSeq: {cseq} {method}\r\nContact: <sip:{name}@{addr}>\r\n{extra}{kind}Content-Length: {len}\r\n\r\n{body}",
             addr = self.addr,
@@ -120,6 +139,7 @@ impl Phone {
         self.remote = format!("<sip:{flow}@{ENGINE}>");
         self.target = format!("sip:{flow}@{ENGINE}");
         self.cseq = 1;
+        self.invite_cseq = 1;
         self.invite_branch = self.next_branch();
         self.invite_uri = self.target.clone();
         let (uri, to, branch) = (self.target.clone(), self.remote.clone(), self.invite_branch.clone());
@@ -143,9 +163,19 @@ impl Phone {
         let Some(got) = bench.next_for(self.addr) else {
             panic!("{} waits for {what}, nothing came\n{}", self.name, bench.ladder());
         };
-        assert_eq!(got.what(), what, "{} got\n{}\nladder:\n{}", self.name, String::from_utf8_lossy(&got.bytes), bench.ladder());
+        assert_eq!(
+            got.what(),
+            what,
+            "{} got\n{}\nladder:\n{}",
+            self.name,
+            String::from_utf8_lossy(&got.bytes),
+            bench.ladder()
+        );
         let view = got.view();
-        if view.code().is_some_and(|c| c > 100) && view.to_tag().is_some() && self.call_id.as_bytes() == view.call_id().unwrap() {
+        if view.code().is_some_and(|c| c > 100)
+            && view.to_tag().is_some()
+            && self.call_id.as_bytes() == view.call_id().unwrap()
+        {
             let mine = got.header(Name::From) == self.local;
             if mine {
                 self.remote = got.header(Name::To);
@@ -157,6 +187,12 @@ impl Phone {
         got
     }
 
+    /// The next message for this phone, whatever it is.
+    #[track_caller]
+    pub fn expect_any(&mut self, bench: &mut Bench) -> Got {
+        bench.next_for(self.addr).unwrap_or_else(|| panic!("nothing came for {}\n{}", self.name, bench.ladder()))
+    }
+
     #[track_caller]
     pub fn expect_nothing(&mut self, bench: &mut Bench) {
         if let Some(got) = bench.next_for(self.addr) {
@@ -166,20 +202,21 @@ impl Phone {
 
     /// ACK of a 2xx to our (re-)INVITE.
     pub fn ack(&mut self, bench: &mut Bench, body: &str) {
-        let (uri, to, branch, cseq) = (self.target.clone(), self.remote.clone(), self.next_branch(), self.cseq);
+        let (uri, to, branch, cseq) = (self.target.clone(), self.remote.clone(), self.next_branch(), self.invite_cseq);
         let bytes = self.request("ACK", &uri, &to, cseq, &branch, "", body);
         bench.datagram(self.addr, &bytes);
     }
 
     /// ACK of an error answer to our INVITE.
     pub fn ack_error(&mut self, bench: &mut Bench) {
-        let (uri, to, branch, cseq) = (self.invite_uri.clone(), self.remote.clone(), self.invite_branch.clone(), self.cseq);
+        let (uri, to, branch, cseq) =
+            (self.invite_uri.clone(), self.remote.clone(), self.invite_branch.clone(), self.invite_cseq);
         let bytes = self.request("ACK", &uri, &to, cseq, &branch, "", "");
         bench.datagram(self.addr, &bytes);
     }
 
     pub fn cancel(&mut self, bench: &mut Bench) {
-        let (uri, branch, cseq) = (self.invite_uri.clone(), self.invite_branch.clone(), self.cseq);
+        let (uri, branch, cseq) = (self.invite_uri.clone(), self.invite_branch.clone(), self.invite_cseq);
         let to = format!("<{uri}>");
         let bytes = self.request("CANCEL", &uri, &to, cseq, &branch, "", "");
         bench.datagram(self.addr, &bytes);
@@ -192,10 +229,41 @@ impl Phone {
         if method == "INVITE" {
             self.invite_branch = branch.clone();
             self.invite_uri = uri.clone();
+            self.invite_cseq = cseq;
         }
         let extra = self.extra.clone();
         let bytes = self.request(method, &uri, &to, cseq, &branch, &extra, body);
         bench.datagram(self.addr, &bytes);
+    }
+
+    /// Another description from now on: another port, a higher version.
+    pub fn move_to_port(&mut self, port: u16) -> String {
+        (self.port, self.version) = (port, self.version + 1);
+        self.sdp()
+    }
+
+    /// A branch of a fork answers the same INVITE.
+    pub fn answer_as_fork(&mut self, bench: &mut Bench, request: &Got, code: u16, body: &str) {
+        let kept = (self.call_id.clone(), self.local.clone(), self.remote.clone(), self.target.clone(), self.cseq);
+        self.call_id.clear();
+        self.answer(bench, request, code, body);
+        (self.call_id, self.local, self.remote, self.target, self.cseq) = kept;
+    }
+
+    /// The CSeq number of the next request will be this one plus one, that of the next ACK this one.
+    pub fn set_cseq(&mut self, cseq: u32) {
+        self.cseq = cseq;
+        self.invite_cseq = cseq;
+    }
+
+    pub fn cseq(&self) -> u32 {
+        self.cseq
+    }
+
+    /// Goes on as if the other side's tag were this one.
+    pub fn forge_remote_tag(&mut self, tag: &str) {
+        let at = self.remote.rfind(";tag=").expect("a dialog");
+        self.remote = format!("{};tag={tag}", &self.remote[..at]);
     }
 
     /// Answers a request of the engine's; a dialog-forming one makes it ours.
@@ -212,14 +280,16 @@ impl Phone {
             to = format!("{to};tag={}tag{}", self.name, self.dialogs);
             self.local = to.clone();
             self.remote = request.header(Name::From);
-            self.target = view.contact().unwrap().map(|c| String::from_utf8_lossy(c.uri).into_owned()).unwrap_or_default();
+            self.target =
+                view.contact().unwrap().map(|c| String::from_utf8_lossy(c.uri).into_owned()).unwrap_or_default();
         }
         let vias: String = view.all(Name::Via).map(|v| format!("Via: {}\r\n", String::from_utf8_lossy(v))).collect();
         let kind = if body.is_empty() { "" } else { "Content-Type: application/sdp\r\n" };
         let bytes = format!(
-            "SIP/2.0 {code} X\r\n{vias}From: {from}\r\nTo: {to}\r\nCall-ID: {call_id}\r\nCSeq: {cseq}\r\nContact: <sip:{name}@{addr}>\r\nAllow: INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE, INFO\r\n{kind}Content-Length: {len}\r\n\r\n{body}",
+            "SIP/2.0 {code} X\r\n{vias}From: {from}\r\nTo: {to}\r\nCall-ID: {call_id}\r\nCSeq: {cseq}\r\nContact: <sip:{name}@{addr}>\r\nAllow: INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE, INFO\r\n{extra}{kind}Content-Length: {len}\r\n\r\n{body}",
             from = request.header(Name::From),
             cseq = request.header(Name::CSeq),
+            extra = self.answer_extra,
             name = self.name,
             addr = self.addr,
             len = body.len(),
