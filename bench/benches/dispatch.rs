@@ -29,6 +29,8 @@ struct House {
     dispatch: Arc<Dispatch>,
     /// With their skills: a call that goes is followed by one of its skill.
     waits: Vec<(WaitRef, u32)>,
+    /// Where in `waits` the call of a wait slot is.
+    places: Vec<usize>,
     busy: Vec<AgentRef>,
     out: Vec<Match>,
     draw: u64,
@@ -44,6 +46,7 @@ impl House {
             shard: dispatch.handle(0),
             dispatch,
             waits: vec![],
+            places: vec![0; waiting as usize * 2 + 1000],
             busy: vec![],
             out: vec![],
             draw: 88_172_645_463_325_252,
@@ -58,10 +61,16 @@ impl House {
         (0..agents).for_each(|n| _ = house.agent(n % HALF, HALF));
         for n in 0..waiting {
             let wait = house.arrive(n % HALF);
-            house.waits.push((wait, n % HALF));
+            house.waits.push((wait, 0));
+            house.put(n as usize, wait, n % HALF);
         }
         house.out.clear();
         house
+    }
+
+    fn put(&mut self, place: usize, wait: WaitRef, skill: u32) {
+        self.waits[place] = (wait, skill);
+        self.places[wait.slot as usize] = place;
     }
 
     fn below(&mut self, n: u32) -> u32 {
@@ -87,7 +96,13 @@ impl House {
     /// Replaces waiting calls drawn at random; times their leaving and the arrival of the new ones.
     fn churn(&mut self) -> (Duration, Duration) {
         let gone: [usize; BATCH] = std::array::from_fn(|_| self.below(self.waits.len() as u32 - BATCH as u32) as usize);
-        let leaving = gone.map(|place| self.waits.swap_remove(place));
+        let leaving = gone.map(|place| {
+            let leaving = self.waits.swap_remove(place);
+            if let Some(moved) = self.waits.get(place) {
+                self.places[moved.0.slot as usize] = place;
+            }
+            leaving
+        });
         let start = Instant::now();
         for (wait, _) in leaving {
             assert_eq!(self.shard.abandon(wait), Abandon::Left);
@@ -96,7 +111,10 @@ impl House {
         let start = Instant::now();
         let arrived = leaving.map(|(_, skill)| (self.arrive(skill), skill));
         let came = start.elapsed();
-        self.waits.extend(arrived);
+        for (wait, skill) in arrived {
+            self.waits.push((wait, skill));
+            self.put(self.waits.len() - 1, wait, skill);
+        }
         (left, came)
     }
 
@@ -129,10 +147,11 @@ impl House {
             assert_eq!(self.shard.take(found.wait), Some(agent));
         }
         let matched = start.elapsed();
-        for found in std::mem::take(&mut self.out) {
-            let gone = self.waits.iter().position(|(wait, _)| *wait == found.wait).expect("it waited");
+        let gone: Vec<usize> = self.out.drain(..).map(|found| self.places[found.wait.slot as usize]).collect();
+        for gone in gone {
             let skill = self.waits[gone].1;
-            self.waits[gone].0 = self.arrive(skill);
+            let wait = self.arrive(skill);
+            self.put(gone, wait, skill);
         }
         matched
     }

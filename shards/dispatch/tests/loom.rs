@@ -401,6 +401,29 @@ fn external_claim_against_abandon() {
     });
 }
 
+/// The agent's slot is used again under the claim's eyes: the call never goes to the one who came after.
+#[test]
+fn external_claim_against_the_slot_used_again() {
+    explore(|| {
+        let mut h = House::new();
+        let agent = h.agent(&[SALES], true, 0);
+        h.dispatch.set_dispatching(false);
+        h.login(agent);
+        let wait = h.call(0, SALES);
+        let claim = move |handle: &mut Handle, _: &mut Vec<_>| {
+            let claimed = handle.claim(wait, agent).is_ok();
+            assert_eq!(handle.take(wait), claimed.then_some(agent));
+        };
+        let reload = move |handle: &mut Handle, out: &mut Vec<_>| {
+            handle.retire_agent(agent);
+            let next = handle.add_agent(AgentSpec { skills: &[SALES], audio: true, chat_slots: 0 }).unwrap();
+            assert!(handle.login(next, out));
+        };
+        h.race(vec![(0, Box::new(claim)), (2, Box::new(reload))]);
+        assert_eq!((h.dispatch.logged_in(SALES), h.dispatch.free(SALES)), (1, 1));
+    });
+}
+
 #[test]
 fn dispatching_switched_on_against_arrival() {
     explore(|| {
