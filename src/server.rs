@@ -1,6 +1,6 @@
 //! A whole server in this process: shards, control plane, management interface. Start, ready, orderly stop.
 
-use crate::config::Config;
+use crate::config::{Config, Listen};
 use crate::control::cdr::{CdrCounts, WriterConfig};
 use crate::control::stats::Statistics;
 use crate::control::{self, ControlError, ControlPlane, cdr, http, resolve, wrapup};
@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 use strowger_dispatch::{ChatPolicy, Dispatch, Limits};
 use strowger_engine::control::{Audit, Control, Reply};
-use strowger_engine::registry::{Registry, RegistryLimits};
+use strowger_engine::registry::{Registry, RegistryLimits, Rows};
 use strowger_engine::{BucketTable, EngineConfig, StatsHub};
 use strowger_runtime::{Bound, Gone, ServerSpec, ShardFailure, Shards, StartError, bind, start};
 use strowger_sip::hash::HashKey;
@@ -74,14 +74,8 @@ impl Server {
         let cdr_store = open_cdrs(config).await?.into();
         let rows = store.load().await?;
         let dispatch = Arc::new(Dispatch::new(limits(config, count), ChatPolicy::Balancing));
-        let registry_limits =
-            RegistryLimits { flows: config.shards.max_flows.u32(), skills: config.shards.max_skills.u32() };
-        let mut registry = Registry::new(dispatch.handle(count), registry_limits);
         let names = Names::of(&config.call_center);
-        for fault in registry.load(&rows).1 {
-            tracing::error!("row not loaded: {}", names.tell(&fault));
-        }
-        control::warn_unused(&rows);
+        let registry = first_load(config, &dispatch, &rows, &names);
         let stats = Arc::new(StatsHub::new(count, config.shards.max_flows.u32(), config.shards.max_agents.u32()));
         let spec = ServerSpec {
             engine: Arc::new(EngineConfig {
@@ -114,15 +108,13 @@ impl Server {
         let writers = vec![tokio::spawn(writer), tokio::spawn(wrapup::run(shards.events(), store))];
         let resolver = tokio::spawn(resolve::run(shards.resolves(), Arc::downgrade(&shards)));
         plane.begin(&rows).await?;
-        let mi_http = http.as_ref().and_then(|l| l.local_addr().ok());
         let router = http::router(Arc::clone(&plane), &config.mi.http_path.0, config.mi.max_request_size.usize());
-        let listen = config.sip.listen.iter().zip(&addrs);
-        let listen = listen.map(|(l, addr)| crate::config::Listen { addr: *addr, ..*l }.to_string()).collect();
+        let listen = config.sip.listen.iter().zip(addrs);
         Ok(Server {
             plane,
             shards,
-            listen,
-            mi_http,
+            listen: listen.map(|(l, addr)| Listen { addr, ..*l }.to_string()).collect(),
+            mi_http: http.as_ref().and_then(|l| l.local_addr().ok()),
             stop_timeout: Duration::from_micros(config.server.stop_timeout.us),
             cdrs,
             http: http.map(|listener| serve_http(listener, router)),
@@ -235,6 +227,17 @@ impl Server {
         }
         Ok(true)
     }
+}
+
+/// The registry with its first load; its commits are pending.
+fn first_load(config: &Config, dispatch: &Arc<Dispatch>, rows: &Rows, names: &Names) -> Registry {
+    let limits = RegistryLimits { flows: config.shards.max_flows.u32(), skills: config.shards.max_skills.u32() };
+    let mut registry = Registry::new(dispatch.handle(config.shard_count()), limits);
+    for fault in registry.load(rows).1 {
+        tracing::error!("row not loaded: {}", names.tell(&fault));
+    }
+    control::warn_unused(rows);
+    registry
 }
 
 fn limits(config: &Config, shards: u16) -> Limits {

@@ -142,3 +142,55 @@ fn the_data_directory_keeps_its_key() {
     assert_eq!(code(&out), 1);
     assert!(stderr(&out).contains("hash.key: it is not 16 bytes long; remove it"), "{}", stderr(&out));
 }
+
+#[test]
+fn a_wrap_up_goes_on_after_a_restart() {
+    let scene = Scene::new();
+    scene.out(&["agent", "set", "ann", "--location", "sip:a@127.0.0.1:5098", "--skills", "en", "--logstate", "1"]);
+    scene.sql("UPDATE cc_agents SET wrapup_end_time = unixepoch() + 60");
+    let server = Server::start(&scene, &[]);
+    let body = server.post("/mi", r#"{"jsonrpc":"2.0","id":1,"method":"cc_list_agents"}"#).1;
+    let agents: Value = serde_json::from_str(&body).unwrap();
+    let ann = &agents["result"]["Agents"][0];
+    assert_eq!((&ann["Loged in"], &ann["State"]), (&json!("YES"), &json!("wrapup")), "{body}");
+    assert!((50..=60).contains(&ann["Wrapup-ends"].as_i64().unwrap()), "{body}");
+}
+
+/// The music server's name is looked up; the stop ends the call that waits and writes its record.
+#[test]
+fn a_stop_ends_what_its_limit_leaves_and_writes_every_record() {
+    let scene = Scene::new();
+    let media = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let caller = UdpSocket::bind("127.0.0.1:0").unwrap();
+    for socket in [&media, &caller] {
+        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    }
+    let music = format!("sip:music@localhost:{}", media.local_addr().unwrap().port());
+    scene.out(&["flow", "set", "sales", "--skill", "en", "--message-queue", &music]);
+    let quick = ["--set", "server.stop_timeout=0.1", "--set", "call_center.reject_on_no_agents=0"];
+    let server = Server::start(&scene, &quick);
+    let (to, from) = (server.listen(), caller.local_addr().unwrap());
+    let sdp = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0\r\n";
+    let invite = format!(
+        "INVITE sip:sales@{to} SIP/2.0\r\nVia: SIP/2.0/UDP {from};branch=z9hG4bKcli2\r\nMax-Forwards: 70\r\nFrom: <sip:carl@{from}>;tag=1\r\n\
+         To: <sip:sales@{to}>\r\nCall-ID: cli-stop@{from}\r\nCSeq: 1 INVITE\r\nContact: <sip:carl@{from}>\r\n\
+         Content-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{sdp}",
+        sdp.len()
+    );
+    caller.send_to(invite.as_bytes(), &to).unwrap();
+    let mut bytes = [0; 4096];
+    let n = media.recv(&mut bytes).unwrap();
+    assert!(bytes[..n].starts_with(b"INVITE sip:music@localhost"), "{}", String::from_utf8_lossy(&bytes[..n]));
+    let (code, log) = server.terminate();
+    assert_eq!(code, Some(0), "{log}");
+    let status = loop {
+        let n = caller.recv(&mut bytes).unwrap();
+        let status: u16 = std::str::from_utf8(&bytes[8..11]).unwrap().parse().unwrap();
+        assert!(bytes[..n].starts_with(b"SIP/2.0 "));
+        if status >= 200 {
+            break status;
+        }
+    };
+    assert!(status >= 400, "{status}");
+    assert_eq!(scene.count("SELECT count(*) FROM cc_cdrs WHERE caller = 'carl' AND flow_id = 'sales'"), 1);
+}

@@ -143,7 +143,7 @@ impl Settings {
         let one = |flag: &str, key: &str, value: &Option<String>| {
             value.as_ref().map(|v| Setting { flag: flag.to_owned(), key: key.to_owned(), value: v.clone() })
         };
-        let quoted: Vec<String> = self.listen.iter().map(|l| crate::config::Value::show(l)).collect();
+        let quoted: Vec<String> = self.listen.iter().map(crate::config::Value::show).collect();
         let listen = (!quoted.is_empty()).then(|| format!("[{}]", quoted.join(", ")));
         let flags = [
             one("--data-dir", "server.data_dir", &self.data_dir),

@@ -18,7 +18,7 @@ pub(super) enum FlowCommand {
         json: bool,
     },
     /// Add a flow, or change what is given of it
-    Set(FlowSet),
+    Set(Box<FlowSet>),
     /// Remove a flow
     Remove {
         /// Id of the flow

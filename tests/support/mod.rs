@@ -67,13 +67,24 @@ impl Scene {
 
     /// Changes the database behind the server's back.
     pub fn sql(&self, statement: &str) {
+        let changed = self.on_database(async |db| sqlx::query(sqlx::AssertSqlSafe(statement)).execute(db).await);
+        changed.unwrap();
+    }
+
+    /// The one number that a query gives.
+    pub fn count(&self, query: &str) -> i64 {
+        self.on_database(async |db| sqlx::query_scalar(sqlx::AssertSqlSafe(query)).fetch_one(db).await.unwrap())
+    }
+
+    fn on_database<T>(&self, work: impl AsyncFnOnce(&sqlx::sqlite::SqlitePool) -> T) -> T {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let url = format!("sqlite:{}", self.path("s.db").display());
             let db = sqlx::sqlite::SqlitePool::connect(&url).await.unwrap();
-            sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&db).await.unwrap();
+            let result = work(&db).await;
             db.close().await;
-        });
+            result
+        })
     }
 }
 

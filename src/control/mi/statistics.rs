@@ -11,8 +11,10 @@ use strowger_engine::stats::ShardStats;
 /// Our own group.
 const OURS: &str = "strowger";
 
+type Read = fn(&ShardStats) -> i64;
+
 /// Counters of the shards in our own group; the last is a gauge.
-const SHARDS: [(&str, fn(&ShardStats) -> i64); 10] = [
+const SHARDS: [(&str, Read); 10] = [
     ("messages_in", |s| s.messages_in.get()),
     ("messages_out", |s| s.messages_out.get()),
     ("malformed", |s| s.malformed.get()),

@@ -270,11 +270,9 @@ async fn lists_tell_of_calls_and_agents() {
     );
     let p = b.prov();
     let agent3: AgentRef = p.agents_by_id["agent3"];
-    let mut handle = b.shard.handle.lock().unwrap();
-    handle.begin_wrapup(agent3);
+    b.shard.handle.lock().unwrap().begin_wrapup(agent3);
     // It gets none of the waiting calls while it is in wrap-up.
-    handle.login(agent3, &mut vec![]);
-    drop(handle);
+    b.shard.handle.lock().unwrap().login(agent3, &mut vec![]);
     b.plane.statistics.hub().board.at(agent3.slot).set_wrapup_ends(crate::control::clock::unix_us() + 4_900_000);
     let agents = b.call("cc_list_agents", json!([])).await.unwrap();
     assert_eq!(
@@ -290,14 +288,12 @@ async fn statistics_follow_the_counters_and_their_formulas() {
     let p = b.prov();
     let idx = p.flow("sales").unwrap().idx;
     let f = b.plane.statistics.hub().shard(0).flows.at(idx);
-    (
-        f.incalls.add(9),
-        f.answered.add(5),
-        f.processed.add(4),
-        f.talk_us.add(40_600_000),
-        f.waited.add(2),
-        f.wait_us.add(5_000_000),
-    );
+    f.incalls.add(9);
+    f.answered.add(5);
+    f.processed.add(4);
+    f.talk_us.add(40_600_000);
+    f.waited.add(2);
+    f.wait_us.add(5_000_000);
     f.onhold_total.add(6);
     assert_eq!(b.stat("ccg_incalls").await, Some(9));
     assert_eq!(b.stat("ccf_incalls_sales").await, Some(9), "the manuals' separator, under the name asked for");
