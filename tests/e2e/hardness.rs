@@ -1,0 +1,112 @@
+//! What comes from a hostile network: noise and mutated messages at a running server.
+
+use super::server::Server;
+use std::net::UdpSocket;
+use std::time::{Duration, Instant};
+
+/// A small generator of its own, so that a run repeats (xorshift64*, Vigna 2016).
+struct Noise(u64);
+
+impl Noise {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+    fn below(&mut self, n: usize) -> usize {
+        (self.next() % n.max(1) as u64) as usize
+    }
+}
+
+fn sample(method: &str, local: &str, n: u64) -> String {
+    let body = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0\r\n";
+    format!(
+        "{method} sip:nobody@127.0.0.1 SIP/2.0\r\nVia: SIP/2.0/UDP {local};branch=z9hG4bK{n};rport\r\nMax-Forwards: 70\r\n\
+         From: \"A\" <sip:a@127.0.0.1>;tag=t{n}\r\nTo: <sip:nobody@127.0.0.1>\r\nCall-ID: c{n}@x\r\nCSeq: {n} {method}\r\n\
+         Contact: <sip:a@{local}>\r\nContent-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+/// Random bytes, or a sound message with some bytes changed, cut, doubled or moved.
+fn datagram(noise: &mut Noise, local: &str) -> Vec<u8> {
+    if noise.below(4) == 0 {
+        return (0..noise.below(1400)).map(|_| noise.next() as u8).collect();
+    }
+    let methods = ["INVITE", "ACK", "BYE", "CANCEL", "OPTIONS", "UPDATE", "REGISTER", "WHATEVER", "SIP/2.0 200"];
+    let n = noise.next() % 100_000;
+    let mut bytes = sample(methods[noise.below(methods.len())], local, n).into_bytes();
+    for _ in 0..noise.below(12) {
+        let at = noise.below(bytes.len());
+        match noise.below(4) {
+            0 => bytes[at] = noise.next() as u8,
+            1 => bytes.truncate(at),
+            2 => bytes.extend_from_within(at..),
+            _ => {
+                bytes.remove(at);
+            }
+        }
+        if bytes.is_empty() || bytes.len() > 20_000 {
+            break;
+        }
+    }
+    bytes
+}
+
+/// Round trip of one OPTIONS.
+fn options(socket: &UdpSocket, n: u64) -> Duration {
+    let local = socket.local_addr().expect("bound").to_string();
+    let text = sample("OPTIONS", &local, 1_000_000 + n);
+    let start = Instant::now();
+    socket.send(text.as_bytes()).expect("sent");
+    let mut answer = [0u8; 2048];
+    let len = socket.recv(&mut answer).expect("OPTIONS is answered");
+    let rtt = start.elapsed();
+    assert!(answer[..len].starts_with(b"SIP/2.0 200"), "{}", String::from_utf8_lossy(&answer[..len]));
+    rtt
+}
+
+fn median_rtt(server: &Server, from: u64) -> Duration {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    socket.connect(server.sip).expect("connected");
+    socket.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
+    let mut times: Vec<Duration> = (0..201).map(|n| options(&socket, from + n)).collect();
+    times.sort();
+    times[100]
+}
+
+fn pour(server: &Server, noise: &mut Noise, count: usize) {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    let local = socket.local_addr().expect("bound").to_string();
+    for i in 0..count {
+        // Too large a datagram is the test's fault, not the server's.
+        let _ = socket.send_to(&datagram(noise, &local), server.sip);
+        if i % 64 == 0 {
+            // Let the socket buffer drain, so that what is sent is also read.
+            options_on_own_socket(server, i as u64);
+        }
+    }
+}
+
+fn options_on_own_socket(server: &Server, n: u64) {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    socket.connect(server.sip).expect("connected");
+    socket.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
+    options(&socket, 2_000_000 + n);
+}
+
+#[test]
+fn ten_thousand_bad_datagrams_leave_it_quick_and_lean() {
+    // Transactions linger for 64*T1: with a short T1 the first pour reaches the level that the second must not exceed.
+    let server = Server::start(&["sip.t1_ms=10"]);
+    let mut noise = Noise(0x5eed);
+    pour(&server, &mut noise, 10_000);
+    let before = server.resident_kib();
+    pour(&server, &mut noise, 10_000);
+    let after = server.resident_kib();
+    let rtt = median_rtt(&server, 0);
+    assert!(rtt < Duration::from_millis(1), "OPTIONS takes {rtt:?}");
+    assert!(after < before + 2048, "memory grew from {before} to {after} KiB");
+    assert_eq!(server.stop(), 0);
+}
