@@ -34,6 +34,7 @@ impl Engine {
                     let talk = attempt.answered.map_or(0, |at| now.mono.since(at.mono));
                     self.count_talk(call, attempt, talk);
                 }
+                (Outcome::Error, Some(attempt)) => self.count_answered(call, attempt, -1),
                 (Outcome::Abandoned, _) => self.count_abandoned(call),
                 _ => {}
             }

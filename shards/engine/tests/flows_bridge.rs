@@ -112,6 +112,7 @@ fn an_agent_freed_by_such_an_error_may_get_the_call_again_but_not_for_ever() {
     s.media_bye();
     let types: Vec<_> = s.bench.cdrs.iter().map(|c| c.call_type as i8).collect();
     assert_eq!(types, [-1, -1, -1]);
+    s.assert_counts([1, 3, 0, 0]);
     s.assert_rest();
 }
 
