@@ -111,6 +111,7 @@ impl Engine {
         let Some(call) = self.calls.get_mut(c) else { return };
         call.attempt = Some(attempt(leg));
         call.queued = None;
+        call.rang = false;
         let flow = call.flow.clone();
         let alone = call.link == Link::Loose;
         if let Some(call) = self.calls.get(c) {

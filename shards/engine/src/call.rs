@@ -92,7 +92,7 @@ pub(crate) struct Call {
     /// Counted in the on-hold gauge at present; was counted in `onhold_total`.
     pub onhold: bool,
     pub held_once: bool,
-    /// 180 has been sent to the caller.
+    /// 180 has been sent to the caller for this attempt.
     pub rang: bool,
     pub caller_user: Box<str>,
     pub caller_display: Box<str>,

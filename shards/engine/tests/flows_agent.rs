@@ -311,6 +311,7 @@ fn among_available_agents_the_one_who_refused_goes_last() {
     s.bob.answer(&mut s.bench, &invite, 486, "");
     s.bob.expect(&mut s.bench, "ACK");
     let invite = s.ann_rings();
+    s.caller.expect(&mut s.bench, "180");
     s.ann_answers(&invite);
     s.caller_acks();
     s.wait_ms(2_000);
