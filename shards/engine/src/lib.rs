@@ -20,6 +20,7 @@ pub mod cdr;
 mod commands;
 pub mod config;
 pub mod control;
+mod describe;
 mod ending;
 mod engine;
 mod leg;

@@ -2,26 +2,18 @@
 
 use crate::arena::Key;
 use crate::call::{Call, End};
+use crate::describe::Use;
 use crate::engine::Engine;
-use crate::leg::{Body, Leg, OutInvite, Phase, Purpose, Role};
-use crate::link::sdp_range;
+use crate::leg::{Leg, OutInvite, Phase, Purpose, Role};
 use crate::relay::copy_relayed_headers;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use strowger_sip::dialog::Dialog;
 use strowger_sip::endpoint::{ClientTxn, EndpointConfig, Outgoing, ServerTxn};
 use strowger_sip::id::{NO_SLOT, Token};
-use strowger_sip::msg::{ContentType, HostRef, Message, Method, Name, Reply, Uri};
+use strowger_sip::msg::{HostRef, Message, Method, Name, Reply, Uri};
 use strowger_sip::net::Path;
-use strowger_sip::sdp::{self, Origin, Sdp};
 use strowger_sip::time::{Mono, Now};
-
-/// What a description of the other side is for here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Use {
-    Offer,
-    Answer,
-}
 
 /// Contact value of a listener, and the address for origin lines.
 pub(crate) fn contact(host: &str) -> (Vec<u8>, IpAddr) {
@@ -369,111 +361,6 @@ impl Engine {
         let end = (!offered && self.legs.get(fork).is_some_and(|l| l.remote.is_some())).then_some(End::Silence);
         self.send_ack(fork, txn, cseq.number, end, now);
         self.send_bye(fork, now);
-    }
-
-    /// Writes the description of `end` for leg `to` into `self.body`; returns its content type. The origin line is
-    /// the one of that leg, its version raised when the description changed (RFC 3264 section 8).
-    fn describe(&mut self, end: End, to: Key, usage: Use) -> Option<Vec<u8>> {
-        let mut draft = std::mem::take(&mut self.draft);
-        let mut body = std::mem::take(&mut self.body);
-        draft.clear();
-        body.clear();
-        let content_type = self.draft_description(end, to, usage, &mut draft);
-        let written = content_type.and_then(|content_type| self.with_origin(to, content_type, &draft, &mut body));
-        self.draft = draft;
-        self.body = body;
-        if let Some(leg) = self.legs.get_mut(to).filter(|_| written.is_some()) {
-            leg.stale = false;
-        }
-        written
-    }
-
-    /// The description of `end`, its number of streams fitted to leg `to`, before the origin line is replaced.
-    fn draft_description(&self, end: End, to: Key, usage: Use, draft: &mut Vec<u8>) -> Option<Vec<u8>> {
-        const PLAIN: &[u8] = b"application/sdp";
-        let there = self.legs.get(to)?.remote.as_ref();
-        let End::Leg(from) = end else {
-            sdp::hold_inactive(there?.sdp(), draft).ok()?;
-            return Some(PLAIN.to_vec());
-        };
-        let leg = self.legs.get(from)?;
-        let body: &Body = leg.proposed.as_ref().or(leg.remote.as_ref())?;
-        if let Some(content_type) = &body.content_type {
-            draft.extend_from_slice(&body.data);
-            return Some(content_type.to_vec());
-        }
-        let count = |b: &Body| Sdp::parse(b.sdp()).map_or(0, |s| s.media_count());
-        let (have, want) = (count(body), there.map_or(0, |t| count(t)));
-        match usage {
-            Use::Offer if have < want => {
-                sdp::pad_media(&body.data, there?.sdp(), draft).ok()?;
-            }
-            Use::Answer if have > want && want > 0 => sdp::trim_media(&body.data, want, draft).ok()?,
-            _ => draft.extend_from_slice(&body.data),
-        }
-        Some(PLAIN.to_vec())
-    }
-
-    fn with_origin(&mut self, to: Key, content_type: Vec<u8>, draft: &[u8], body: &mut Vec<u8>) -> Option<Vec<u8>> {
-        let print = self.fingerprint(draft);
-        let leg = self.legs.get_mut(to)?;
-        if leg.described != print {
-            leg.described = print;
-            leg.version += 1;
-        }
-        let addr = self
-            .contacts
-            .get(usize::from(leg.dialog.path().listener.0))
-            .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |(_, a)| *a);
-        let origin = Origin { user: b"", session: leg.session_id, version: u64::from(leg.version), addr };
-        let parsed = ContentType::parse(&content_type)?;
-        sdp::rewrite_body_origin(&parsed, draft, &origin, body).ok()?;
-        Some(content_type)
-    }
-
-    /// An answer that refuses every stream of what leg `to` offered.
-    fn describe_refusal(&mut self, to: Key) -> Option<Vec<u8>> {
-        let mut draft = std::mem::take(&mut self.draft);
-        let mut body = std::mem::take(&mut self.body);
-        draft.clear();
-        body.clear();
-        let content_type = self.legs.get(to).and_then(|l| l.remote.as_ref()).map(|remote| {
-            refuse_streams(remote.sdp(), &mut draft);
-            b"application/sdp".to_vec()
-        });
-        let written = content_type.and_then(|content_type| self.with_origin(to, content_type, &draft, &mut body));
-        self.draft = draft;
-        self.body = body;
-        written
-    }
-
-    /// Hash of a description without its origin line.
-    fn fingerprint(&self, draft: &[u8]) -> u64 {
-        let range = sdp_range(None, draft).unwrap_or(0..draft.len());
-        let at = draft[range].windows(3).position(|w| w == b"\no=");
-        let (before, rest) = draft.split_at(at.map_or(0, |at| at + 1));
-        let after =
-            rest.iter().position(|b| *b == b'\n').map_or(rest, |end| if at.is_some() { &rest[end..] } else { rest });
-        self.cfg.key.hash(&[before, after])
-    }
-}
-
-/// Every stream with port 0 (RFC 3264 section 6).
-fn refuse_streams(offer: &[u8], out: &mut Vec<u8>) {
-    for line in sdp::lines(offer) {
-        if line.kind != b'm' {
-            if line.kind != b'a' && line.kind != b'b' {
-                out.extend_from_slice(line.raw);
-            }
-            continue;
-        }
-        let mut words = line.value.splitn(3, |b| *b == b' ');
-        let (kind, _, rest) = (words.next().unwrap_or_default(), words.next(), words.next().unwrap_or_default());
-        out.extend_from_slice(b"m=");
-        out.extend_from_slice(kind);
-        out.extend_from_slice(b" 0 ");
-        out.extend_from_slice(rest);
-        out.extend_from_slice(b"\r\n");
     }
 }
 
