@@ -34,7 +34,7 @@ impl Engine {
         if wrapup_us > 0 {
             let claim = self.legs.get_mut(leg).and_then(|l| l.claim.take());
             if let Some(claim) = claim {
-                self.to_wrapup(&claim, wrapup_us, now);
+                self.begin_wrapup(&claim, wrapup_us, now);
             }
         } else if let Some(claim) = self.legs.get_mut(leg).and_then(|l| l.claim.as_mut()) {
             claim.plan = Some(Plan::Free);
@@ -42,7 +42,7 @@ impl Engine {
     }
 
     /// Starts a wrap-up.
-    fn to_wrapup(&mut self, claim: &Claim, us: u64, now: Now) {
+    fn begin_wrapup(&mut self, claim: &Claim, us: u64, now: Now) {
         self.shared.set_owner(claim.agent, None);
         self.shared_release(claim.agent, Release::Wrapup, now.mono);
         self.time_wrapup(claim.agent, us, now);

@@ -294,6 +294,9 @@ impl Engine {
         } else {
             self.take_pending(key, txn);
             self.take_inbound(key, txn);
+            if let Some(c) = self.leg_call(key) {
+                self.drive_link(c, now);
+            }
         }
     }
 
@@ -331,10 +334,11 @@ impl Engine {
 
     fn on_provisional(&mut self, key: Key, invite: OutInvite, code: u16, now: Now) {
         let Some(leg) = self.legs.get_mut(key) else { return };
-        if invite.purpose == Purpose::Initial && leg.role == Role::Agent {
-            if let Some(c) = leg.call {
-                self.on_agent_ringing(c, code, now);
-            }
+        if invite.purpose == Purpose::Initial
+            && leg.role == Role::Agent
+            && let Some(c) = leg.call
+        {
+            self.on_agent_ringing(c, code, now);
         }
     }
 
