@@ -97,16 +97,18 @@ fn options_on_own_socket(server: &Server, n: u64) {
 }
 
 #[test]
-fn ten_thousand_bad_datagrams_leave_it_quick_and_lean() {
-    // Transactions linger for 64*T1: with a short T1 the first pour reaches the level that the second must not exceed.
-    let server = Server::start(&["sip.t1_ms=10"]);
+fn tens_of_thousands_of_bad_datagrams_leave_it_quick_and_lean() {
+    // Transactions linger for 64*T1: with a short T1 the first pours reach the level that later ones must not exceed.
+    let server = Server::start(&["sip.t1_ms=2"]);
     let mut noise = Noise(0x5eed);
-    pour(&server, &mut noise, 10_000);
-    let before = server.resident_kib();
-    pour(&server, &mut noise, 10_000);
-    let after = server.resident_kib();
+    let mut resident = Vec::new();
+    for _ in 0..12 {
+        pour(&server, &mut noise, 10_000);
+        resident.push(server.resident_kib());
+    }
     let rtt = median_rtt(&server, 0);
     assert!(rtt < Duration::from_millis(1), "OPTIONS takes {rtt:?}");
-    assert!(after < before + 2048, "memory grew from {before} to {after} KiB");
+    // The allocator grows by steps of 2 MiB: one may fall here; a leak of 50 bytes a datagram would need two.
+    assert!(resident[11] < resident[3] + 3072, "memory grows, KiB after each pour: {resident:?}");
     assert_eq!(server.stop(), 0);
 }
