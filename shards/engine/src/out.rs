@@ -342,8 +342,8 @@ impl Engine {
     /// A second 2xx to one INVITE, from another branch of a fork: acknowledged and ended (RFC 3261 section 13.2.2.4).
     pub(crate) fn end_fork(&mut self, key: Key, txn: ClientTxn, msg: &Message<'_>, path: Path, now: Now) {
         // The leg may be gone by now: what the branch's dialog needs stands in the answer.
-        let leg = self.legs.get(key);
-        let (role, offered) = leg.map_or((Role::Agent, true), |l| (l.role, l.offered));
+        let role = self.legs.get(key).map_or(Role::Agent, |l| l.role);
+        let offered = self.ep.had_body(txn).unwrap_or(true);
         let (Some(tag), Ok(cseq)) = (msg.from_tag().and_then(Token::new), msg.cseq()) else { return };
         let (Ok(call_id), Ok(to)) = (msg.call_id(), msg.to()) else { return };
         let remote = [b"<", to.uri, b">"].concat();

@@ -122,3 +122,25 @@ fn a_caller_who_dies_behind_a_provisional_answer_is_not_waited_for_without_end()
     assert_eq!(bench.cdrs.len(), 1, "the caller is gone");
     ann.expect(&mut bench, "BYE");
 }
+
+/// Found by `cargo sim`: the late branch of a fork makes an offer, which the ACK must answer although the call is over.
+#[test]
+fn a_branch_of_a_fork_that_answers_after_the_call_has_its_offer_refused() {
+    let (mut bench, mut caller, _, mut ann) = scene(AgentOffer::Auto, true);
+    caller.invite(&mut bench, "sales", "");
+    let invite = ann.expect(&mut bench, "INVITE");
+    let offer = ann.sdp();
+    ann.answer(&mut bench, &invite, 200, &offer);
+    caller.expect(&mut bench, "100");
+    caller.expect(&mut bench, "200");
+    let answer = caller.sdp();
+    caller.ack(&mut bench, &answer);
+    ann.expect(&mut bench, "ACK");
+    caller.send(&mut bench, "BYE", "");
+    let bye = ann.expect(&mut bench, "BYE");
+    ann.answer(&mut bench, &bye, 200, "");
+    ann.answer_as_fork(&mut bench, &invite, 200, &offer);
+    let ack = ann.expect(&mut bench, "ACK");
+    assert!(ack.sdp('m').starts_with("audio 0 "), "every stream is refused: {}", ack.body());
+    ann.expect(&mut bench, "BYE");
+}

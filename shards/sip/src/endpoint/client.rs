@@ -59,6 +59,8 @@ pub(super) struct Client {
     cancel: Cancel,
     /// Nobody wants events.
     dropped: bool,
+    /// The request had a body.
+    bodied: bool,
 }
 
 /// A 2xx of an INVITE, by its To tag.
@@ -105,6 +107,7 @@ impl Endpoint {
             state,
             cancel: Cancel::No,
             dropped: false,
+            bodied: !req.body.is_empty(),
         };
         self.clients.insert(client);
         let txn = handle(slot, generation);
@@ -151,6 +154,12 @@ impl Endpoint {
         if self.ask(now, &host, waiter).is_err() {
             self.pool.release(buf);
         }
+    }
+
+    /// Whether the request of a live transaction had a body: of an INVITE, whether a 2xx answers an offer or makes one.
+    #[must_use]
+    pub fn had_body(&self, txn: ClientTxn) -> Option<bool> {
+        self.live_client(txn).map(|slot| self.clients[slot].bodied)
     }
 
     /// No more events for `txn`. An INVITE without a final answer is cancelled, so that nothing stays; the TU should
@@ -364,6 +373,7 @@ impl Endpoint {
             state: State::Resolving { invite: false },
             cancel: Cancel::No,
             dropped: true,
+            bodied: false,
         };
         let cancel = self.clients.insert(cancel);
         let invite = &mut self.clients[slot];
