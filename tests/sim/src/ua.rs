@@ -417,7 +417,7 @@ impl Dialog {
         self.fork = Some(tag);
     }
 
-    /// A request for the other branch: acknowledged and ended is all that may happen to it.
+    /// A request for the other branch: where ours won, it is acknowledged and ended.
     fn on_fork_request(&mut self, ctx: &mut Ctx<'_>, method: Method<'_>, msg: &Message<'_>) {
         match method {
             Method::Ack => {}
@@ -425,7 +425,11 @@ impl Dialog {
                 ctx.saw("fork ended by BYE");
                 ctx.out.push((self.addr, text::response(msg, 200, "", self.addr, "", "")));
             }
-            _ => ctx.wrongs.push(format!("{method} to the losing branch of a fork, {}", self.call_id)),
+            // Its 200 overtook ours, and it won: that phone is not played here.
+            _ => {
+                ctx.saw("the other branch of a fork won");
+                ctx.out.push((self.addr, text::response(msg, 481, "", self.addr, "", "")));
+            }
         }
     }
 
