@@ -44,7 +44,9 @@ impl Engine {
             return Some(PLAIN.to_vec());
         };
         let leg = self.legs.get(from)?;
-        let body: &Body = leg.proposed.as_ref().or(leg.remote.as_ref())?;
+        // A proposal is for the side that it is relayed to; all others get what holds.
+        let proposed = leg.proposed.as_ref().filter(|_| usage == Use::Offer && self.relay_partner(from) == Some(to));
+        let body: &Body = proposed.or(leg.remote.as_ref())?;
         if let Some(content_type) = &body.content_type {
             draft.extend_from_slice(&body.data);
             return Some(content_type.to_vec());

@@ -356,3 +356,82 @@ fn an_agent_who_hangs_up_with_the_reinvite_outstanding_leaves_the_caller_with_th
         s.assert_rest();
     }
 }
+
+#[test]
+fn a_caller_who_refuses_the_way_back_to_the_music_is_served_by_the_next_agent_all_the_same() {
+    let mut s = Scene::queued();
+    s.talk_from_queue();
+    s.wait_ms(500);
+    s.ann_hangs_up();
+    s.media_answers();
+    let offer = s.caller.expect(&mut s.bench, "INVITE");
+    caller_refuses(&mut s, &offer, 488);
+    s.wait_ms(1_999);
+    s.caller.expect_nothing(&mut s.bench);
+    s.wait_ms(1);
+    let invite = s.ann_rings();
+    s.ann_answers(&invite);
+    s.caller_moves();
+    s.media_bye();
+    s.wait_ms(2_000);
+    s.caller_hangs_up_on_ann();
+    s.assert_rest();
+}
+
+#[test]
+fn an_agent_who_hangs_up_before_the_callers_ack_leaves_it_with_music_after_the_ack() {
+    let mut s = Scene::new();
+    s.call();
+    let invite = s.ann_rings();
+    s.caller.expect(&mut s.bench, "180");
+    s.ann_answers(&invite);
+    s.caller.expect(&mut s.bench, "200");
+    s.wait_ms(300);
+    s.ann_hangs_up();
+    s.media_answers();
+    s.caller.expect_nothing(&mut s.bench);
+    s.caller.ack(&mut s.bench, "");
+    let offer = s.caller_moves();
+    assert_eq!(offer.sdp('s'), "media");
+    s.assert_cdrs(&["type -2 agent ann fstats 3 rejected 0 wait 0s pickup 0s talk 0s cause 0"]);
+    s.caller_leaves_queue();
+    s.assert_rest();
+}
+
+#[test]
+fn an_agent_called_while_the_callers_proposal_is_open_gets_what_holds_and_later_what_was_agreed() {
+    for agreed in [true, false] {
+        let mut s = Scene::queued();
+        let before = s.caller.sdp();
+        let moved = s.caller.move_to_port(45_000);
+        s.caller.send(&mut s.bench, "INVITE", &moved);
+        s.caller.expect(&mut s.bench, "100");
+        let relayed = s.media.expect(&mut s.bench, "INVITE");
+        s.bench.login("ann", true);
+        let invite = s.ann_rings();
+        assert_eq!(invite.sdp('m'), "audio 40061 RTP/AVP 0 8 101");
+        let sdp = s.media.sdp();
+        let code = if agreed { 200 } else { 488 };
+        s.media.answer(&mut s.bench, &relayed, code, if agreed { &sdp } else { "" });
+        s.media.expect(&mut s.bench, "ACK");
+        s.caller.expect(&mut s.bench, &code.to_string());
+        if agreed {
+            s.caller.ack(&mut s.bench, "")
+        } else {
+            s.caller.ack_error(&mut s.bench)
+        }
+        s.ann_answers(&invite);
+        let offer = s.caller.expect(&mut s.bench, "INVITE");
+        s.caller.answer(&mut s.bench, &offer, 200, if agreed { &moved } else { &before });
+        s.caller.expect(&mut s.bench, "ACK");
+        s.media_bye();
+        if agreed {
+            let corrected = s.ann.expect(&mut s.bench, "INVITE");
+            assert_eq!(corrected.sdp('m'), "audio 45000 RTP/AVP 0 8 101");
+            s.ann_answers(&corrected);
+        }
+        s.wait_ms(2_000);
+        s.caller_hangs_up_on_ann();
+        s.assert_rest();
+    }
+}
