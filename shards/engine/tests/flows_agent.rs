@@ -341,3 +341,76 @@ fn a_422_of_the_agents_phone_is_met_with_the_interval_that_it_demands() {
     s.assert_cdrs(&["type 0 agent ann fstats 7 rejected 0 wait 0s pickup 0s talk 2s cause 0"]);
     s.assert_rest();
 }
+
+#[test]
+fn an_answer_that_crosses_the_cancel_of_the_ring_timeout_gets_ack_and_bye() {
+    let mut s = Scene::new();
+    s.call();
+    let invite = s.ann_rings();
+    s.caller.expect(&mut s.bench, "180");
+    s.wait_ms(30_000);
+    let cancel = s.ann.expect(&mut s.bench, "CANCEL");
+    s.ann_answers(&invite);
+    s.ann.answer(&mut s.bench, &cancel, 200, "");
+    let bye = s.ann.expect(&mut s.bench, "BYE");
+    s.ann.answer(&mut s.bench, &bye, 200, "");
+    s.media_answers();
+    let ok = s.caller_acks();
+    assert_eq!(ok.sdp('s'), "media");
+    s.assert_cdrs(&["type -2 agent ann fstats 3 rejected 0 wait 30s pickup 30s talk 0s cause 408"]);
+    s.assert_counts([1, 1, 0, 0]);
+    s.caller_leaves_queue();
+    s.assert_rest();
+}
+
+#[test]
+fn early_media_of_the_agent_is_a_plain_180_to_the_caller() {
+    let mut s = Scene::new();
+    s.call();
+    let invite = s.ann.expect(&mut s.bench, "INVITE");
+    let sdp = s.ann.sdp();
+    for _ in 0..2 {
+        s.ann.answer(&mut s.bench, &invite, 183, &sdp);
+    }
+    let ringing = s.caller.expect(&mut s.bench, "180");
+    assert!(ringing.body().is_empty());
+    s.ann_answers(&invite);
+    s.caller_acks();
+    s.wait_ms(2_000);
+    s.caller_hangs_up_on_ann();
+    s.assert_rest();
+}
+
+#[test]
+fn every_change_of_an_agents_state_is_reported_once() {
+    use strowger_engine::control::AgentReport;
+    let mut s = Scene::new();
+    s.talk_straight();
+    s.wait_ms(2_000);
+    s.caller_hangs_up_on_ann();
+    s.wait_ms(2_000);
+    s.talk_straight();
+    s.bench.login("ann", false);
+    s.wait_ms(2_000);
+    s.caller_hangs_up_on_ann();
+    s.wait_ms(5_000);
+    s.bench.login("ann", true);
+    s.bench.login("ann", true);
+    let names: Vec<_> = s
+        .bench
+        .events
+        .iter()
+        .map(|e| match &e.state {
+            AgentReport::Offline => "offline",
+            AgentReport::Free => "free",
+            AgentReport::InCall { flow } => &flow.flowid,
+            AgentReport::InChat { .. } => "inchat",
+            AgentReport::Wrapup { ends_unix_s } => {
+                assert_eq!(*ends_unix_s, 1_700_000_004);
+                "wrapup"
+            }
+        })
+        .collect();
+    assert_eq!(names, ["sales", "wrapup", "free", "sales", "offline", "free"]);
+    s.assert_rest();
+}

@@ -300,3 +300,59 @@ fn media_may_answer_at_once_and_again() {
     s.caller_leaves_queue();
     s.assert_rest();
 }
+
+#[test]
+fn music_that_hangs_up_before_the_callers_ack_is_replaced_after_it() {
+    let mut s = Scene::nobody();
+    s.call();
+    s.media_answers();
+    s.caller.expect(&mut s.bench, "200");
+    media_hangs_up(&mut s);
+    s.caller.ack(&mut s.bench, "");
+    s.caller.expect_nothing(&mut s.bench);
+    s.wait_ms(2_000);
+    s.media_answers();
+    let offer = s.caller_moves();
+    assert_eq!(offer.sdp('s'), "media");
+    s.caller_leaves_queue();
+    s.assert_rest();
+}
+
+#[test]
+fn music_whose_dialog_is_found_dead_by_a_relayed_reinvite_is_replaced() {
+    let mut s = Scene::queued();
+    let moved = s.caller.move_to_port(45_000);
+    s.caller.send(&mut s.bench, "INVITE", &moved);
+    s.caller.expect(&mut s.bench, "100");
+    let relayed = s.media.expect(&mut s.bench, "INVITE");
+    s.media.answer(&mut s.bench, &relayed, 481, "");
+    s.media.expect(&mut s.bench, "ACK");
+    s.caller.expect(&mut s.bench, "500");
+    s.caller.ack_error(&mut s.bench);
+    s.media_bye();
+    s.wait_ms(2_000);
+    let invite = s.media_answers();
+    assert_eq!(invite.sdp('m'), "audio 40061 RTP/AVP 0 8 101", "what was refused was never agreed");
+    s.caller.move_to_port(40_061);
+    s.caller_moves();
+    s.caller_leaves_queue();
+    s.assert_rest();
+}
+
+#[test]
+fn a_caller_who_leaves_on_the_way_from_welcome_to_music_leaves_nothing() {
+    let mut s = Scene::with(|_, flows, agents| {
+        flows[0].message_welcome = Some("sip:welcome@10.0.3.1:5060".into());
+        agents[0].logstate = Some(0);
+    });
+    s.to_queue();
+    media_hangs_up(&mut s);
+    s.media_answers();
+    let offer = s.caller.expect(&mut s.bench, "INVITE");
+    s.caller_hangs_up();
+    s.caller.answer(&mut s.bench, &offer, 487, "");
+    s.caller.expect(&mut s.bench, "ACK");
+    s.media_bye();
+    s.assert_cdrs(&["type 1 agent - fstats 9 rejected 0 wait 0s pickup 0s talk 0s cause 0"]);
+    s.assert_rest();
+}

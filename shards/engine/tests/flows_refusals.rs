@@ -157,3 +157,20 @@ fn end_all_ends_every_call_with_its_record() {
     s.assert_cdrs(&["type 0 agent ann fstats 7 rejected 0 wait 0s pickup 0s talk 7s cause 503"]);
     s.assert_rest();
 }
+
+#[test]
+fn an_invite_without_contact_is_400_and_counts_nowhere() {
+    let mut s = Scene::new();
+    let invite = "INVITE sip:sales@10.0.0.1 SIP/2.0\r\nVia: SIP/2.0/UDP 10.0.2.1:5060;branch=z9hG4bKnc\r\nMax-Forwards: 70\r\nFrom: <sip:c@h>;tag=1\r\nTo: <sip:x@h>\r\nCall-ID: nocontact\r\nCSeq: 1 INVITE\r\nContent-Length: 0\r\n\r\n";
+    let addr = s.caller.addr;
+    s.bench.datagram(addr, invite.as_bytes());
+    let mut got = s.caller.expect_any(&mut s.bench);
+    if got.what() == "100" {
+        got = s.caller.expect_any(&mut s.bench);
+    }
+    assert_eq!(got.what(), "400");
+    s.assert_counts([0, 0, 0, 0]);
+    s.bench.wait_ms(40_000);
+    while s.bench.next_for(addr).is_some() {}
+    s.assert_rest();
+}

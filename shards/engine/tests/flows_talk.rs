@@ -407,3 +407,48 @@ fn info_in_the_queue_goes_to_the_music_and_without_a_far_end_gets_480() {
     while s.bench.next_for(s.media.addr).is_some() {}
     s.assert_rest();
 }
+
+#[test]
+fn an_agent_who_never_answers_a_relayed_reinvite_is_dead() {
+    let mut s = talking();
+    let offer = s.caller.move_to_port(47_000);
+    s.caller.send(&mut s.bench, "INVITE", &offer);
+    s.caller.expect(&mut s.bench, "100");
+    s.wait_ms(32_000);
+    s.caller.expect(&mut s.bench, "500");
+    s.caller.ack_error(&mut s.bench);
+    s.caller_bye();
+    s.assert_cdrs(&["type 0 agent ann fstats 7 rejected 0 wait 0s pickup 0s talk 34s cause 408"]);
+    s.wait_ms(60_000);
+    while s.bench.next_for(s.ann.addr).is_some() {}
+    s.assert_rest();
+}
+
+#[test]
+fn a_hang_up_answers_what_the_other_side_still_waits_for() {
+    for by_caller in [true, false] {
+        let mut s = talking();
+        let Scene { bench, caller, ann, .. } = &mut s;
+        let (asker, other) = if by_caller { (caller, ann) } else { (ann, caller) };
+        asker.send(bench, "INFO", "Signal=1\r\n");
+        other.expect(bench, "INFO");
+        let offer = asker.move_to_port(47_000);
+        asker.send(bench, "INVITE", &offer);
+        asker.expect(bench, "100");
+        let relayed = other.expect(bench, "INVITE");
+        other.send(bench, "BYE", "");
+        other.expect(bench, "200");
+        other.answer(bench, &relayed, 487, "");
+        other.expect(bench, "ACK");
+        let mut codes =
+            [asker.expect_any(bench).what(), asker.expect_any(bench).what(), asker.expect_any(bench).what()];
+        codes.sort();
+        assert!(codes[2] == "BYE" && codes[..2].iter().all(|c| ["487", "500"].contains(&c.as_str())), "{codes:?}");
+        s.bench.wait_ms(60_000);
+        for addr in [s.caller.addr, s.ann.addr] {
+            while s.bench.next_for(addr).is_some() {}
+        }
+        assert_eq!(s.bench.cdrs.len(), 1);
+        s.assert_rest();
+    }
+}
