@@ -38,6 +38,9 @@ pub type Checked = Result<(), Violation>;
 /// How long an agent may stay taken after its call: until its phone has ended the dialog, a second at most.
 const GRACE_US: u64 = SECOND + SECOND / 10;
 
+/// Life of an INVITE that nobody answers.
+const TIMER_B_US: u64 = 32 * SECOND;
+
 /// How late a wrap-up may end.
 const LATE_US: u64 = 2_000;
 
@@ -69,8 +72,11 @@ pub struct Ledger {
     pub agents: Vec<Booked>,
     /// Final answer of the engine to an INVITE: by branch and CSeq.
     finals: HashMap<String, (u16, String)>,
-    /// Branches of the engine's INVITEs that a provisional answer has reached.
+    /// Branches of the engine's INVITEs that a provisional answer has reached, and those that got one in time.
     provisional: HashSet<String>,
+    heard: HashSet<String>,
+    /// When each INVITE of the engine was sent first, by branch.
+    sent: HashMap<String, u64>,
     /// By Call-ID and receiver: session id, version and rest of the engine's last description.
     described: HashMap<(String, SocketAddr), (String, u64, String)>,
     /// Call-IDs of dialogs that the engine has ended, or has seen ended.
@@ -122,7 +128,7 @@ impl Ledger {
     }
 
     /// A message reaches the engine.
-    pub fn engine_gets(&mut self, msg: &Message<'_>) {
+    pub fn engine_gets(&mut self, msg: &Message<'_>, now: u64) {
         let id = msg.call_id().map(text::text).unwrap_or_default();
         match (msg.method(), msg.code()) {
             (Some(Method::Bye), _) => {
@@ -131,16 +137,19 @@ impl Ledger {
             (_, Some(code)) if code < 200 => {
                 if let Some(branch) = branch(msg) {
                     self.provisional.insert(branch.to_owned());
+                    if self.sent.get(branch).is_some_and(|at| now < at + TIMER_B_US) {
+                        self.heard.insert(branch.to_owned());
+                    }
                 }
             }
             _ => {}
         }
     }
 
-    /// Whether a provisional answer to the INVITE of this branch has reached the engine.
+    /// Whether a provisional answer to the INVITE of this branch has reached the engine before it gave up.
     #[must_use]
     pub fn is_heard(&self, branch: &str) -> bool {
-        self.provisional.contains(branch)
+        self.heard.contains(branch)
     }
 
     /// A message leaves the engine. `Some`: it offers a call to an agent.
@@ -148,6 +157,9 @@ impl Ledger {
         let call = text::call_number(msg);
         let wrong = |what: String| Violation { what, call, agent: text::agent_of(to) };
         self.check_origin(to, msg).map_err(wrong)?;
+        if let (Some(Method::Invite), Some(branch)) = (msg.method(), branch(msg)) {
+            self.sent.entry(branch.to_owned()).or_insert(now);
+        }
         match (msg.method(), msg.code()) {
             (None, Some(code)) => self.one_final_answer(code, msg).map_err(wrong)?,
             (Some(Method::Cancel), _) => {

@@ -146,6 +146,8 @@ impl World {
                     CallType::Handled if !phones.any(|d| d.facts.said_2xx.is_some()) => {
                         return wrong("no phone of that agent has answered that call");
                     }
+                    // Sometimes the network swallows all of a caller's ACKs.
+                    CallType::Dropped if row.cause == 408 && self.plan.net.loss > 0 => {}
                     CallType::Dropped if !left && !self.peer_gave_up(n) => return wrong("the caller has not left"),
                     _ => {}
                 }

@@ -221,7 +221,7 @@ impl World {
         match event {
             Event::ToEngine { shard, from, bytes } => {
                 if let Some(msg) = text::parse(&bytes) {
-                    self.ledger.engine_gets(&msg);
+                    self.ledger.engine_gets(&msg, self.now);
                     self.trace.message(self.now, from, None, shard, &msg);
                 }
                 let path = Path::udp(from, ListenerId(0));
