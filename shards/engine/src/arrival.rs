@@ -193,7 +193,7 @@ impl Engine {
 /// A From value up to its tag parameter (other parameters behind it are dropped with it).
 fn without_tag<'a>(value: &'a [u8], tag: Option<&[u8]>) -> &'a [u8] {
     let Some(tag) = tag else { return value };
-    let offset = tag.as_ptr() as usize - value.as_ptr() as usize;
+    let offset = (tag.as_ptr() as usize).wrapping_sub(value.as_ptr() as usize);
     let head = &value[..offset.min(value.len())];
     head.iter().rposition(|b| *b == b';').map_or(value, |at| &value[..at])
 }

@@ -111,6 +111,12 @@ impl Engine {
                     leg.session.min_se_s = min;
                     leg.session.interval_s = leg.session.interval_s.max(min);
                 }
+                if matches!(code, 405 | 501)
+                    && let Some(leg) = self.legs.get_mut(key)
+                {
+                    // It allows less than it said: by re-INVITE from now on.
+                    leg.session.update = false;
+                }
                 self.arm_session(key, RETRY_US, now);
             }
         }

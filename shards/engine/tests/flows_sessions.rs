@@ -191,3 +191,46 @@ fn an_agent_found_dead_in_the_talk_ends_the_call_with_its_record() {
     assert_eq!((s.bench.cdrs[0].call_type as i8, s.bench.cdrs[0].talk_s, s.bench.cdrs[0].cause), (0, 900, 408));
     s.assert_rest();
 }
+
+#[test]
+fn a_peer_that_refuses_update_is_refreshed_by_reinvite() {
+    let mut s = scene();
+    s.caller.extra = "Supported: timer\r\nSession-Expires: 1800;refresher=uac\r\n".into();
+    s.to_queue();
+    s.caller.extra.clear();
+    s.wait_ms(900_000);
+    let update = s.media.expect(&mut s.bench, "UPDATE");
+    s.media.answer(&mut s.bench, &update, 405, "");
+    s.media.answer_extra = "Session-Expires: 1800;refresher=uac\r\n".into();
+    s.wait_ms(5_000);
+    let refresh = s.media.expect(&mut s.bench, "INVITE");
+    assert_eq!(refresh.sdp('s'), "caller");
+    let sdp = s.media.sdp();
+    s.media.answer(&mut s.bench, &refresh, 200, &sdp);
+    s.media.expect(&mut s.bench, "ACK");
+    s.caller_leaves_queue();
+    s.assert_rest();
+}
+
+#[test]
+fn a_refresh_that_meets_a_busy_moment_or_a_higher_minimum_is_tried_again() {
+    let mut s = scene();
+    s.caller.extra = "Supported: timer\r\nSession-Expires: 1800;refresher=uac\r\n".into();
+    s.to_queue();
+    s.caller.extra.clear();
+    s.wait_ms(900_000);
+    let update = s.media.expect(&mut s.bench, "UPDATE");
+    s.media.answer_extra = "Min-SE: 3600\r\n".into();
+    s.media.answer(&mut s.bench, &update, 422, "");
+    s.media.answer_extra.clear();
+    s.wait_ms(5_000);
+    let update = s.media.expect(&mut s.bench, "UPDATE");
+    assert_eq!(expires(&update), "3600;refresher=uac");
+    assert_eq!(update.header(Name::MinSe), "3600");
+    s.media.answer(&mut s.bench, &update, 500, "");
+    s.wait_ms(5_000);
+    let update = s.media.expect(&mut s.bench, "UPDATE");
+    s.media.answer(&mut s.bench, &update, 200, "");
+    s.caller_leaves_queue();
+    s.assert_rest();
+}
