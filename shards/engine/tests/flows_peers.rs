@@ -211,7 +211,7 @@ fn null_in_every_optional_column_loads() {
 fn a_match_for_a_call_that_has_left_gives_the_agent_back() {
     for leaves in [true, false] {
         let mut s = Scene::queued();
-        let mut elsewhere = s.bench.dispatch.handle(1);
+        let mut elsewhere = s.bench.dispatch.handle(ladder::SHARDS);
         let ann = s.bench.registry.agent("ann").unwrap();
         let mut made = Vec::new();
         assert!(elsewhere.login(ann, &mut made));

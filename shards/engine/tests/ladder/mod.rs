@@ -16,13 +16,15 @@ use std::sync::Arc;
 use strowger_dispatch::{AgentState, ChatPolicy, Dispatch, Limits};
 use strowger_engine::control::{AgentEvent, Audit, Control, Reply};
 use strowger_engine::registry::{AgentRow, FlowRow, Registry, RegistryLimits, Rows};
-use strowger_engine::{BucketTable, CallInfo, Cdr, Engine, EngineConfig, Output, StatsHub};
+use strowger_engine::{BucketTable, CallInfo, Cdr, Engine, EngineConfig, MeshMsg, Output, StatsHub};
 use strowger_sip::endpoint::ListenerInfo;
 use strowger_sip::hash::HashKey;
 use strowger_sip::net::{ListenerId, Path, Transport};
 use strowger_sip::time::{Mono, Now};
 
 pub const ENGINE: &str = "10.0.0.1:5060";
+/// The bench drives the engine of shard 0; a test may make that of shard 1 ([`Bench::second_engine`]).
+pub const SHARDS: u16 = 2;
 pub const START_UNIX_US: u64 = 1_700_000_000_000_000;
 
 /// A message as a phone got it.
@@ -41,6 +43,9 @@ pub struct Bench {
     pub events: Vec<AgentEvent>,
     pub ladder: Vec<String>,
     pub stamps: Vec<u64>,
+    /// Messages to other shards, on their way.
+    pub mesh: Vec<(u16, MeshMsg)>,
+    cfg: Arc<EngineConfig>,
     inboxes: BTreeMap<SocketAddr, VecDeque<Vec<u8>>>,
     names: BTreeMap<SocketAddr, String>,
     replies: VecDeque<Reply>,
@@ -89,17 +94,18 @@ impl Bench {
             vec![ListenerInfo { transport: Transport::Udp, via: ENGINE.into(), contact_host: ENGINE.into() }];
         let mut cfg = EngineConfig {
             endpoint: Arc::new(EngineConfig::endpoint(listeners)),
-            buckets: Arc::new(BucketTable::even(1)),
+            buckets: Arc::new(BucketTable::even(SHARDS)),
             key: HashKey(1, 2),
             call: Default::default(),
         };
         change(&mut cfg, flows, agents);
-        let limits = Limits { shards: 1, agents: 1000, waiting_per_shard: 1000, skills: 100 };
+        let limits = Limits { shards: SHARDS, agents: 1000, waiting_per_shard: 1000, skills: 100 };
         let dispatch = Arc::new(Dispatch::new(limits, ChatPolicy::Balancing));
-        let stats = Arc::new(StatsHub::new(1, 100, 1000));
-        let registry = Registry::new(dispatch.handle(1), RegistryLimits { flows: 100, skills: 100 });
+        let stats = Arc::new(StatsHub::new(SHARDS, 100, 1000));
+        let registry = Registry::new(dispatch.handle(SHARDS), RegistryLimits { flows: 100, skills: 100 });
         let now = Now { mono: Mono(1_000_000_000), unix_us: START_UNIX_US };
-        let engine = Engine::new(Arc::new(cfg), 0, &dispatch, stats.clone(), registry.current().clone(), [7; 32], now);
+        let cfg = Arc::new(cfg);
+        let engine = Engine::new(cfg.clone(), 0, &dispatch, stats.clone(), registry.current().clone(), [7; 32], now);
         let mut bench = Bench {
             engine,
             dispatch,
@@ -110,6 +116,8 @@ impl Bench {
             events: Vec::new(),
             ladder: Vec::new(),
             stamps: Vec::new(),
+            mesh: Vec::new(),
+            cfg,
             inboxes: BTreeMap::new(),
             names: BTreeMap::new(),
             replies: VecDeque::new(),
@@ -118,6 +126,12 @@ impl Bench {
         bench.reload(flows, agents);
         bench.events.clear();
         bench
+    }
+
+    /// The engine of shard 1, which knows what is loaded now. To drive it, swap it with `engine`.
+    pub fn second_engine(&self) -> Engine {
+        let prov = self.registry.current().clone();
+        Engine::new(self.cfg.clone(), 1, &self.dispatch, self.stats.clone(), prov, [8; 32], self.now)
     }
 
     /// Loads these rows in place of the ones before.
@@ -177,7 +191,7 @@ impl Bench {
                 }
                 Output::AgentEvent(event) => self.events.push(event),
                 Output::Reply { reply, .. } => self.replies.push_back(reply),
-                Output::Mesh { .. } => panic!("one shard has nobody to write to"),
+                Output::Mesh { to, msg } => self.mesh.push((to, msg)),
             }
         }
         while let Some(resolve) = self.engine.poll_resolve() {
