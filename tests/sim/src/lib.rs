@@ -10,6 +10,7 @@
 //! - Peers share nothing with the engine but the message parser, for reading.
 
 pub mod check;
+mod desk;
 pub mod plan;
 mod rest;
 pub mod rng;
@@ -17,6 +18,7 @@ mod script;
 mod text;
 pub mod trace;
 mod ua;
+mod uas;
 mod world;
 
 use check::Violation;

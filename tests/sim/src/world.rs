@@ -1,6 +1,7 @@
 //! One run: engines, peers, network and operators around one heap of events in virtual time.
 
 use crate::check::{self, Checked, Ledger, Offer, Seen, Violation, Waiting, WrapupRules};
+use crate::desk::Reload;
 use crate::plan::{self, MOST_AGENTS, MS, Op, Options, Plan, SECOND};
 use crate::rng::Rng;
 use crate::text::{self, Bytes, ENGINE};
@@ -10,7 +11,7 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use strowger_dispatch::{AgentState, ChatPolicy, Dispatch, Limits, Match};
+use strowger_dispatch::{AgentState, ChatPolicy, Dispatch, Limits};
 use strowger_engine::control::Audit;
 use strowger_engine::registry::{Registry, RegistryLimits};
 use strowger_engine::{BucketTable, Control, Engine, EngineConfig, MeshMsg, Output, Reply, StatsHub};
@@ -28,7 +29,7 @@ const MOST_STEPS: u64 = 3_000_000;
 const KEY: HashKey = HashKey(7, 11);
 
 #[derive(Debug)]
-enum Event {
+pub(crate) enum Event {
     ToEngine { shard: u16, from: SocketAddr, bytes: Bytes },
     ToPeer { to: SocketAddr, bytes: Bytes },
     Mesh { to: u16, msg: MeshMsg },
@@ -65,14 +66,6 @@ impl Ord for Item {
     }
 }
 
-/// A reload under way.
-#[derive(Debug)]
-struct Reload {
-    /// Shards that have not answered yet.
-    waiting: u16,
-    first_id: u64,
-}
-
 pub struct World {
     pub plan: Plan,
     pub now: u64,
@@ -92,13 +85,13 @@ pub struct World {
     timer_at: Vec<u64>,
     by_call: HashMap<(SocketAddr, String), u32>,
     net: Rng,
-    peers: Rng,
-    desk: Rng,
-    reload: Option<Reload>,
-    reloads_wanted: u32,
+    pub(crate) peers: Rng,
+    pub(crate) desk: Rng,
+    pub(crate) reload: Option<Reload>,
+    pub(crate) reloads_wanted: u32,
     /// Matches between shards.
-    in_flight: u32,
-    next_command: u64,
+    pub(crate) in_flight: u32,
+    pub(crate) next_command: u64,
     out: Vec<(SocketAddr, Bytes)>,
     timers: Vec<(u64, u32, Tick)>,
     wrongs: Vec<String>,
@@ -123,7 +116,7 @@ impl World {
         let now = Now { mono: Mono(SECOND), unix_us: EPOCH + SECOND };
         let engine = |shard: u16, rng: &mut Rng| {
             let mut key = [0; 32];
-            key.chunks_mut(8).for_each(|c| c.copy_from_slice(&rng.next().to_le_bytes()));
+            key.chunks_mut(8).for_each(|c| c.copy_from_slice(&rng.draw().to_le_bytes()));
             Engine::new(cfg.clone(), shard, &dispatch, stats.clone(), prov.clone(), key, now)
         };
         let engines: Vec<Engine> = (0..plan.shards).map(|s| engine(s, &mut rng)).collect();
@@ -185,7 +178,7 @@ impl World {
         self.push(self.now + self.plan.faults_us, Event::Calm);
     }
 
-    fn push(&mut self, at: u64, event: Event) {
+    pub(crate) fn push(&mut self, at: u64, event: Event) {
         self.seq += 1;
         self.heap.push(Item { at, seq: self.seq, event });
     }
@@ -540,126 +533,6 @@ impl World {
             }
         }
         all
-    }
-
-    fn command(&mut self, shard: u16, command: Control) {
-        self.next_command += 1;
-        let way = self.desk.range(1, self.plan.net.desk_us);
-        let id = self.next_command;
-        self.push(self.now + way, Event::Command { shard, id, command: Box::new(command) });
-    }
-
-    fn operate(&mut self, op: Op) {
-        match op {
-            Op::Login { agent, on } => {
-                if let Some(agent) = self.registry.agent(&plan::agent_id(agent)) {
-                    self.saw(if on { "login" } else { "logout" });
-                    let shard = self.desk.below(u64::from(self.plan.shards)) as u16;
-                    self.command(shard, Control::Login { agent, on });
-                }
-            }
-            Op::Reload if self.reload.is_some() => self.reloads_wanted += 1,
-            Op::Reload => {
-                self.change_rows();
-                self.load();
-            }
-        }
-    }
-
-    fn change_rows(&mut self) {
-        let r = &mut self.desk;
-        let rows = &mut self.plan.rows;
-        for _ in 0..r.range(1, 3) {
-            match r.below(6) {
-                0 if rows.flows.len() > 1 => {
-                    let n = r.below(rows.flows.len() as u64) as usize;
-                    rows.flows.remove(n);
-                }
-                1 if !rows.agents.is_empty() => {
-                    let n = r.below(rows.agents.len() as u64) as usize;
-                    rows.agents.remove(n);
-                }
-                2 | 3 => {
-                    let n = r.below(u64::from(plan::MOST_FLOWS)) as u32;
-                    let row = plan::flow_row(n, r);
-                    rows.flows.retain(|f| f.flowid != row.flowid);
-                    rows.flows.push(row);
-                }
-                _ => {
-                    let n = r.below(u64::from(MOST_AGENTS)) as u32;
-                    let row = plan::agent_row(n, r);
-                    rows.agents.retain(|a| a.agentid != row.agentid);
-                    rows.agents.push(row);
-                }
-            }
-        }
-    }
-
-    fn load(&mut self) {
-        self.saw("reload");
-        let (prov, _) = self.registry.load(&self.plan.rows);
-        self.reload = Some(Reload { waiting: self.plan.shards, first_id: self.next_command + 1 });
-        for shard in 0..self.plan.shards {
-            self.command(shard, Control::Provision(prov.clone()));
-        }
-    }
-
-    fn on_reply(&mut self, shard: u16, id: u64, reply: &Reply) {
-        let Some(reload) = self.reload.as_mut() else { return };
-        if id == reload.first_id + u64::from(shard) && matches!(reply, Reply::Done) {
-            reload.waiting -= 1;
-            if reload.waiting == 0 {
-                self.push(self.now + 1, Event::Commit);
-            }
-        }
-    }
-
-    /// A slice of a reload's second phase.
-    fn commit(&mut self) {
-        let mut made: Vec<Match> = Vec::new();
-        let more = self.registry.commit(1, &mut made);
-        for m in made {
-            self.saw("match made by a reload");
-            self.in_flight += 1;
-            self.command(m.wait.shard, Control::Matched(vec![m]));
-        }
-        if more {
-            let way = self.desk.range(1, MS);
-            self.push(self.now + way, Event::Commit);
-            return;
-        }
-        self.reload = None;
-        if self.reloads_wanted > 0 {
-            self.reloads_wanted -= 1;
-            self.operate(Op::Reload);
-        }
-    }
-
-    /// The faults stop: the network is perfect, everybody who lives behaves, and nobody new comes.
-    fn calm_down(&mut self) {
-        if self.reload.is_some() {
-            self.push(self.now + MS, Event::Calm);
-            return;
-        }
-        self.calm = true;
-        self.trace.note(self.now, None, None, || "--- faults off ---".to_owned());
-        // After all commands that are still under way.
-        let after = self.now + self.plan.net.desk_us + SECOND;
-        for n in 0..MOST_AGENTS {
-            self.push(after, Event::Operate(Op::Login { agent: n, on: true }));
-        }
-        for shard in 0..self.plan.shards {
-            if self.plan.end_all {
-                self.saw("end of all calls by command");
-                self.command(shard, Control::EndAll);
-            }
-        }
-        for d in 0..self.dialogs.len() {
-            if self.dialogs[d].kind == Kind::Agent && self.dialogs[d].phase == Phase::Up {
-                let at = self.peers.range(1, 10) * SECOND;
-                self.push(self.now + at, Event::Peer { dialog: d as u32, tick: Tick::Act(Act::Leave) });
-            }
-        }
     }
 }
 
