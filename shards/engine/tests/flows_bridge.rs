@@ -209,7 +209,7 @@ fn delayed() -> Scene {
 fn with_delayed_offers_the_agent_offers_and_the_callers_answer_is_in_the_ack() {
     let mut s = delayed();
     s.caller.more_sdp = "m=video 0 RTP/AVP 31\r\n".into();
-    s.to_queue();
+    s.joins_queue();
     s.bench.login("ann", true);
     let invite = s.ann_rings();
     assert!(invite.body().is_empty());
@@ -231,7 +231,7 @@ fn with_delayed_offers_the_agent_offers_and_the_callers_answer_is_in_the_ack() {
 #[test]
 fn a_delayed_agent_who_is_refused_gets_every_stream_refused_and_bye() {
     let mut s = delayed();
-    s.to_queue();
+    s.joins_queue();
     s.bench.login("ann", true);
     let invite = s.ann_rings();
     let sdp = s.ann.sdp();
@@ -265,7 +265,7 @@ fn straight_to_an_agent_the_callers_own_offer_goes_along_in_every_mode() {
 fn an_answer_with_fixed_roles_makes_auto_delayed() {
     let mut s = Scene::nobody();
     s.caller.more_sdp = "a=setup:actpass\r\n".into();
-    s.to_queue();
+    s.joins_queue();
     s.bench.login("ann", true);
     let invite = s.ann_rings();
     assert!(invite.body().is_empty());

@@ -67,7 +67,7 @@ fn media_that_answers_a_cancelled_call_gets_ack_and_bye() {
 fn bye_in_the_welcome_and_in_the_queue() {
     for scene in [with_welcome(), Scene::nobody()] {
         let mut s = scene;
-        s.to_queue();
+        s.joins_queue();
         s.caller_leaves_queue();
         s.assert_cdrs(&[LEFT_QUEUE]);
         s.assert_counts([1, 0, 0, 1]);

@@ -345,7 +345,7 @@ fn a_caller_who_leaves_on_the_way_from_welcome_to_music_leaves_nothing() {
         flows[0].message_welcome = Some("sip:welcome@10.0.3.1:5060".into());
         agents[0].logstate = Some(0);
     });
-    s.to_queue();
+    s.joins_queue();
     media_hangs_up(&mut s);
     s.media_answers();
     let offer = s.caller.expect(&mut s.bench, "INVITE");

@@ -291,7 +291,7 @@ fn an_agent_who_logs_out_in_a_call_finishes_it_and_gets_no_other() {
     s.caller_hangs_up_on_ann();
     s.wait_ms(10_000);
     assert_eq!(s.ann_state(), AgentState::Offline);
-    s.to_queue();
+    s.joins_queue();
     s.ann.expect_nothing(&mut s.bench);
     s.caller_leaves_queue();
     s.assert_cdrs(&[
@@ -310,7 +310,7 @@ fn logging_out_and_in_does_not_shorten_a_wrap_up() {
     s.wait_ms(500);
     s.bench.login("ann", false);
     s.wait_ms(500);
-    s.to_queue();
+    s.joins_queue();
     s.bench.login("ann", true);
     s.wait_ms(999);
     s.ann.expect_nothing(&mut s.bench);
@@ -347,7 +347,7 @@ fn a_reload_in_a_call_changes_nothing_for_it_and_frees_a_retired_agent() {
 #[test]
 fn a_skill_gained_by_reload_serves_the_queue_at_once() {
     let mut s = Scene::with(|_, _, agents| agents[0].skills = Some("other".into()));
-    s.to_queue();
+    s.joins_queue();
     s.ann.expect_nothing(&mut s.bench);
     s.bench.reload(&[flow("sales", "sales")], &[agent("ann", "10.0.4.1:5060", "other,sales")]);
     let invite = s.ann_rings();

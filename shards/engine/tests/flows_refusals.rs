@@ -100,7 +100,7 @@ fn draining_and_too_many_calls_are_503_with_retry_after_and_calls_go_on() {
         cfg.call.max_calls = 1;
         agents[0].logstate = Some(0);
     });
-    s.to_queue();
+    s.joins_queue();
     let mut second = s.bench.phone("second", "10.0.2.2:5060");
     let sdp = second.sdp();
     second.invite(&mut s.bench, "sales", &sdp);
@@ -116,7 +116,7 @@ fn draining_and_too_many_calls_are_503_with_retry_after_and_calls_go_on() {
     second.expect(&mut s.bench, "503");
     second.ack_error(&mut s.bench);
     s.bench.control(Control::Drain { on: false });
-    s.to_queue();
+    s.joins_queue();
     s.caller_leaves_queue();
     assert_eq!(s.bench.stats.sum(|shard| shard.shed.get()), 2);
     s.assert_counts([2, 0, 0, 2]);

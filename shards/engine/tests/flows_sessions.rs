@@ -95,7 +95,7 @@ fn a_caller_found_dead_by_our_refresh_ends_the_call_with_its_record() {
     for code in [481, 0] {
         let mut s = scene();
         s.caller.extra = "Supported: timer\r\nSession-Expires: 600;refresher=uas\r\nAllow: UPDATE\r\n".into();
-        s.to_queue();
+        s.joins_queue();
         s.caller.extra.clear();
         s.wait_ms(300_000);
         let update = s.caller.expect(&mut s.bench, "UPDATE");
@@ -118,7 +118,7 @@ fn a_caller_found_dead_by_our_refresh_ends_the_call_with_its_record() {
 fn a_peer_that_does_not_refresh_is_ended_before_the_interval_is_over() {
     let mut s = scene();
     s.caller.extra = "Supported: timer\r\nSession-Expires: 600;refresher=uac\r\n".into();
-    s.to_queue();
+    s.joins_queue();
     s.caller.extra.clear();
     // Half a minute before the end (RFC 4028 section 10).
     s.wait_ms(568_000);
@@ -135,7 +135,7 @@ fn a_refresh_of_the_peer_keeps_the_session() {
         agents[0].logstate = Some(0);
     });
     s.caller.extra = "Supported: timer\r\nSession-Expires: 600;refresher=uac\r\n".into();
-    s.to_queue();
+    s.joins_queue();
     for method in ["UPDATE", "INVITE", "UPDATE"] {
         s.wait_ms(500_000);
         let sdp = if method == "INVITE" { s.caller.sdp() } else { String::new() };
@@ -158,7 +158,7 @@ fn a_refresh_of_the_peer_keeps_the_session() {
 fn music_found_dead_by_our_refresh_is_replaced() {
     let mut s = scene();
     s.caller.extra = "Supported: timer\r\nSession-Expires: 3600;refresher=uac\r\n".into();
-    s.to_queue();
+    s.joins_queue();
     s.caller.extra.clear();
     s.wait_ms(900_000);
     let update = s.media.expect(&mut s.bench, "UPDATE");
@@ -176,7 +176,7 @@ fn music_found_dead_by_our_refresh_is_replaced() {
 fn an_agent_found_dead_in_the_talk_ends_the_call_with_its_record() {
     let mut s = scene();
     s.caller.extra = "Supported: timer\r\nSession-Expires: 1800;refresher=uac\r\n".into();
-    s.to_queue();
+    s.joins_queue();
     s.caller.extra.clear();
     s.talk_from_queue();
     s.wait_ms(900_000);
@@ -196,7 +196,7 @@ fn an_agent_found_dead_in_the_talk_ends_the_call_with_its_record() {
 fn a_peer_that_refuses_update_is_refreshed_by_reinvite() {
     let mut s = scene();
     s.caller.extra = "Supported: timer\r\nSession-Expires: 1800;refresher=uac\r\n".into();
-    s.to_queue();
+    s.joins_queue();
     s.caller.extra.clear();
     s.wait_ms(900_000);
     let update = s.media.expect(&mut s.bench, "UPDATE");
@@ -216,7 +216,7 @@ fn a_peer_that_refuses_update_is_refreshed_by_reinvite() {
 fn a_refresh_that_meets_a_busy_moment_or_a_higher_minimum_is_tried_again() {
     let mut s = scene();
     s.caller.extra = "Supported: timer\r\nSession-Expires: 1800;refresher=uac\r\n".into();
-    s.to_queue();
+    s.joins_queue();
     s.caller.extra.clear();
     s.wait_ms(900_000);
     let update = s.media.expect(&mut s.bench, "UPDATE");

@@ -108,8 +108,7 @@ impl Phone {
         method: &str,
         uri: &str,
         to: &str,
-        cseq: u32,
-        branch: &str,
+        (cseq, branch): (u32, &str),
         extra: &str,
         body: &str,
     ) -> Vec<u8> {
@@ -144,7 +143,7 @@ impl Phone {
         self.invite_uri = self.target.clone();
         let (uri, to, branch) = (self.target.clone(), self.remote.clone(), self.invite_branch.clone());
         let extra = self.extra.clone();
-        let bytes = self.request("INVITE", &uri, &to, 1, &branch, &extra, body);
+        let bytes = self.request("INVITE", &uri, &to, (1, &branch), &extra, body);
         bench.datagram(self.addr, &bytes);
     }
 
@@ -153,7 +152,7 @@ impl Phone {
         let (uri, branch) = (self.invite_uri.clone(), self.invite_branch.clone());
         let to = format!("<sip:{flow}@{ENGINE}>");
         let extra = self.extra.clone();
-        let bytes = self.request("INVITE", &uri, &to, 1, &branch, &extra, body);
+        let bytes = self.request("INVITE", &uri, &to, (1, &branch), &extra, body);
         bench.datagram(self.addr, &bytes);
     }
 
@@ -203,7 +202,7 @@ impl Phone {
     /// ACK of a 2xx to our (re-)INVITE.
     pub fn ack(&mut self, bench: &mut Bench, body: &str) {
         let (uri, to, branch, cseq) = (self.target.clone(), self.remote.clone(), self.next_branch(), self.invite_cseq);
-        let bytes = self.request("ACK", &uri, &to, cseq, &branch, "", body);
+        let bytes = self.request("ACK", &uri, &to, (cseq, &branch), "", body);
         bench.datagram(self.addr, &bytes);
     }
 
@@ -211,14 +210,14 @@ impl Phone {
     pub fn ack_error(&mut self, bench: &mut Bench) {
         let (uri, to, branch, cseq) =
             (self.invite_uri.clone(), self.remote.clone(), self.invite_branch.clone(), self.invite_cseq);
-        let bytes = self.request("ACK", &uri, &to, cseq, &branch, "", "");
+        let bytes = self.request("ACK", &uri, &to, (cseq, &branch), "", "");
         bench.datagram(self.addr, &bytes);
     }
 
     pub fn cancel(&mut self, bench: &mut Bench) {
         let (uri, branch, cseq) = (self.invite_uri.clone(), self.invite_branch.clone(), self.invite_cseq);
         let to = format!("<{uri}>");
-        let bytes = self.request("CANCEL", &uri, &to, cseq, &branch, "", "");
+        let bytes = self.request("CANCEL", &uri, &to, (cseq, &branch), "", "");
         bench.datagram(self.addr, &bytes);
     }
 
@@ -232,7 +231,7 @@ impl Phone {
             self.invite_cseq = cseq;
         }
         let extra = self.extra.clone();
-        let bytes = self.request(method, &uri, &to, cseq, &branch, &extra, body);
+        let bytes = self.request(method, &uri, &to, (cseq, &branch), &extra, body);
         bench.datagram(self.addr, &bytes);
     }
 

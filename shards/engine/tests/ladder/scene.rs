@@ -93,12 +93,12 @@ impl Scene {
     /// A caller with music, no agent there.
     pub fn queued() -> Scene {
         let mut s = Scene::nobody();
-        s.to_queue();
+        s.joins_queue();
         s
     }
 
     #[track_caller]
-    pub fn to_queue(&mut self) {
+    pub fn joins_queue(&mut self) {
         self.call();
         self.media_answers();
         self.caller_acks();
