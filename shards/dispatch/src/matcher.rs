@@ -10,7 +10,7 @@ use crate::{
     agent::{AgentSlot, Hold, Links, Notes, SkillLink, State, Step, Word},
     index::{Counts, Skill},
     reclaim::Pin,
-    set::{Entry, Heights, Node},
+    set::{Entry, Heights, Node, fetch_early},
     sync::{Ordering, fence, plain::Relaxed},
     waiting::{Close, Commit},
 };
@@ -70,6 +70,7 @@ impl<'a> Op<'a> {
     pub(crate) fn close(&self, wait: WaitRef) -> Close {
         let Some(slot) = self.d.wait_slot(wait) else { return Close::Stale };
         let (node, skill, media) = (slot.node.load(Ordering::Relaxed), slot.skill(), slot.media());
+        fetch_early(node);
         let closed = slot.state.transition_to_abandoned(wait.gen_);
         if let (Close::Left, Some(node), Some(skill)) = (&closed, NonNull::new(node), self.d.index.skill(skill)) {
             // SAFETY: written by the owner, who asks; inserted before the word said waiting; we won that word.

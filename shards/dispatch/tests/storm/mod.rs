@@ -74,7 +74,8 @@ impl Storm {
     pub fn shard(&self, shard: u16, turns: usize, seed: u64) -> Worker {
         let mut handle = self.dispatch.handle(shard);
         let (mut rng, mut out) = (Rng::new(seed), Vec::new());
-        let (mut waits, mut claims): (Vec<(WaitRef, SkillId, Media)>, Vec<(AgentRef, Media)>) = Default::default();
+        let mut waits: Vec<(WaitRef, SkillId, Media)> = Vec::new();
+        let mut claims: Vec<(AgentRef, Media)> = Vec::new();
         for _ in 0..turns {
             match rng.below(8) {
                 0..=2 => waits.extend(self.arrive(&mut handle, &mut rng, &mut out)),
