@@ -234,3 +234,28 @@ fn a_refresh_that_meets_a_busy_moment_or_a_higher_minimum_is_tried_again() {
     s.caller_leaves_queue();
     s.assert_rest();
 }
+
+#[test]
+fn a_refresh_says_what_was_agreed_and_not_what_was_refused() {
+    let mut s = Scene::with(|cfg, _, _| cfg.call.session_expires_s = 1800);
+    s.caller.extra = "Supported: timer\r\nSession-Expires: 1800;refresher=uac\r\n".into();
+    s.talk_straight();
+    s.caller.extra.clear();
+    let refused = s.caller.move_to_port(45_000);
+    s.caller.send(&mut s.bench, "INVITE", &refused);
+    s.caller.expect(&mut s.bench, "100");
+    let passed = s.ann.expect(&mut s.bench, "INVITE");
+    s.ann.answer(&mut s.bench, &passed, 488, "");
+    s.ann.expect(&mut s.bench, "ACK");
+    s.caller.expect(&mut s.bench, "488");
+    s.caller.ack_error(&mut s.bench);
+    s.wait_ms(900_000);
+    let update = s.ann.expect(&mut s.bench, "UPDATE");
+    s.ann.answer(&mut s.bench, &update, 405, "");
+    s.wait_ms(5_000);
+    let refresh = s.ann.expect(&mut s.bench, "INVITE");
+    assert_eq!(refresh.sdp('m'), "audio 40061 RTP/AVP 0 8 101");
+    s.ann_answers(&refresh);
+    s.caller_hangs_up_on_ann();
+    s.assert_rest();
+}
