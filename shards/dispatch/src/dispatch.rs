@@ -10,10 +10,10 @@ use crossbeam_utils::CachePadded;
 
 use crate::{
     AgentRef, AgentView, ChatPolicy, Handle, Limits, Shard, SkillId, WaitRef,
-    agent::AgentSlot,
     index::{Counts, Index},
     reclaim::Reclaim,
     segments::Segments,
+    slot::AgentSlot,
     sync::{
         AtomicBool, Ordering,
         plain::{self, AtomicU32, AtomicU64, Relaxed},
@@ -120,7 +120,7 @@ impl Dispatch {
 
     /// Notes who owns the agent's call, for lists and audits.
     pub fn set_owner(&self, agent: AgentRef, owner: Option<(Shard, u64)>) {
-        if let Some(slot) = self.agents.get(agent.slot).filter(|s| s.state.load().gen_() == agent.gen_) {
+        if let Some(slot) = self.agents.get(agent.slot).filter(|s| s.state.load().is_of(agent.gen_)) {
             slot.set_owner(owner);
         }
     }

@@ -31,8 +31,8 @@
 //!
 //! # Checking
 //!
-//! Under loom and shuttle the words, the links and the data that `HELD` guards are the checker's; epochs run for real but unseen, and
-//! each retired node is checked to be unreachable, which is what epochs ask of us. Orderings are loom's to check (shuttle knows only
+//! Under loom and shuttle the words, the links and the data that `HELD` guards are the checker's; epochs run for real but unseen (with
+//! `crossbeam_loom` loom explores them, too), and each retired node is checked to be unreachable, which is what epochs ask of us. Orderings are loom's to check (shuttle knows only
 //! sequential consistency), whole operations of many threads shuttle's. Each of these planted bugs fails the test named:
 //!
 //! | planted | loom | shuttle |
@@ -49,6 +49,7 @@
 //! ```text
 //! cargo test -p strowger-dispatch                    # units, a sequential model (proptest), real threads
 //! RUSTFLAGS="--cfg loom" cargo test --release -p strowger-dispatch --test loom         # a minute; LOOM_MAX_PREEMPTIONS=2: seconds
+//! RUSTFLAGS="--cfg loom --cfg crossbeam_loom" cargo test --release -p strowger-dispatch --test loom   # half a minute
 //! RUSTFLAGS="--cfg shuttle" cargo test --release -p strowger-dispatch --test shuttle   # SHUTTLE_RUNS=100000: overnight
 //! ```
 
@@ -61,6 +62,7 @@ mod provision;
 mod reclaim;
 mod segments;
 mod set;
+mod slot;
 mod sync;
 mod types;
 mod waiting;

@@ -7,10 +7,11 @@ use std::{cmp::Reverse, collections::BinaryHeap, ptr::NonNull};
 
 use crate::{
     AgentRef, ChatPolicy, ClaimError, Dispatch, Handle, Match, Media, SkillId, WaitRef, WaitSpec,
-    agent::{AgentSlot, Hold, Links, Notes, SkillLink, State, Step, Word},
+    agent::{Hold, Notes, State, Step, Word},
     index::{Counts, Skill},
     reclaim::Pin,
     set::{Entry, Heights, Node, fetch_early},
+    slot::{AgentSlot, Links, SkillLink},
     sync::{Ordering, fence, plain::Relaxed},
     waiting::{Close, Commit},
 };
@@ -319,7 +320,7 @@ impl<'a> Op<'a> {
         let slot = self.d.agents.get(agent.slot).ok_or(ClaimError::StaleAgent)?;
         let word = slot.state.load();
         let spec = slot.spec(&self.pin).ok_or(ClaimError::StaleAgent)?;
-        if word.gen_() != agent.gen_ || word.retired() {
+        if !word.is_of(agent.gen_) || word.retired() {
             return Err(ClaimError::StaleAgent);
         }
         if !word.logged_in() {
@@ -335,8 +336,7 @@ impl<'a> Op<'a> {
         if slot.state.transition_to_held(agent.gen_, media) == Hold::Unavailable {
             return Err(busy());
         }
-        let result =
-            self.claim_held(slot, agent.slot, media, id, || call.state.transition_to_taken(wait.gen_, agent.slot));
+        let result = self.claim_held(slot, media, id, || call.state.transition_to_taken(wait.gen_, agent.slot));
         if result.is_ok() {
             // SAFETY: we won the call's word, whose generation the node belongs to, after its insertion.
             unsafe { skill.waiting(media).remove(node, &self.pin) };
@@ -349,7 +349,6 @@ impl<'a> Op<'a> {
     fn claim_held(
         &self,
         slot: &AgentSlot,
-        _agent: u32,
         media: Media,
         skill: SkillId,
         commit: impl FnOnce() -> Commit,

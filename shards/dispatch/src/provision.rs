@@ -3,7 +3,8 @@
 
 use crate::{
     AgentRef, AgentSpec, Full, Handle, Match, SkillId,
-    agent::{Change, Spec, State},
+    agent::{Change, State},
+    slot::Spec,
 };
 
 impl Handle {
@@ -31,7 +32,7 @@ impl Handle {
         let op = self.op();
         let Some(cell) = op.d.agents.get(agent.slot) else { return false };
         let word = cell.state.load();
-        if word.gen_() != agent.gen_ || word.retired() {
+        if !word.is_of(agent.gen_) || word.retired() {
             return false;
         }
         let spec = Spec::new(&spec, agent.gen_);

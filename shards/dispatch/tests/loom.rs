@@ -1,7 +1,8 @@
 //! Every interleaving (up to the preemption bound) of two or three threads, on the code that ships.
 //!
-//! `RUSTFLAGS="--cfg loom" cargo test --release -p strowger-dispatch --test loom`; `LOOM_MAX_PREEMPTIONS` changes the bound.
-//! Epochs run for real, invisible to loom: what it explores are the words, the links and the data that `HELD` guards.
+//! `RUSTFLAGS="--cfg loom" cargo test --release -p strowger-dispatch --test loom`: what is explored are the words, the links and the data that
+//! `HELD` guards; epochs run for real, unseen. With `--cfg loom --cfg crossbeam_loom` the epochs are explored, too.
+//! `LOOM_MAX_PREEMPTIONS` changes the bound.
 #![cfg(loom)]
 
 use std::sync::Arc;
@@ -113,7 +114,8 @@ fn chat(skill: SkillId) -> Work {
 
 fn explore(model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound.get_or_insert(3);
+    // With the epochs explored, too, the models are larger.
+    builder.preemption_bound.get_or_insert(if cfg!(crossbeam_loom) { 2 } else { 3 });
     builder.max_branches = 10_000;
     let runs = Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let counted = Arc::clone(&runs);
