@@ -23,7 +23,7 @@ fn free_port() -> u16 {
 }
 
 impl Sipp {
-    /// A server-side scenario (agent, media) that runs until it is dropped, or for `calls`.
+    /// A server-side scenario (agent, media) that runs until it is dropped, or for `calls`, to be checked by `passed`.
     pub fn serve(name: &str, calls: Option<u32>) -> Sipp {
         Sipp::run(name, "127.0.0.1", &[], calls)
     }
@@ -38,7 +38,7 @@ impl Sipp {
         let dir = tempfile::tempdir().expect("a scratch folder");
         let mut command = Command::new("sipp");
         command.arg("-sf").arg(scenario(name)).args(["-i", "127.0.0.1", "-p", &port.to_string(), "-nostdin"]);
-        command.args(["-trace_err", "-trace_counts", "-timeout", "120", "-timeout_error"]).args(more);
+        command.args(["-trace_err", "-trace_counts", "-fd", "1", "-timeout", "120", "-timeout_error"]).args(more);
         if let Some(calls) = calls {
             command.args(["-m", &calls.to_string()]);
         }
@@ -58,20 +58,40 @@ impl Sipp {
         }
     }
 
-    /// Waits for its end; every call must have gone as written.
+    /// Waits for its end; every call must have gone as written. Returns the messages in the scenario's order
+    /// (`>` sent, `<` received), each as often as it passed: `"INVITE> 100< 200< ACK>"`.
     #[track_caller]
-    pub fn passed(mut self) {
+    pub fn passed(mut self) -> String {
         let status = self.child.wait().expect("it ends");
         assert_eq!(status.code(), Some(0), "{} failed: {}", self.name, self.errors());
+        let file = self.files("counts").pop().expect("SIPp writes its counts");
+        let text = std::fs::read_to_string(file).expect("they are readable");
+        let mut lines = text.lines();
+        let names = lines.next().unwrap_or_default().split(';');
+        let mut messages = Vec::new();
+        for (name, value) in names.zip(lines.next_back().unwrap_or_default().split(';')).skip(2) {
+            let count: usize = value.parse().unwrap_or(0);
+            let mut words = name.split('_').skip(1);
+            match (words.next(), words.next()) {
+                (Some(message), Some("Sent")) => messages.extend(std::iter::repeat_n(format!("{message}>"), count)),
+                (Some(message), Some("Recv")) => messages.extend(std::iter::repeat_n(format!("{message}<"), count)),
+                (Some(message), Some("Unexp")) => assert_eq!(count, 0, "{}: unexpected {message}", self.name),
+                _ => {}
+            }
+        }
+        messages.join(" ")
+    }
+
+    fn files(&self, kind: &str) -> Vec<PathBuf> {
+        let files = std::fs::read_dir(self.dir.path()).into_iter().flatten().flatten();
+        files.filter(|f| f.file_name().to_string_lossy().contains(kind)).map(|f| f.path()).collect()
     }
 
     fn errors(&self) -> String {
-        let files = std::fs::read_dir(self.dir.path()).into_iter().flatten().flatten();
-        let text = |p: PathBuf| std::fs::read_to_string(&p).unwrap_or_default();
-        files.filter(|f| f.file_name().to_string_lossy().contains("errors")).map(|f| text(f.path())).collect()
+        self.files("errors").iter().map(|p| std::fs::read_to_string(p).unwrap_or_default()).collect()
     }
 
-    /// Messages of the scenario received out of turn, by SIPp's own count (retransmissions and the unexpected).
+    /// The SIP URI of `user` here.
     pub fn location(&self, user: &str) -> String {
         format!("sip:{user}@{}", self.addr)
     }
