@@ -56,10 +56,12 @@ impl Clock {
         Now { mono: Mono(mono_ns / 1000), unix_us: (mono_ns + self.offset_ns) / 1000 }
     }
 
-    /// The monotonic instant (nanoseconds) of a kernel receive stamp.
-    #[must_use]
-    pub const fn mono_of_unix(&self, unix_ns: u64) -> u64 {
-        unix_ns.saturating_sub(self.offset_ns)
+    /// Nanoseconds of the monotonic clock now, and when a datagram arrived that bears this kernel stamp. None, or one of
+    /// the future (the wall clock was stepped), counts as now. Measures anew when due: a shard that has slept may be the
+    /// first to see a step, and must not take a new call for an old one.
+    pub fn arrival(&mut self, stamp_unix_ns: Option<u64>) -> (u64, u64) {
+        let (now, _) = self.now();
+        (now, stamp_unix_ns.map_or(now, |ns| ns.saturating_sub(self.offset_ns).min(now)))
     }
 }
 
@@ -74,6 +76,22 @@ mod tests {
         assert_eq!(now.mono, Mono(ns / 1000));
         let wall = unix_ns();
         assert!(wall.abs_diff(now.unix_us * 1000) < 50_000_000, "{wall} {now:?}");
-        assert!(clock.mono_of_unix(wall).abs_diff(mono_ns()) < 50_000_000);
+        let (now, arrived) = clock.arrival(Some(wall));
+        assert!(arrived <= now && now - arrived < 50_000_000);
+        let (now, arrived) = clock.arrival(None);
+        assert_eq!(now, arrived);
+    }
+
+    #[test]
+    fn a_step_of_the_wall_clock_while_the_shard_slept_makes_no_datagram_old() {
+        let mono = mono_ns();
+        // Measured before the sleep; since then the wall clock has gone back by ten seconds.
+        let offset_ns = unix_ns().saturating_sub(mono) + 10_000_000_000;
+        let mut clock = Clock { offset_ns, measured_ns: mono.saturating_sub(2 * RESYNC_NS) };
+        let (now, arrived) = clock.arrival(Some(unix_ns()));
+        assert!(now - arrived < 1_000_000_000, "{} ns old", now - arrived);
+        // Forward: a stamp of the future is now.
+        let (now, arrived) = clock.arrival(Some(unix_ns() + 10_000_000_000));
+        assert_eq!(now, arrived);
     }
 }

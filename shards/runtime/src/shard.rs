@@ -216,19 +216,17 @@ impl<M: Machine> Shard<M> {
         let route = self.router.route(d.bytes);
         let (Route::Own { class, .. } | Route::Shard { class, .. }) = route else {
             self.counts.junk.add(1);
-            return;
+            return shard.relay.close();
         };
-        let now_ns = mono_ns();
+        let (now_ns, received_ns) = self.clock.arrival(d.received_unix_ns);
         if class != Class::InDialogOrResponse
             && let Some(sources) = &mut self.sources
             && !sources.admit(d.from.ip(), now_ns / 1000)
         {
             self.counts.rate_limited.add(1);
-            return;
+            return shard.relay.close();
         }
         let path = self.sockets.path(inlet, d.from, d.local);
-        // A stamp of the future (stepped wall clock) counts as now.
-        let received_ns = d.received_unix_ns.map_or(now_ns, |ns| self.clock.mono_of_unix(ns).min(now_ns));
         let label =
             |bucket| Label { path, received_ns, sent_ns: now_ns, bucket, new_invite: class == Class::NewInvite };
         match route {
