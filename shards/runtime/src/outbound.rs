@@ -55,6 +55,7 @@ impl Outbound {
         while let Some(first) = self.pending.front() {
             let path = first.path;
             let Some((fd, _)) = sockets.route(&path) else {
+                counts.send_failed.add(1);
                 failed.extend(self.pending.pop_front());
                 continue;
             };
@@ -70,11 +71,11 @@ impl Outbound {
                 }
                 Err(SendError::Refused(error)) => {
                     tracing::debug!(%error, remote = %path.remote, "datagram not sent");
+                    counts.send_failed.add(1);
                     failed.extend(self.pending.pop_front());
                 }
             }
         }
-        counts.send_failed.add(i64::try_from(failed.len()).unwrap_or(0));
         self.causes.clear();
     }
 

@@ -14,10 +14,10 @@ use strowger_runtime::machine::Machine;
 use strowger_runtime::{
     Bound, Holder, ListenerSpec, OverloadConfig, ServerSpec, Shards, SourceRate, StartError, bind, start_with,
 };
-use strowger_sip::endpoint::{Endpoint, EndpointConfig, Event, ListenerInfo, Resolve, Transmit};
+use strowger_sip::endpoint::{Endpoint, EndpointConfig, Event, ListenerInfo, Outgoing, Resolve, Target, Transmit};
 use strowger_sip::hash::HashKey;
-use strowger_sip::msg::{Limits, Message, Reply as SipReply};
-use strowger_sip::net::{Path, Transport};
+use strowger_sip::msg::{Limits, Message, Method, Reply as SipReply};
+use strowger_sip::net::{ListenerId, Path, Transport};
 use strowger_sip::scan::bucket_of;
 use strowger_sip::time::{Mono, Now};
 
@@ -26,7 +26,7 @@ const WAIT: Duration = Duration::from_secs(10);
 
 /// See the file. Commands stand for other things than with the engine:
 /// `Matched` sends a message to the next shard, `Drain` starts 50 timers of 1 to 99 ms, `EndAll` makes three CDRs,
-/// `ListCalls` panics, `Login` asks for an address.
+/// `ListCalls` panics, `Login` asks for an address, `BeginWrapup` sends three requests that no socket takes.
 struct Probe {
     shard: u16,
     shards: u16,
@@ -75,7 +75,17 @@ impl Machine for Probe {
             Control::Login { .. } => self.questions.push(Resolve { id: 9, host: "name.test".to_owned() }),
             Control::ListCalls { .. } => panic!("on purpose"),
             Control::Audit => reply = Reply::Audit(self.seen),
-            Control::Provision(_) | Control::BeginWrapup { .. } => {}
+            Control::BeginWrapup { .. } => {
+                let nowhere = Path::udp("127.0.0.1:0".parse().unwrap(), ListenerId(0));
+                for _ in 0..3 {
+                    let (method, target) = (Method::Options, Target::Addr(nowhere));
+                    let head = b"Call-ID: c\r\nCSeq: 1 OPTIONS\r\n";
+                    let (content_type, body) = (&b""[..], &b""[..]);
+                    let out = Outgoing { method, uri: b"sip:h", target, head, content_type, body, stamp: 0 };
+                    self.ep.request(now.mono, &out, 0);
+                }
+            }
+            Control::Provision(_) => {}
         }
         self.outputs.push(Output::Reply { id, reply });
     }
@@ -401,6 +411,16 @@ fn a_source_beyond_its_rate_is_not_answered() {
     (0..3).for_each(|_| assert_eq!(answer(&peer, server.addr).0, 200));
     server.until(0, |_| server.shards.as_ref().unwrap().counts(0).unwrap().received.get() == 10);
     assert_eq!(server.shards.as_ref().unwrap().counts(0).unwrap().rate_limited.get(), 7);
+}
+
+#[test]
+fn what_the_kernel_refuses_to_send_goes_back_and_counts_once() {
+    let server = server(1, spec(1, 100, OverloadConfig::default()), Duration::ZERO);
+    server.control(0, Control::BeginWrapup { agent: AgentRef { slot: 0, gen_: 0 }, until_unix_us: 0 });
+    // The next command comes in a later turn, when the failed ones have been given back.
+    server.until(0, |_| server.shards.as_ref().unwrap().counts(0).unwrap().send_failed.get() >= 3);
+    server.audit(0);
+    assert_eq!(server.shards.as_ref().unwrap().counts(0).unwrap().send_failed.get(), 3);
 }
 
 #[test]
