@@ -102,9 +102,13 @@ impl Relay {
     pub fn ask(&self, request: ResolveRequest) -> bool {
         self.resolves.try_send(request).is_ok()
     }
+}
 
-    /// The shard is over: its last CDRs go out if anybody takes them.
-    pub fn close(&mut self) {
+impl Drop for Relay {
+    /// The shard is over, by a stop or by a panic: its last CDRs go out if anybody takes them.
+    fn drop(&mut self) {
+        // Whoever still waits for an answer need not wait for the records, too.
+        self.replies.clear();
         while let Some(cdr) = self.waiting.pop_front() {
             if let Err(error) = self.cdrs.send_timeout(cdr, LAST_CDRS) {
                 let lost = self.waiting.len() + 1;

@@ -77,7 +77,7 @@ pub(crate) async fn run<M: Machine, D: Driver>(mut shard: Shard<M>, mut driver: 
     loop {
         let turn = shard.turn(&mut rx, &inlets);
         if turn.stop {
-            return shard.relay.close();
+            return;
         }
         driver.breathe().await;
         if turn.more || shard.arm_and_look() {
@@ -216,7 +216,7 @@ impl<M: Machine> Shard<M> {
         let route = self.router.route(d.bytes);
         let (Route::Own { class, .. } | Route::Shard { class, .. }) = route else {
             self.counts.junk.add(1);
-            return shard.relay.close();
+            return;
         };
         let (now_ns, received_ns) = self.clock.arrival(d.received_unix_ns);
         if class != Class::InDialogOrResponse
@@ -224,7 +224,7 @@ impl<M: Machine> Shard<M> {
             && !sources.admit(d.from.ip(), now_ns / 1000)
         {
             self.counts.rate_limited.add(1);
-            return shard.relay.close();
+            return;
         }
         let path = self.sockets.path(inlet, d.from, d.local);
         let label =

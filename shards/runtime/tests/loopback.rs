@@ -447,6 +447,17 @@ fn a_shard_that_panics_is_reported_and_the_others_can_be_stopped() {
 }
 
 #[test]
+fn records_that_waited_on_a_shard_outlive_its_panic() {
+    let server = server(1, spec(1, 1, OverloadConfig::default()), Duration::ZERO);
+    let shards = server.shards.as_ref().unwrap();
+    server.control(0, Control::EndAll);
+    server.until(0, |_| shards.counts(0).unwrap().cdrs_waiting.get() == 2);
+    assert!(shards.control_blocking(0, Control::ListCalls { from: 0, max: 1, queued_only: false }).is_err());
+    let keys: Vec<u128> = (0..3).map(|_| shards.cdrs().recv_timeout(WAIT).unwrap().key).collect();
+    assert_eq!(keys, [0, 1, 2]);
+}
+
+#[test]
 fn stop_joins_all_and_frees_locks_and_ports() {
     let dir = tempfile::tempdir().unwrap();
     let bound = bind(dir.path(), &[listener("127.0.0.1:0")], 2).unwrap();
