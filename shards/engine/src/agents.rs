@@ -146,9 +146,9 @@ impl Engine {
     pub(crate) fn log_agent(&mut self, agent: AgentRef, on: bool, now: Now) -> bool {
         let Some(def) = self.prov.agent(agent).cloned() else { return false };
         let before = self.shared.agent(agent).map(|v| v.logged_in);
-        let mut made = std::mem::take(&mut self.made);
-        let known = if on { self.dispatch.login(agent, &mut made) } else { self.dispatch.logout(agent) };
-        self.made = made;
+        let known = if on { self.dispatch.login(agent, &mut self.made) } else { self.dispatch.logout(agent) };
+        // A logout may meet another shard's change of the same agent, and then it is the one that matches.
+        self.dispatch.take_late(&mut self.made);
         if on {
             self.stats.board.at(agent.slot).clear_misses();
         }
@@ -177,7 +177,10 @@ impl Engine {
     /// A wrap-up that was running when the last process stopped.
     pub(crate) fn restore_wrapup(&mut self, agent: AgentRef, until_unix_us: u64, now: Now) {
         let left = until_unix_us.saturating_sub(now.unix_us);
-        if left > 0 && self.dispatch.begin_wrapup(agent) {
+        let begun = left > 0 && self.dispatch.begin_wrapup(agent);
+        self.dispatch.take_late(&mut self.made);
+        self.deliver(now.mono);
+        if begun {
             self.time_wrapup(agent, left, now);
         }
     }
