@@ -16,6 +16,9 @@ const REFUSED_KEPT: usize = 8;
 /// Attempts that may fail by our own or the caller's side before the call is given up.
 const MAX_ERRORS: u8 = 3;
 const MAX_REDIRECTS: u8 = 5;
+/// Least pause after a refusal, microseconds. A refusal may come at once (no address, a socket that does not take it):
+/// without a pause the same agent would be tried again and again within one turn, and the shard do nothing else.
+const LEAST_BACKOFF_US: u64 = 10_000;
 
 /// Why an agent did not take a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,7 +98,7 @@ impl Engine {
             // A location that the provisioning should not have let through.
             self.stats.shard(self.shard).internal_errors.add(1);
             self.shared_release(agent, Release::Wrapup, now.mono);
-            self.time_wrapup(agent, self.cfg.call.reject_backoff_us.max(1), now);
+            self.time_wrapup(agent, self.backoff_us(), now);
             self.enter_queue(c, now);
             return;
         };
@@ -121,6 +124,10 @@ impl Engine {
         if alone {
             self.want_music(c, now);
         }
+    }
+
+    fn backoff_us(&self) -> u64 {
+        self.cfg.call.reject_backoff_us.max(LEAST_BACKOFF_US)
     }
 
     fn dispatch_owner(&self, agent: AgentRef, c: Key) {
@@ -282,7 +289,7 @@ impl Engine {
         }
         let ceiling = self.calls.get(c).map_or(0, |call| call.flow.max_wrapup_s);
         let wrapup = match self.wrapup_us(attempt.agent.wrapup_s, ceiling) {
-            0 => self.cfg.call.reject_backoff_us,
+            0 => self.backoff_us(),
             us => us,
         };
         self.end_claim(attempt.leg, wrapup, now);

@@ -39,7 +39,7 @@ pub struct CallConfig {
     pub agent_ring_timeout_us: u64,
     /// An agent's hang-up within this after the answer counts as a rejection.
     pub min_talk_us: u64,
-    /// Pause before an agent whose wrap-up is 0 is offered a call again after a refusal.
+    /// Pause before an agent whose wrap-up is 0 is offered a call again after a refusal; at least 10 ms are kept.
     pub reject_backoff_us: u64,
     /// Misses in a row after which an agent is logged out; 0 = never.
     pub max_no_answer: u32,

@@ -265,6 +265,27 @@ fn with_a_wrap_up_of_zero_a_refusing_agent_is_left_alone_for_reject_backoff() {
 }
 
 #[test]
+fn an_agent_without_any_pause_who_cannot_be_reached_does_not_hold_up_the_shard() {
+    let mut s = Scene::with(|cfg, _, agents| {
+        (cfg.call.wrapup_us, cfg.call.reject_backoff_us) = (0, 0);
+        agents[0].location = Some("sip:ann@phones.example".to_owned());
+    });
+    s.call();
+    let question = "resolve phones.example";
+    assert!(s.bench.ladder.iter().any(|line| line.contains(question)), "{:?}", s.bench.ladder);
+    // From now on the name is known to have no address, and each try fails before it is sent.
+    s.bench.engine.handle_resolved(s.bench.now, 1, Err(()), 0);
+    s.bench.drain();
+    s.media_answers();
+    s.caller_acks();
+    s.wait_ms(100);
+    assert!((5..=11).contains(&s.bench.cdrs.len()), "{} attempts in 100 ms", s.bench.cdrs.len());
+    s.caller_leaves_queue();
+    s.wait_ms(10);
+    assert_eq!(s.ann_state(), AgentState::Free);
+}
+
+#[test]
 fn an_agent_who_misses_max_no_answer_calls_in_a_row_is_logged_out() {
     let mut s = Scene::with(|cfg, _, _| cfg.call.max_no_answer = 2);
     s.call();
