@@ -95,11 +95,7 @@ impl Engine {
         self.dispatch_owner(agent, c);
         let opened = self.open_leg(c, Role::Agent, uri.as_bytes(), mode == Mode::Caller, since, now);
         let Some(leg) = opened else {
-            // A location that the provisioning should not have let through.
-            self.stats.shard(self.shard).internal_errors.add(1);
-            self.shared_release(agent, Release::Wrapup, now.mono);
-            self.time_wrapup(agent, self.backoff_us(), now);
-            self.enter_queue(c, now);
+            self.attempt_unsendable(c, agent, now);
             return;
         };
         let ring = self.ep.start_timer(
@@ -123,6 +119,23 @@ impl Engine {
         self.report(&def, AgentReport::InCall { flow }, now);
         if alone {
             self.want_music(c, now);
+        }
+    }
+
+    /// No INVITE can be written: the agent has lost its location by a reload, or the caller's own fields leave no room
+    /// for ours. As the fault may be the caller's, it ends the call before that has tried every agent for ever.
+    fn attempt_unsendable(&mut self, c: Key, agent: AgentRef, now: Now) {
+        self.stats.shard(self.shard).internal_errors.add(1);
+        self.shared.set_owner(agent, None);
+        self.shared_release(agent, Release::Wrapup, now.mono);
+        self.time_wrapup(agent, self.backoff_us(), now);
+        let Some(call) = self.calls.get_mut(c) else { return };
+        call.errors += 1;
+        call.refused.push(agent);
+        if call.errors >= MAX_ERRORS {
+            self.end_call(c, Outcome::Error, 500, now);
+        } else {
+            self.enter_queue(c, now);
         }
     }
 

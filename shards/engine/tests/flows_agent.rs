@@ -2,7 +2,7 @@
 
 mod ladder;
 
-use ladder::{Got, Scene};
+use ladder::{ENGINE, Got, Scene};
 use strowger_dispatch::AgentState;
 
 /// The refusal of a straight call: recorded, and the caller hears music.
@@ -283,6 +283,27 @@ fn an_agent_without_any_pause_who_cannot_be_reached_does_not_hold_up_the_shard()
     s.caller_leaves_queue();
     s.wait_ms(10);
     assert_eq!(s.ann_state(), AgentState::Free);
+}
+
+#[test]
+fn a_caller_whose_fields_leave_no_room_for_ours_does_not_wear_out_the_agents() {
+    let mut s = Scene::with(|_, flows, _| flows[0].prependcid = Some("P".repeat(2_000)));
+    let caller = s.caller.addr;
+    let invite = format!(
+        "INVITE sip:sales@{ENGINE} SIP/2.0\r\nVia: SIP/2.0/UDP {caller};branch=z9hG4bKlong;rport\r\nMax-Forwards: 70\r\n\
+         From: <sip:{}@example.com>;tag=1\r\nTo: <sip:sales@{ENGINE}>\r\nCall-ID: long@test\r\nCSeq: 1 INVITE\r\n\
+         Contact: <sip:caller@{caller}>\r\nContent-Length: 0\r\n\r\n",
+        "u".repeat(64_000)
+    );
+    s.bench.datagram(caller, invite.as_bytes());
+    s.caller.expect(&mut s.bench, "100");
+    s.wait_ms(2_000);
+    s.caller.expect(&mut s.bench, "500");
+    s.assert_cdrs(&["type -1 agent - fstats 1 rejected 0 wait 2s pickup 0s talk 0s cause 500"]);
+    assert!(s.bench.calls().is_empty());
+    s.wait_ms(10_000);
+    s.ann.expect_nothing(&mut s.bench);
+    assert_eq!((s.ann_state(), s.gauges()), (AgentState::Free, (0, 0)));
 }
 
 #[test]
