@@ -15,6 +15,11 @@ use strowger_sip::msg::{HostRef, Message, Method, Name, Reply, Uri};
 use strowger_sip::net::Path;
 use strowger_sip::time::{Mono, Now};
 
+/// Longest message that a UDP datagram over IPv4 carries.
+const MAX_DATAGRAM: usize = 65_507;
+/// Bytes that an INVITE of ours takes at most beside what comes from the caller and the provisioning.
+const OWN_FIELDS: usize = 2_048;
+
 /// Contact value of a listener, and the address for origin lines.
 pub(crate) fn contact(host: &str) -> (Vec<u8>, IpAddr) {
     let addr =
@@ -35,7 +40,7 @@ pub(crate) fn capabilities(cfg: &EndpointConfig) -> Vec<u8> {
 
 impl Engine {
     /// Calls `uri` for a call; with `offer`, the caller's description goes along. `since` is when the agent came
-    /// free, for the dispatch latency. `None`: the URI is unusable.
+    /// free, for the dispatch latency. `None`: the URI is unusable, or what the caller sent leaves no room for ours.
     pub(crate) fn open_leg(
         &mut self,
         c: Key,
@@ -61,6 +66,13 @@ impl Engine {
         from.extend_from_slice(local_tag.as_bytes());
         let to = [b"<", uri, b">"].concat();
         let routes = self.cfg.call.outbound_proxy.as_ref().map(|proxy| format!("<{proxy};lr>")).unwrap_or_default();
+        let passed = if role == Role::Agent { call.passed.len() } else { 0 };
+        let body = self.legs.get(caller).and_then(|l| l.remote.as_ref()).filter(|_| offer).map_or(0, |b| b.data.len());
+        let param = call.param.as_ref().map_or(0, |p| p.len());
+        let carried = from.len() + to.len() + uri.len() + routes.len() + passed + param + body;
+        if carried + OWN_FIELDS > MAX_DATAGRAM {
+            return None;
+        }
         let dialog = Dialog::uac(call_id.as_bytes(), &from, &to, uri, routes.as_bytes(), 0, path).ok()?;
         let mut leg = Leg::new(role, local_tag, dialog, session_id);
         leg.call = Some(c);
