@@ -1,10 +1,10 @@
 //! `strowger check`: every fault of configuration and rows, one a line.
 
 use super::{Failure, Settings, runtime, say};
-use crate::config::DbUrl;
+use crate::config::{Config, DbUrl};
 use crate::control::unused;
 use crate::store::names::Names;
-use crate::store::open_provisioning;
+use crate::store::{Provisioned, StoreError, open_cdrs, open_provisioning};
 use strowger_engine::registry;
 
 pub(super) fn check(settings: &Settings) -> Result<(), Failure> {
@@ -19,24 +19,23 @@ pub(super) fn check(settings: &Settings) -> Result<(), Failure> {
         say(&format!("warning: {warning}"));
     }
     let config = &loaded.config;
-    let DbUrl::Sqlite(path) = &config.call_center.db_url;
-    if !path.exists() {
-        say(&format!(
-            "configuration sound; {} is not there yet: it is made at the first start",
-            config.call_center.db_url
-        ));
-        return Ok(());
-    }
-    let rows = runtime()?.block_on(async { open_provisioning(config).await?.load().await });
-    let rows = rows.map_err(|e| {
-        say(&e.to_string());
+    let told = |what: &str| {
+        say(what);
         Failure::Told
-    })?;
+    };
+    let there = is_there(&config.call_center.db_url).map_err(|e| told(&e))?;
+    let cdrs_there = is_there(config.acc_db()).map_err(|e| told(&e))?;
+    let found = runtime()?.block_on(read(config, there, cdrs_there)).map_err(|e| told(&e.to_string()))?;
+    let Some(Provisioned { rows, mut faults }) = found else {
+        let url = &config.call_center.db_url;
+        say(&format!("configuration sound; {url} is not there yet: it is made at the first start"));
+        return Ok(());
+    };
     for what in unused(&rows) {
         say(&format!("warning: {what}"));
     }
     let names = Names::of(&config.call_center);
-    let faults = registry::check(&rows);
+    faults.extend(registry::check(&rows));
     for fault in &faults {
         say(&names.tell(fault));
     }
@@ -46,4 +45,21 @@ pub(super) fn check(settings: &Settings) -> Result<(), Failure> {
     } else {
         Err(Failure::Told)
     }
+}
+
+/// Whether the database is there. Checking makes none; the start makes the file, but not its directory.
+fn is_there(url: &DbUrl) -> Result<bool, String> {
+    let DbUrl::Sqlite(path) = url;
+    match path.parent().filter(|p| !p.as_os_str().is_empty() && !p.is_dir()) {
+        Some(directory) => Err(format!("{url}: there is no directory {}; create it", directory.display())),
+        None => Ok(path.exists()),
+    }
+}
+
+/// Opens, and so checks, the databases that are there; reads flows and agents.
+async fn read(config: &Config, there: bool, cdrs_there: bool) -> Result<Option<Provisioned>, StoreError> {
+    if cdrs_there {
+        drop(open_cdrs(config).await?);
+    }
+    if there { open_provisioning(config).await?.load().await.map(Some) } else { Ok(None) }
 }

@@ -4,7 +4,7 @@ use super::client::{CallError, Client};
 use super::{Failure, MiAddress, Settings, runtime, say};
 use crate::config::Config;
 use crate::store::names::Names;
-use crate::store::{Cell, Provisioning, StoreError, open_provisioning};
+use crate::store::{Cell, Provisioned, Provisioning, StoreError, open_provisioning};
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 use strowger_engine::registry::{self, AgentRow, FlowRow, Rows, Table};
@@ -48,25 +48,25 @@ pub(super) struct FlowSet {
     #[arg(long, value_name = "URI")]
     message_flow_id: Option<String>,
     /// 0 is the highest; 256 when never set
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     priority: Option<i64>,
     /// Prefix to the caller's display name
     #[arg(long, value_name = "TEXT")]
     prependcid: Option<String>,
     /// Ceiling on the wrap-up after its calls, seconds; 0 = none
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
     max_wrapup_time: Option<i64>,
     /// 1: the call ends when the dissuading destination hangs up
-    #[arg(long, value_name = "0|1")]
+    #[arg(long, value_name = "0|1", allow_negative_numbers = true)]
     dissuading_hangup: Option<i64>,
     /// Seconds in the queue after which a call is diverted; 0 = off
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
     dissuading_onhold_th: Option<i64>,
     /// Estimated wait above which a new call is diverted, seconds; 0 = off
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
     dissuading_ewt_th: Option<i64>,
     /// Waiting calls from which on a new one is diverted; 0 = off
-    #[arg(long, value_name = "CALLS")]
+    #[arg(long, value_name = "CALLS", allow_negative_numbers = true)]
     dissuading_qsize_th: Option<i64>,
     #[command(flatten)]
     address: MiAddress,
@@ -116,16 +116,16 @@ pub(super) struct AgentSet {
     #[arg(long, value_name = "SKILLS")]
     skills: Option<String>,
     /// 1: logged in from the start
-    #[arg(long, value_name = "0|1")]
+    #[arg(long, value_name = "0|1", allow_negative_numbers = true)]
     logstate: Option<i64>,
     /// Seconds between two calls; 0 = the global wrapup_time
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
     wrapup_time: Option<i64>,
     /// SIP URI for chats
     #[arg(long, value_name = "URI")]
     msrp_location: Option<String>,
     /// Most chats at once
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     msrp_max_sessions: Option<i64>,
     #[command(flatten)]
     address: MiAddress,
@@ -206,7 +206,7 @@ fn with_store<T>(
 }
 
 fn put(config: &Config, table: Table, id: &str, cells: &Cells, address: &MiAddress) -> Result<(), Failure> {
-    let mut rows = with_store(config, async |s| s.load().await)?;
+    let mut rows = with_store(config, async |s| s.load().await)?.rows;
     apply(&mut rows, table, id, cells);
     // A flow and an agent may have one name: the table tells them apart.
     let faults = registry::check(&rows).into_iter().filter(|f| f.table == table && f.row == id.trim());
@@ -229,7 +229,7 @@ fn remove(config: &Config, table: Table, id: &str, address: &MiAddress) -> Resul
 }
 
 fn login(config: &Config, id: &str, on: bool, address: &MiAddress) -> Result<(), Failure> {
-    let rows = with_store(config, async |s| s.load().await)?;
+    let rows = with_store(config, async |s| s.load().await)?.rows;
     if !rows.agents.iter().any(|a| a.agentid.as_deref() == Some(id)) {
         return Err(no_such(Table::Agents, id));
     }
@@ -332,7 +332,10 @@ fn as_number(cell: &Cell) -> Option<i64> {
 }
 
 fn list(config: &Config, table: Table, as_json: bool) -> Result<(), Failure> {
-    let rows = with_store(config, async |s| s.load().await)?;
+    let Provisioned { rows, faults } = with_store(config, async |s| s.load().await)?;
+    for fault in faults.iter().filter(|f| f.table == table) {
+        eprintln!("strowger: not listed: {}", Names::of(&config.call_center).tell(fault));
+    }
     let rows: Vec<Map<String, Value>> = match table {
         Table::Flows => rows.flows.iter().map(flow_map).collect(),
         Table::Agents => rows.agents.iter().map(agent_map).collect(),

@@ -20,7 +20,7 @@ pub mod wrapup;
 pub use port::{Answer, ShardPort};
 
 use crate::store::names::Names;
-use crate::store::{Provisioning as Store, StoreError};
+use crate::store::{Provisioned, Provisioning as Store, StoreError};
 use cdr::CdrCounts;
 use stats::Statistics;
 use std::collections::BTreeMap;
@@ -127,8 +127,9 @@ impl ControlPlane {
     /// When the database cannot be read: everything is as before.
     pub async fn reload(&self) -> Result<Vec<RowFault>, ControlError> {
         let mut registry = self.registry.lock().await;
-        let rows = self.store.load().await?;
-        let (next, faults) = registry.load(&rows);
+        let Provisioned { rows, mut faults } = self.store.load().await?;
+        let (next, unsound) = registry.load(&rows);
+        faults.extend(unsound);
         for fault in &faults {
             tracing::error!("row not loaded: {}", self.names.tell(fault));
         }

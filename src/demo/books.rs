@@ -169,7 +169,7 @@ impl fmt::Display for Summary {
         writeln!(f, "CDRs        {} in the database, {} expected", s.cdrs_written, s.cdrs_expected)?;
         writeln!(f, "agents      {} stuck, {} booked twice", s.agents_stuck, s.double_bookings)?;
         writeln!(f, "at rest     {} on hold{}", s.onhold_at_rest, if s.settled { "" } else { ", shards not empty" })?;
-        writeln!(f, "dispatch    {}   (agent free to INVITE handed to the socket)", s.dispatch_latency_us)?;
+        writeln!(f, "dispatch    {}   (agent free to INVITE sent)", s.dispatch_latency_us)?;
         writeln!(f, "on the wire {}   (agent free to INVITE received)", s.free_to_invite_us)?;
         writeln!(f, "set-up      {}   (INVITE to 200)", s.setup_latency_us)?;
         writeln!(f, "wait        {}   (INVITE to both talking)", s.wait_us)?;

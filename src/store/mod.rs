@@ -9,13 +9,14 @@
 pub mod names;
 mod sqlite;
 mod sqlite_cdr;
+mod sqlite_rows;
 
 use crate::config::{Config, DbUrl};
 use names::Names;
 use std::future::Future;
 use std::pin::Pin;
 use strowger_engine::Cdr;
-use strowger_engine::registry::{Rows, Table};
+use strowger_engine::registry::{RowFault, Rows, Table};
 use thiserror::Error;
 
 /// A database operation under way.
@@ -29,10 +30,18 @@ pub enum Cell {
     Text(String),
 }
 
+/// Flows and agents as the database has them.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Provisioned {
+    pub rows: Rows,
+    /// Rows that cannot even be read, and so are not among them.
+    pub faults: Vec<RowFault>,
+}
+
 /// Flows and agents. Columns are named as in data.md, whatever the database calls them.
 pub trait Provisioning: Send + Sync {
     /// Every row of both tables, as of one moment.
-    fn load(&self) -> Task<'_, Rows>;
+    fn load(&self) -> Task<'_, Provisioned>;
     /// Changes these columns of the row with that id, or adds the row. True when it was added.
     fn set<'a>(&'a self, table: Table, id: &'a str, cells: &'a [(&'static str, Cell)]) -> Task<'a, bool>;
     /// Removes the row with that id. False when there was none.

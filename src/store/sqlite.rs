@@ -1,14 +1,13 @@
 //! SQLite: opening, the schema with its versions, flows and agents.
 
 use super::names::{Column, Names};
-use super::{Cell, Provisioning, StoreError, Task};
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
-};
-use sqlx::{AssertSqlSafe, Row, SqliteConnection};
+use super::sqlite_rows::{read, select};
+use super::{Cell, Provisioned, Provisioning, StoreError, Task};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{AssertSqlSafe, SqliteConnection};
 use std::path::Path;
 use std::time::Duration;
-use strowger_engine::registry::{AgentRow, FlowRow, Rows, Table};
+use strowger_engine::registry::Table;
 
 /// A database file with its name for messages.
 #[derive(Debug, Clone)]
@@ -30,12 +29,24 @@ impl Db {
         let pool = SqlitePoolOptions::new().max_connections(1).acquire_timeout(Duration::from_secs(10));
         match pool.connect_with(options).await {
             Ok(pool) => Ok(Db { pool, url }),
-            Err(e) => Err(StoreError::Open { url, what: e.to_string() }),
+            Err(e) => Err(StoreError::Open { url, what: told(&e) }),
         }
+    }
+
+    /// What went wrong, with the name of the database.
+    pub fn named<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        result.map_err(|e| match e {
+            StoreError::Failed(what) => StoreError::Failed(format!("{}: {what}", self.url)),
+            other => other,
+        })
     }
 
     /// Makes the table if it is missing, and notes its version; else checks its version and columns.
     pub async fn ensure(&self, table: &Wanted<'_>) -> Result<(), StoreError> {
+        self.named(self.made(table).await)
+    }
+
+    async fn made(&self, table: &Wanted<'_>) -> Result<(), StoreError> {
         let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
         run(&mut tx, "CREATE TABLE IF NOT EXISTS version (table_name VARCHAR(64) NOT NULL, table_version INTEGER NOT NULL DEFAULT 0, UNIQUE (table_name))".to_owned()).await?;
         let present = columns(&mut tx, table.name).await?;
@@ -86,13 +97,31 @@ async fn columns(c: &mut SqliteConnection, table: &str) -> Result<Vec<String>, S
     names.fetch_all(c).await.map_err(failed)
 }
 
+/// SQLite's primary result code.
+fn code(e: &sqlx::Error) -> Option<u32> {
+    let code = e.as_database_error().and_then(|d| d.code()).and_then(|c| c.parse::<u32>().ok());
+    code.map(|c| c & 0xff)
+}
+
 /// Sorts out what the database says: constraint, mismatch, too big, out of range are about the row.
 pub(super) fn failed(e: sqlx::Error) -> StoreError {
-    let code = e.as_database_error().and_then(|d| d.code()).and_then(|c| c.parse::<u32>().ok());
-    match code.map(|c| c & 0xff) {
+    match code(&e) {
         Some(18 | 19 | 20 | 25) => StoreError::Refused(e.to_string()),
-        _ => StoreError::Failed(e.to_string()),
+        _ => StoreError::Failed(told(&e)),
     }
+}
+
+/// What the database says, and what to do about it.
+fn told(e: &sqlx::Error) -> String {
+    let fix = match code(e) {
+        Some(5 | 6) => "; end the program that holds it locked, or its transaction",
+        Some(8) => "; let this user write to the file and to its directory",
+        Some(13) => "; make room on its disk",
+        Some(14) => "; create its directory, and let this user read and write there",
+        Some(26) => "; name another file, or move this one away",
+        _ => "",
+    };
+    format!("{e}{fix}")
 }
 
 /// Flows and agents in SQLite.
@@ -115,16 +144,13 @@ impl SqliteProvisioning {
         Ok(SqliteProvisioning { db, names, select_flows, select_agents })
     }
 
-    async fn rows(&self) -> Result<Rows, StoreError> {
+    async fn rows(&self) -> Result<Provisioned, StoreError> {
         let mut tx = self.db.pool.begin().await.map_err(failed)?;
         let flows = sqlx::query(AssertSqlSafe(self.select_flows.as_str())).fetch_all(&mut *tx).await.map_err(failed)?;
         let agents =
             sqlx::query(AssertSqlSafe(self.select_agents.as_str())).fetch_all(&mut *tx).await.map_err(failed)?;
         tx.commit().await.map_err(failed)?;
-        Ok(Rows {
-            flows: flows.iter().map(flow_row).collect::<Result<_, _>>().map_err(failed)?,
-            agents: agents.iter().map(agent_row).collect::<Result<_, _>>().map_err(failed)?,
-        })
+        Ok(read(&flows, &agents, &self.names))
     }
 
     async fn put(&self, table: Table, id: &str, cells: &[(&'static str, Cell)]) -> Result<bool, StoreError> {
@@ -155,12 +181,12 @@ impl SqliteProvisioning {
 }
 
 impl Provisioning for SqliteProvisioning {
-    fn load(&self) -> Task<'_, Rows> {
-        Box::pin(self.rows())
+    fn load(&self) -> Task<'_, Provisioned> {
+        Box::pin(async { self.db.named(self.rows().await) })
     }
 
     fn set<'a>(&'a self, table: Table, id: &'a str, cells: &'a [(&'static str, Cell)]) -> Task<'a, bool> {
-        Box::pin(self.put(table, id, cells))
+        Box::pin(async move { self.db.named(self.put(table, id, cells).await) })
     }
 
     fn remove<'a>(&'a self, table: Table, id: &'a str) -> Task<'a, bool> {
@@ -168,8 +194,8 @@ impl Provisioning for SqliteProvisioning {
             let (name, columns) = self.names.table(table);
             let Some(column) = columns.first() else { return Ok(false) };
             let delete = format!("DELETE FROM {name} WHERE {} = ?", column.name);
-            let done = sqlx::query(AssertSqlSafe(delete)).bind(id).execute(&self.db.pool).await.map_err(failed)?;
-            Ok(done.rows_affected() > 0)
+            let done = sqlx::query(AssertSqlSafe(delete)).bind(id).execute(&self.db.pool).await.map_err(failed);
+            Ok(self.db.named(done)?.rows_affected() > 0)
         })
     }
 
@@ -210,47 +236,6 @@ const NUMBERS: [&str; 9] = [
     "msrp_max_sessions",
     "wrapup_time",
 ];
-
-/// Every column cast to what it should be, since SQLite stores anything anywhere; in the order of insertion.
-fn select(table: Table, names: &Names) -> String {
-    let (name, columns) = names.table(table);
-    let cast = |c: &Column| {
-        let number = NUMBERS.contains(&c.canonical) || c.canonical == "wrapup_end_time";
-        format!("CAST({} AS {})", c.name, if number { "INTEGER" } else { "TEXT" })
-    };
-    format!("SELECT {} FROM {name} ORDER BY rowid", columns.iter().map(cast).collect::<Vec<_>>().join(", "))
-}
-
-fn flow_row(r: &SqliteRow) -> Result<FlowRow, sqlx::Error> {
-    Ok(FlowRow {
-        flowid: r.try_get_unchecked(0)?,
-        priority: r.try_get_unchecked(1)?,
-        skill: r.try_get_unchecked(2)?,
-        prependcid: r.try_get_unchecked(3)?,
-        max_wrapup_time: r.try_get_unchecked(4)?,
-        dissuading_hangup: r.try_get_unchecked(5)?,
-        dissuading_onhold_th: r.try_get_unchecked(6)?,
-        dissuading_ewt_th: r.try_get_unchecked(7)?,
-        dissuading_qsize_th: r.try_get_unchecked(8)?,
-        message_welcome: r.try_get_unchecked(9)?,
-        message_queue: r.try_get_unchecked(10)?,
-        message_dissuading: r.try_get_unchecked(11)?,
-        message_flow_id: r.try_get_unchecked(12)?,
-    })
-}
-
-fn agent_row(r: &SqliteRow) -> Result<AgentRow, sqlx::Error> {
-    Ok(AgentRow {
-        agentid: r.try_get_unchecked(0)?,
-        location: r.try_get_unchecked(1)?,
-        logstate: r.try_get_unchecked(2)?,
-        msrp_location: r.try_get_unchecked(3)?,
-        msrp_max_sessions: r.try_get_unchecked(4)?,
-        skills: r.try_get_unchecked(5)?,
-        wrapup_end_time: r.try_get_unchecked(6)?,
-        wrapup_time: r.try_get_unchecked(7)?,
-    })
-}
 
 /// The statement that creates a table with these names (types of data.md).
 fn create(table: Table, names: &Names) -> String {

@@ -36,7 +36,7 @@ async fn a_fresh_database_gets_the_schema_and_its_versions() {
     let config = config(&dir, &[]);
     let p = open_provisioning(&config).await.unwrap();
     let c = open_cdrs(&config).await.unwrap();
-    assert_eq!((p.load().await.unwrap(), c.count().await.unwrap()), (Rows::default(), 0));
+    assert_eq!((p.load().await.unwrap(), c.count().await.unwrap()), (Provisioned::default(), 0));
     let pool = SqlitePool::connect(&format!("sqlite:{}/s.db", dir.path().display())).await.unwrap();
     let rows = sqlx::query("SELECT table_name, table_version FROM version ORDER BY 1").fetch_all(&pool).await.unwrap();
     let versions: Vec<(String, i64)> = rows.iter().map(|r| (r.get(0), r.get(1))).collect();
@@ -74,12 +74,12 @@ async fn rows_are_set_changed_and_removed() {
     let cells = [("skill", Cell::Text("en".to_owned())), queue, ("prependcid", Cell::Null)];
     assert!(p.set(Table::Flows, "sales", &cells).await.unwrap());
     assert!(!p.set(Table::Flows, "sales", &[("priority", Cell::Int(3))]).await.unwrap());
-    let rows = p.load().await.unwrap();
+    let rows = p.load().await.unwrap().rows;
     assert_eq!((rows.flows[0].priority, rows.flows[0].skill.as_deref()), (Some(3), Some("en")));
     assert_eq!(rows.flows[0].prependcid, None);
     assert!(p.set(Table::Agents, "ann", &[("location", Cell::Text("sip:a@h".to_owned()))]).await.unwrap());
     p.save_wrapups(&[("ann".into(), 77), ("ghost".into(), 5)]).await.unwrap();
-    let rows = p.load().await.unwrap();
+    let rows = p.load().await.unwrap().rows;
     assert_eq!((rows.agents.len(), rows.agents[0].wrapup_end_time), (1, Some(77)));
     assert!(p.remove(Table::Agents, "ann").await.unwrap());
     assert!(!p.remove(Table::Agents, "ann").await.unwrap());
@@ -139,7 +139,7 @@ async fn an_existing_database_with_other_names_and_nulls_is_read_in_place() {
         ],
     )
     .await;
-    let rows = open_provisioning(&config).await.unwrap().load().await.unwrap();
+    let rows = open_provisioning(&config).await.unwrap().load().await.unwrap().rows;
     assert_eq!((rows.flows[0].flowid.as_deref(), rows.flows[0].priority), (Some("sales"), None));
     assert_eq!((rows.agents[0].location.as_deref(), rows.agents[0].logstate), (Some("sip:a@h"), Some(1)));
     let names = Names::of(&config.call_center);
@@ -240,4 +240,56 @@ async fn a_record_is_one_row_however_often_it_is_written() {
         rows[250],
         "c250|2026-11-18 11:06:40|2|0|10|sales|ann|0|1|7|42|1|1.2.3|abc@h|1795000000500|1500|0|order 5"
     );
+}
+
+/// SQLite keeps whatever another tool puts into a column: such a row is named, and the others are read.
+#[tokio::test]
+async fn a_cell_that_cannot_be_read_costs_its_own_row_only() {
+    let dir = TempDir::new().unwrap();
+    let p = open_provisioning(&config(&dir, &[])).await.unwrap();
+    sql(
+        &dir,
+        &[
+            "INSERT INTO cc_flows (flowid, skill, message_queue, priority) VALUES ('good', 'en', 'sip:m@h', '7')",
+            "INSERT INTO cc_flows (flowid, skill, message_queue, priority) VALUES ('high', 'en', 'sip:m@h', 'high')",
+            "INSERT INTO cc_flows (flowid, skill, message_queue, priority) VALUES ('half', 'en', 'sip:m@h', 1.5)",
+            "INSERT INTO cc_flows (flowid, skill, message_queue, priority) VALUES ('real', 'en', 'sip:m@h', '3.0')",
+            "INSERT INTO cc_flows (flowid, skill, message_queue) VALUES ('latin', x'66e972', 'sip:m@h')",
+            "INSERT INTO cc_agents (agentid, location, skills) VALUES (CAST(x'e9' AS TEXT), 'sip:a@h', 'en')",
+            "INSERT INTO cc_agents (agentid, location, skills, wrapup_end_time) VALUES ('ann', 'sip:a@h', 'en', 'soon')",
+        ],
+    )
+    .await;
+    let found = p.load().await.unwrap();
+    let read: Vec<_> = found.rows.flows.iter().map(|f| (f.flowid.as_deref(), f.priority)).collect();
+    assert_eq!(read, [(Some("good"), Some(7)), (Some("real"), Some(3))]);
+    let faults: Vec<String> = found.faults.iter().map(RowFault::to_string).collect();
+    assert_eq!(
+        faults,
+        [
+            "cc_flows `high`: priority: `high` is not a whole number; write digits only",
+            "cc_flows `half`: priority: `1.5` is not a whole number; write digits only",
+            "cc_flows `latin`: skill: `f\u{fffd}r` is not UTF-8; write it anew in UTF-8",
+            "cc_agents `\u{fffd}`: agentid: `\u{fffd}` is not UTF-8; write it anew in UTF-8",
+            "cc_agents `ann`: wrapup_end_time: `soon` is not a whole number; write digits only",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_database_that_cannot_be_used_is_named_with_what_to_do() {
+    let dir = TempDir::new().unwrap();
+    let at = |file: &str| config(&dir, &[&format!("call_center.db_url=sqlite:{}/{file}", dir.path().display())]);
+    let error = async |file: &str| open_provisioning(&at(file)).await.err().map(|e| e.to_string()).unwrap_or_default();
+    let missing = error("none/s.db").await;
+    assert!(missing.starts_with("cannot open sqlite:") && missing.contains("; create its directory"), "{missing}");
+    std::fs::write(dir.path().join("text.db"), "no database, but a letter to a friend ".repeat(20)).unwrap();
+    let text = error("text.db").await;
+    assert!(text.ends_with("file is not a database; name another file, or move this one away"), "{text}");
+    drop(open_provisioning(&at("s.db")).await.unwrap());
+    let holder = SqlitePool::connect(&format!("sqlite:{}/s.db", dir.path().display())).await.unwrap();
+    let held = holder.begin_with("BEGIN EXCLUSIVE").await.unwrap();
+    let locked = error("s.db").await;
+    assert!(locked.starts_with("sqlite:") && locked.contains("end the program that holds it locked"), "{locked}");
+    drop(held);
 }

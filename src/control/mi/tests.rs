@@ -76,7 +76,7 @@ async fn bench(gone: bool) -> Bench {
         ChatPolicy::Balancing,
     ));
     let mut registry = Registry::new(dispatch.handle(1), RegistryLimits { flows: 8, skills: 8 });
-    let rows = store.load().await.unwrap();
+    let rows = store.load().await.unwrap().rows;
     assert!(registry.load(&rows).1.is_empty());
     let hub = Arc::new(StatsHub::new(1, 8, 64));
     let shard = Arc::new(FakeShard { handle: Mutex::new(dispatch.handle(0)), calls: Mutex::default(), gone });
