@@ -5,7 +5,7 @@ use crate::control::cdr::{CdrCounts, WriterConfig};
 use crate::control::stats::Statistics;
 use crate::control::{self, ControlError, ControlPlane, cdr, http, resolve, wrapup};
 use crate::store::names::Names;
-use crate::store::{StoreError, open_cdrs, open_provisioning};
+use crate::store::{Provisioned, StoreError, open_cdrs, open_provisioning};
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 use strowger_dispatch::{ChatPolicy, Dispatch, Limits};
 use strowger_engine::control::{Audit, Control, Reply};
-use strowger_engine::registry::{Registry, RegistryLimits, Rows};
+use strowger_engine::registry::{Registry, RegistryLimits};
 use strowger_engine::{BucketTable, EngineConfig, StatsHub};
 use strowger_runtime::{Bound, Gone, ServerSpec, ShardFailure, Shards, StartError, bind, start};
 use strowger_sip::hash::HashKey;
@@ -72,10 +72,10 @@ impl Server {
         let http = listen_http(config).await?;
         let store: Arc<dyn crate::store::Provisioning> = open_provisioning(config).await?.into();
         let cdr_store = open_cdrs(config).await?.into();
-        let rows = store.load().await?;
+        let found = store.load().await?;
         let dispatch = Arc::new(Dispatch::new(limits(config, count), ChatPolicy::Balancing));
         let names = Names::of(&config.call_center);
-        let registry = first_load(config, &dispatch, &rows, &names);
+        let registry = first_load(config, &dispatch, &found, &names);
         let stats = Arc::new(StatsHub::new(count, config.shards.max_flows.u32(), config.shards.max_agents.u32()));
         let spec = ServerSpec {
             engine: Arc::new(EngineConfig {
@@ -107,7 +107,7 @@ impl Server {
         let writer = cdr::run(shards.cdrs(), cdr_store, writer_config(config), Arc::clone(&cdrs));
         let writers = vec![tokio::spawn(writer), tokio::spawn(wrapup::run(shards.events(), store))];
         let resolver = tokio::spawn(resolve::run(shards.resolves(), Arc::downgrade(&shards)));
-        plane.begin(&rows).await?;
+        plane.begin(&found.rows).await?;
         let router = http::router(Arc::clone(&plane), &config.mi.http_path.0, config.mi.max_request_size.usize());
         let listen = config.sip.listen.iter().zip(addrs);
         Ok(Server {
@@ -175,12 +175,12 @@ impl Server {
         Ok(sum)
     }
 
-    /// No new calls; waits for the present ones up to the limit, ends the rest, writes every CDR.
+    /// No new calls; waits for the present ones up to the limit, or until `hurry` ends; ends the rest, writes every CDR.
     ///
     /// # Errors
     /// When a shard is gone before the end; CDRs are written all the same.
-    pub async fn stop(mut self) -> Result<(), ServerError> {
-        let orderly = self.end_calls().await;
+    pub async fn stop(mut self, hurry: impl Future<Output = ()>) -> Result<(), ServerError> {
+        let orderly = self.end_calls(hurry).await;
         if let Some((stop, task)) = self.http.take() {
             drop(stop);
             // A client that holds its connection open does not hold up the stop.
@@ -205,10 +205,14 @@ impl Server {
         orderly
     }
 
-    async fn end_calls(&self) -> Result<(), ServerError> {
+    async fn end_calls(&self, hurry: impl Future<Output = ()>) -> Result<(), ServerError> {
         self.plane.drain(true).await?;
         tracing::info!(limit_s = self.stop_timeout.as_secs(), "no new calls; waiting for the present ones");
-        if self.quiet(self.stop_timeout, |a| a.calls == 0).await? {
+        let quiet = tokio::select! {
+            quiet = self.quiet(self.stop_timeout, |a| a.calls == 0) => quiet?,
+            () = hurry => false,
+        };
+        if quiet {
             return Ok(());
         }
         tracing::warn!("ending the calls that are left");
@@ -230,13 +234,14 @@ impl Server {
 }
 
 /// The registry with its first load; its commits are pending.
-fn first_load(config: &Config, dispatch: &Arc<Dispatch>, rows: &Rows, names: &Names) -> Registry {
+fn first_load(config: &Config, dispatch: &Arc<Dispatch>, found: &Provisioned, names: &Names) -> Registry {
     let limits = RegistryLimits { flows: config.shards.max_flows.u32(), skills: config.shards.max_skills.u32() };
     let mut registry = Registry::new(dispatch.handle(config.shard_count()), limits);
-    for fault in registry.load(rows).1 {
-        tracing::error!("row not loaded: {}", names.tell(&fault));
+    let faults = registry.load(&found.rows).1;
+    for fault in found.faults.iter().chain(&faults) {
+        tracing::error!("row not loaded: {}", names.tell(fault));
     }
-    control::warn_unused(rows);
+    control::warn_unused(&found.rows);
     registry
 }
 

@@ -156,10 +156,8 @@ fn a_wrap_up_goes_on_after_a_restart() {
     assert!((50..=60).contains(&ann["Wrapup-ends"].as_i64().unwrap()), "{body}");
 }
 
-/// The music server's name is looked up; the stop ends the call that waits and writes its record.
-#[test]
-fn a_stop_ends_what_its_limit_leaves_and_writes_every_record() {
-    let scene = Scene::new();
+/// A server with a call on its way to the music: the server, its caller.
+fn with_a_call(scene: &Scene, stop_timeout: &str) -> (Server, UdpSocket) {
     let media = UdpSocket::bind("127.0.0.1:0").unwrap();
     let caller = UdpSocket::bind("127.0.0.1:0").unwrap();
     for socket in [&media, &caller] {
@@ -167,8 +165,8 @@ fn a_stop_ends_what_its_limit_leaves_and_writes_every_record() {
     }
     let music = format!("sip:music@localhost:{}", media.local_addr().unwrap().port());
     scene.out(&["flow", "set", "sales", "--skill", "en", "--message-queue", &music]);
-    let quick = ["--set", "server.stop_timeout=0.1", "--set", "call_center.reject_on_no_agents=0"];
-    let server = Server::start(&scene, &quick);
+    let limit = format!("server.stop_timeout={stop_timeout}");
+    let server = Server::start(scene, &["--set", &limit, "--set", "call_center.reject_on_no_agents=0"]);
     let (to, from) = (server.listen(), caller.local_addr().unwrap());
     let sdp = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0\r\n";
     let invite = format!(
@@ -181,8 +179,17 @@ fn a_stop_ends_what_its_limit_leaves_and_writes_every_record() {
     let mut bytes = [0; 4096];
     let n = media.recv(&mut bytes).unwrap();
     assert!(bytes[..n].starts_with(b"INVITE sip:music@localhost"), "{}", String::from_utf8_lossy(&bytes[..n]));
+    (server, caller)
+}
+
+/// The music server's name is looked up; the stop ends the call that waits and writes its record.
+#[test]
+fn a_stop_ends_what_its_limit_leaves_and_writes_every_record() {
+    let scene = Scene::new();
+    let (server, caller) = with_a_call(&scene, "0.1");
     let (code, log) = server.terminate();
     assert_eq!(code, Some(0), "{log}");
+    let mut bytes = [0; 4096];
     let status = loop {
         let n = caller.recv(&mut bytes).unwrap();
         let status: u16 = std::str::from_utf8(&bytes[8..11]).unwrap().parse().unwrap();
@@ -192,5 +199,16 @@ fn a_stop_ends_what_its_limit_leaves_and_writes_every_record() {
         }
     };
     assert!(status >= 400, "{status}");
+    assert_eq!(scene.count("SELECT count(*) FROM cc_cdrs WHERE caller = 'carl' AND flow_id = 'sales'"), 1);
+}
+
+#[test]
+fn a_second_signal_does_not_wait_for_the_calls() {
+    let scene = Scene::new();
+    let (mut server, _caller) = with_a_call(&scene, "3600");
+    server.signal();
+    server.log_until("waiting for the present ones");
+    let (code, log) = server.terminate();
+    assert_eq!(code, Some(0), "{log}");
     assert_eq!(scene.count("SELECT count(*) FROM cc_cdrs WHERE caller = 'carl' AND flow_id = 'sales'"), 1);
 }

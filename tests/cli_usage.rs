@@ -87,11 +87,19 @@ fn check_names_every_fault_of_configuration_and_rows() {
     let out = scene.run(&["check"]);
     assert_eq!(code(&out), 0);
     assert!(
-        stdout(&out).starts_with("warning: strowger.toml: [call_center] b2b_scenario: does nothing"),
+        stdout(&out).starts_with("warning: strowger.toml:2: [call_center] b2b_scenario: does nothing"),
         "{}",
         stdout(&out)
     );
+    scene.sql("UPDATE version SET table_version = 1 WHERE table_name = 'cc_cdrs'");
+    let out = scene.run(&["check"]);
+    assert_eq!(code(&out), 1);
+    assert!(stdout(&out).contains("table `cc_cdrs` has version 1"), "{}", stdout(&out));
+    let out = scene.run(&["check", "--set", "call_center.acc_db_url=sqlite:none/cdrs.db"]);
+    assert_eq!(code(&out), 1);
+    assert!(stdout(&out).contains("sqlite:none/cdrs.db: there is no directory none; create it"), "{}", stdout(&out));
     scene.sql("UPDATE version SET table_version = 9 WHERE table_name = 'cc_agents'");
+    scene.sql("UPDATE version SET table_version = 2 WHERE table_name = 'cc_cdrs'");
     let out = scene.run(&["check"]);
     assert_eq!(code(&out), 1);
     assert!(stdout(&out).contains("table `cc_agents` has version 9"), "{}", stdout(&out));
@@ -108,6 +116,8 @@ fn provisioning_works_without_a_server_and_refuses_what_would_not_load() {
     let out = scene.run(&["agent", "set", "bob", "--location", "sip:b@h", "--set", "mi.http=127.0.0.1:1"]);
     assert_eq!(code(&out), 0, "{}", stderr(&out));
     assert_eq!(stderr(&out), "strowger: no server at http://127.0.0.1:1/mi; the next start reads it\n");
+    let out = scene.run(&["flow", "set", "sales", "--skill", "en", "--message-queue", "sip:m@h", "--priority", "-1"]);
+    assert!(stderr(&out).contains("priority: -1 is out of range; use 0 to 4294967295"), "{}", stderr(&out));
     let out = scene.run(&["flow", "remove", "ghost"]);
     assert_eq!(
         (code(&out), stderr(&out).as_str()),

@@ -1,4 +1,4 @@
-//! `strowger run`: serve until SIGTERM or SIGINT.
+//! `strowger run`: serve until SIGTERM or SIGINT; a second one does not wait for the present calls.
 
 use super::{Failure, Settings, runtime, say, start_logs};
 use crate::server::Server;
@@ -24,6 +24,12 @@ pub(super) fn run(settings: &Settings) -> Result<(), Failure> {
             _ = interrupt.recv() => {}
             failure = server.failure() => return Err(fault(&failure)),
         }
-        server.stop().await.map_err(|e| fault(&e))
+        let again = async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        server.stop(again).await.map_err(|e| fault(&e))
     })
 }

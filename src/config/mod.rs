@@ -7,6 +7,7 @@ mod engine;
 mod example;
 mod read;
 mod schema;
+mod sense;
 mod value;
 
 pub use example::example_toml;

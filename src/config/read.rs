@@ -1,13 +1,17 @@
 //! From the text of a file to a [`Config`]: every key looked up in the schema, every fault with its line.
+//! What a value must be beyond its type is in [`super::sense`].
 
 use super::schema::{Rule, Section};
+use super::sense::{self, Finding};
 use super::{Config, ConfigError, Fault, Loaded, Setting, each_section};
+use std::collections::BTreeMap;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 /// Reads `text`, then lays `settings` over it.
 pub(super) fn read(place: &str, text: &str, settings: &[Setting]) -> Result<Loaded, ConfigError> {
-    let mut reader = Reader { place, text, config: Config::default(), faults: vec![], warnings: vec![] };
+    let mut reader =
+        Reader { place, text, config: Config::default(), faults: vec![], warnings: vec![], set_at: BTreeMap::new() };
     let (table, errors) = DeTable::parse_recoverable(text);
     for e in &errors {
         let line = e.span().map(|s| line_of(text, s.start));
@@ -24,7 +28,7 @@ pub(super) fn read(place: &str, text: &str, settings: &[Setting]) -> Result<Load
     for s in settings {
         reader.setting(s);
     }
-    reader.across();
+    reader.sense(settings);
     reader.faults.sort_by_key(|f| f.line);
     if reader.faults.is_empty() {
         Ok(Loaded { config: reader.config, file: None, warnings: reader.warnings })
@@ -86,6 +90,8 @@ struct Reader<'t> {
     config: Config,
     faults: Vec<Fault>,
     warnings: Vec<Fault>,
+    /// The line of each key of the file, by section and key.
+    set_at: BTreeMap<(String, String), usize>,
 }
 
 impl Reader<'_> {
@@ -100,6 +106,13 @@ impl Reader<'_> {
             match (name.get_ref().as_ref(), value.get_ref()) {
                 ("rules", rules) => self.rules(at, rules),
                 (section, DeValue::Table(keys)) => self.section(at, section, keys),
+                (section, DeValue::Array(_)) if section_names().contains(&section) => {
+                    self.fault(
+                        at,
+                        format!("[[{section}]]"),
+                        format!("not a list of sections; write [{section}], once"),
+                    );
+                }
                 (key, _) => {
                     let what = match owner_of(key) {
                         Some(section) => format!("a key outside a section; it belongs under [{section}]"),
@@ -125,6 +138,7 @@ impl Reader<'_> {
             self.fault(at, format!("[{name}]"), unknown("section", name, &names));
         }
         for (at, key, result) in found {
+            self.set_at.insert((name.to_owned(), key.clone()), line_of(self.text, at));
             let key = format!("[{name}] {key}");
             match result {
                 Ok(Put::Done) => {}
@@ -188,11 +202,13 @@ impl Reader<'_> {
         each_section!(&mut self.config, sec => if section_name(sec) == section {
             known = true;
             result = match &parsed {
-                Some(v) => put(sec, key, v).or_else(|e| put(sec, key, &plain).map_err(|_| e)),
+                Some(v) => put(sec, key, v).or_else(|typed| put(sec, key, &plain).map_err(|said| clearer(typed, said))),
                 None => put(sec, key, &plain),
             };
         });
-        if known {
+        if section == Rule::NAME {
+            self.faults.push(fault("rules are set in the file only; write [[rules]] there".to_owned()));
+        } else if known {
             match result {
                 Ok(Put::Done) => {}
                 Ok(Put::Alias(k)) => self.warnings.push(fault(format!("an old name, taken as `{k}`"))),
@@ -204,55 +220,28 @@ impl Reader<'_> {
         }
     }
 
-    /// What concerns more than one key.
-    fn across(&mut self) {
-        let place = self.place.to_owned();
-        let fault = |key: &str, what: &str| Fault {
-            place: place.clone(),
-            line: None,
-            key: key.to_owned(),
-            what: what.to_owned(),
+    /// What the keys mean together, once all are read.
+    fn sense(&mut self, settings: &[Setting]) {
+        let found = sense::check(&mut self.config);
+        let placed = |f: Finding| match settings.iter().rev().find(|s| s.key == format!("{}.{}", f.section, f.key)) {
+            Some(s) => Fault { place: s.flag.clone(), line: None, key: s.key.clone(), what: f.what },
+            None => Fault {
+                place: if self.place.is_empty() { "configuration".to_owned() } else { self.place.to_owned() },
+                line: self.set_at.get(&(f.section.to_owned(), f.key.to_owned())).copied(),
+                key: format!("[{}] {}", f.section, f.key),
+                what: f.what,
+            },
         };
-        let c = &mut self.config;
-        if c.sip.listen.is_empty() {
-            self.faults.push(fault("[sip] listen", "no listener; name at least one, such as \"udp:0.0.0.0:5060\""));
-        }
-        if c.sip.min_se.0 > c.sip.session_expires.0 {
-            self.faults.push(fault("[sip] min_se", "is greater than session_expires; make it at most as long"));
-        }
-        if c.sip.overload_retry_after_min.0 > c.sip.overload_retry_after_max.0 {
-            self.faults.push(fault(
-                "[sip] overload_retry_after_min",
-                "is greater than overload_retry_after_max; make it at most as great",
-            ));
-        }
-        if !c.sip.outbound_proxy.is_empty() && !c.sip.outbound_proxy.starts_with("sip:") {
-            self.faults.push(fault("[sip] outbound_proxy", "is not a SIP URI; write sip:HOST or sip:HOST:PORT"));
-        }
-        if !c.call_center.queue_pos_param.is_empty() && !super::value::is_token(&c.call_center.queue_pos_param) {
-            self.faults.push(fault(
-                "[call_center] queue_pos_param",
-                "cannot name a URI parameter; use letters, digits and dashes",
-            ));
-        }
-        if tracing_subscriber::EnvFilter::try_new(&c.log.level).is_err() {
-            self.faults.push(fault("[log] level", "is not a level or filter; use error, warn, info, debug or trace"));
-        }
-        if !c.call_center.b2b_scenario.is_empty() {
-            self.warnings
-                .push(fault("[call_center] b2b_scenario", "does nothing: scenarios are built in; remove the key"));
-        }
-        let ctx = c.call_center.b2b_logic_ctx_param.clone();
-        if ctx != "call_center" {
-            match format!("X-{ctx}").parse() {
-                Ok(header) if !ctx.is_empty() => c.call_center.param_header = header,
-                _ => self.faults.push(fault(
-                    "[call_center] b2b_logic_ctx_param",
-                    "cannot name a SIP header; use letters, digits and dashes",
-                )),
-            }
-        }
+        let faults: Vec<Fault> = found.faults.into_iter().map(placed).collect();
+        let warnings: Vec<Fault> = found.warnings.into_iter().map(placed).collect();
+        self.faults.extend(faults);
+        self.warnings.extend(warnings);
     }
+}
+
+/// Of the faults of a value taken as TOML and taken as the string that it is: the one that speaks of what was typed.
+fn clearer(typed: String, said: String) -> String {
+    if typed.starts_with("expected a string") { said } else { typed }
 }
 
 fn section_name<S: Section>(_: &S) -> &'static str {

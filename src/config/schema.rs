@@ -100,17 +100,18 @@ section! {
     Server = "server";
     /// Where the keys, locks and spools of this server live. Locked: one server a directory.
     data_dir: PathBuf = PathBuf::from("data");
-    /// Seconds that an orderly stop (SIGTERM, SIGINT) waits for present calls to end; then it ends them.
+    /// Seconds that an orderly stop (SIGTERM, SIGINT) waits for present calls to end; then, or at a second signal, it
+    /// ends them.
     stop_timeout: Seconds = Seconds::new(30);
 }
 
 section! {
     /// SIP signalling.
     Sip = "sip";
-    /// Listeners, TRANSPORT:ADDR:PORT. Port 0 takes a free one. An IPv6 address stands in brackets.
+    /// Listeners, TRANSPORT:ADDR:PORT. Port 0 takes a free one. An IPv6 address stands in brackets; [::] takes IPv6 only.
     listen: Vec<Listen> = vec![listen_default()];
     /// ADDR[:PORT] at which peers reach a listener; needed behind NAT, and when listening on a wildcard with several
-    /// addresses. Empty: the listener's own address, on a wildcard the address of the route to the peer's network.
+    /// addresses. Empty: the listener's own address, on a wildcard the one that the default route leaves from.
     advertise: Option<Advertise> = None;
     /// First of the ports that shards send from and take answers on, one each. 0: all share the listener's port.
     shard_port_base: Whole<0, 65_535> = Whole(0);

@@ -132,6 +132,27 @@ fn each_kind_of_bad_value_is_named() {
         ("[sip]\nlisten = [\"tls:1.2.3.4:5061\"]", "transport tls is not in this build; use udp"),
         ("[sip]\nlisten = []", "no listener; name at least one, such as \"udp:0.0.0.0:5060\""),
         ("[sip]\nadvertise = \"here\"", "`here` is not an address, expected ADDR or ADDR:PORT, such as 192.0.2.1:5060"),
+        ("[sip]\nadvertise = \"0.0.0.0\"", "peers cannot send to a wildcard; name one address, such as 192.0.2.1"),
+        (
+            "[sip]\nlisten = [\"udp:127.0.0.1:5060\", \"udp:127.0.0.1:5060\"]",
+            "udp:127.0.0.1:5060 is there twice; keep one",
+        ),
+        (
+            "[shards]\ncount = 4\n[sip]\nshard_port_base = 65533",
+            "leaves no port for each of 4 shards; use at most 65532",
+        ),
+        ("[sip]\nuser_agent = \"a\\r\\nX-Evil: 1\"", "holds a line break or another control character; remove it"),
+        (
+            "[sip]\npass_headers = [\"a b\"]",
+            "`a b` is no header; write a name such as x-account, or the start of names such as x-*",
+        ),
+        (
+            "[sip]\npass_headers = [\"*\"]",
+            "`*` is no header; write a name such as x-account, or the start of names such as x-*",
+        ),
+        ("[sip]\npass_headers = [\"C*\"]", "`C*` cannot pass: the server writes its own; remove it"),
+        ("[sip]\npass_headers = [\"Via\"]", "`Via` cannot pass: the server writes its own; remove it"),
+        ("[sip]\noutbound_proxy = \"sip:a b\"", "is not a SIP URI; write sip:HOST or sip:HOST:PORT"),
         ("[sip]\nmax_headers = \"many\"", "expected a whole number, found string"),
         ("[sip]\nmin_se = 2000", "is greater than session_expires; make it at most as long"),
         ("[sip]\noverload_retry_after_min = 11", "is greater than overload_retry_after_max; make it at most as great"),
@@ -174,12 +195,23 @@ fn each_kind_of_bad_value_is_named() {
             "[call_center]\ninternal_call_dispatching = 0",
             "external dispatching is not in this build; leave the key at its default, 1",
         ),
+        (
+            "[call_center]\nparam_header = \"via\"",
+            "`via` is a header that the server writes itself; use one of your own, X-NAME",
+        ),
+        (
+            "[call_center]\ncca_skills_column = \"AgentID\"",
+            "`AgentID` is another column of `cc_agents` already; name each once",
+        ),
+        ("[call_center]\ncc_flows_table = \"cc_agents\"", "`cc_agents` is another table already; name each once"),
+        ("[call_center]\ncc_agents_table = \"version\"", "`version` is another table already; name each once"),
         ("[call_center]\nparam_header = \"X Y\"", "`X Y` cannot name a SIP header; use letters, digits and dashes"),
         ("[call_center]\nqueue_pos_param = \"a b\"", "cannot name a URI parameter; use letters, digits and dashes"),
         ("[call_center]\nb2b_logic_ctx_param = \"a b\"", "cannot name a SIP header; use letters, digits and dashes"),
         ("[refusals]\nno_agents = 200", "200 is out of range, expected 400 to 699"),
         ("[mi]\nhttp = \"8888\"", "`8888` is not of the form ADDR:PORT, such as 127.0.0.1:8888"),
         ("[mi]\nhttp_path = \"mi\"", "`mi` is not a path such as /mi"),
+        ("[mi]\nhttp_path = \"/healthz\"", "/healthz is taken by the health check; choose another, such as /mi"),
         ("[mi]\nfifo = \"/tmp/f\"", "the FIFO is not in this build; leave the key at its default, \"\""),
         (
             "[mi]\ndatagram = [\"udp:127.0.0.1:8080\"]",
@@ -192,9 +224,11 @@ fn each_kind_of_bad_value_is_named() {
         ("[events]\nqueue = 5", "events are not in this build; leave the key at its default, 1024"),
         ("[server]\ndata_dir = \"\"", "the path is empty"),
         ("[log]\nlevel = \"a=b=c\"", "is not a level or filter; use error, warn, info, debug or trace"),
+        ("[log]\nlevel = \"loud\"", "is not a level or filter; use error, warn, info, debug or trace"),
         ("[log]\nformat = \"xml\"", "`xml` is not known here, expected \"text\" or \"json\""),
         ("wrapup_time = 3", "a key outside a section; it belongs under [call_center]"),
         ("[nothing_like_it]", "unknown section; did you mean `journal`?"),
+        ("[[sip]]\nt1_ms = 500", "not a list of sections; write [sip], once"),
         ("[rules]\nx = 1", "rules are a list; write [[rules]] before each"),
     ];
     for (text, words) in cases {
@@ -202,6 +236,10 @@ fn each_kind_of_bad_value_is_named() {
         assert!(fault.ends_with(&format!(": {words}")), "{text}\n{fault}");
     }
     assert!(one("[sip\n").starts_with("f.toml:1: not TOML: "));
+    assert!(one("[log]\n\nlevel = \"loud\"").starts_with("f.toml:3: [log] level: "));
+    for level in ["off", "WARN", "info,strowger_engine=debug", "strowger=trace"] {
+        assert!(Config::from_text("", &format!("[log]\nlevel = \"{level}\""), &[]).is_ok(), "{level}");
+    }
     assert!(faults("[[rules]]\naction = \"dance\"")[0].contains("`dance` is not known here"));
     assert!(faults("[[rules]]\nflo = \"x\"")[1].contains("f.toml:2: [[rules]] flo: unknown key; did you mean `flow`?"));
 }
@@ -215,7 +253,7 @@ fn old_names_and_keys_without_effect_are_warned_of() {
         warnings,
         [
             "f.toml:2: [call_center] chat_internal_call_dispatching: an old name, taken as `internal_call_dispatching`",
-            "f.toml: [call_center] b2b_scenario: does nothing: scenarios are built in; remove the key",
+            "f.toml:3: [call_center] b2b_scenario: does nothing: scenarios are built in; remove the key",
         ]
     );
     assert_eq!(loaded.config.call_center.param_header.0, "X-order");
@@ -234,6 +272,18 @@ fn settings_go_over_the_file_and_take_strings_without_quotes() {
         "--set: call_center.wrapup: unknown key; did you mean `wrapup_time`?"
     );
     assert_eq!(set(&["centre.x=2"]).unwrap_err().split(';').next(), Some("--set: centre.x: unknown section"));
+    assert_eq!(
+        set(&["mi.http=8888"]).unwrap_err(),
+        "--set: mi.http: `8888` is not of the form ADDR:PORT, such as 127.0.0.1:8888"
+    );
+    assert_eq!(
+        set(&["rules.x=1"]).unwrap_err(),
+        "--set: rules.x: rules are set in the file only; write [[rules]] there"
+    );
+    assert_eq!(
+        set(&["sip.listen=[]"]).unwrap_err(),
+        "--set: sip.listen: no listener; name at least one, such as \"udp:0.0.0.0:5060\""
+    );
     assert!(set(&["shards.count=lots"]).unwrap_err().contains("expected a whole number"));
     assert!(Setting::parse("wrapup_time=2").unwrap_err().contains("section.key=value"));
     assert!(Setting::parse("call_center.wrapup_time").is_err());

@@ -132,7 +132,7 @@ pub async fn run(args: &DemoArgs, user: &[Setting]) -> Result<Summary, DemoError
         shards: server.shards().shards(),
         cpu_seconds: cpu_seconds() - cpu - report.cpu_seconds,
     };
-    server.stop().await?;
+    server.stop(std::future::pending()).await?;
     let written = open_cdrs(&config).await?.count().await?;
     Ok(Summary::of(&report, &outcome, written))
 }

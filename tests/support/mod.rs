@@ -164,10 +164,29 @@ impl Server {
         (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
     }
 
-    /// SIGTERM; its exit code and its log.
-    pub fn terminate(mut self) -> (Option<i32>, String) {
+    /// SIGTERM.
+    pub fn signal(&self) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    }
+
+    /// Reads its log up to a line with these words.
+    pub fn log_until(&mut self, words: &str) {
+        let log = self.child.stderr.as_mut().unwrap();
+        let mut line = vec![];
+        while !String::from_utf8_lossy(&line).contains(words) {
+            line.clear();
+            let mut byte = [0];
+            while byte != *b"\n" {
+                assert_eq!(log.read(&mut byte).unwrap(), 1, "the log ended without `{words}`");
+                line.extend(byte);
+            }
+        }
+    }
+
+    /// SIGTERM; its exit code and its log.
+    pub fn terminate(mut self) -> (Option<i32>, String) {
+        self.signal();
         let mut log = String::new();
         self.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
         (self.child.wait().unwrap().code(), log)
