@@ -73,8 +73,8 @@ pub enum StoreError {
          INSERT INTO version (table_name, table_version) VALUES ('{table}', {expected})"
     )]
     NoVersion { url: String, table: String, expected: i64 },
-    #[error("{url}: table `{table}` has no column `{column}`; add it, or set [call_center] {key}")]
-    Column { url: String, table: String, column: String, key: String },
+    #[error("{url}: table `{table}` has no column `{column}`; {fix}")]
+    Column { url: String, table: String, column: String, fix: String },
     /// The database took the statement and said no to a row: trying again will not help.
     #[error("{0}")]
     Refused(String),

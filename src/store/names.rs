@@ -3,7 +3,7 @@
 use crate::config::CallCenter;
 use strowger_engine::registry::{RowFault, Table};
 
-/// A column: its name in data.md, the key that renames it, its name in this database.
+/// A column: its name in data.md, the key that renames it (empty: none), its name in this database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Column {
     pub canonical: &'static str,

@@ -72,7 +72,11 @@ impl Db {
         }
         for c in table.columns {
             if !present.iter().any(|p| p.eq_ignore_ascii_case(&c.name)) {
-                return Err(StoreError::Column { url, table: name, column: c.name.clone(), key: c.key.to_owned() });
+                let fix = match c.key {
+                    "" => "add it".to_owned(),
+                    key => format!("add it, or set [call_center] {key}"),
+                };
+                return Err(StoreError::Column { url, table: name, column: c.name.clone(), fix });
             }
         }
         Ok(())

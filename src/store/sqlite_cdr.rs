@@ -1,12 +1,29 @@
 //! CDRs in SQLite: `cc_cdrs` as OpenSIPS has it, and beside it `strowger_cdrs` with each record's key and what
 //! `cc_cdrs` has no column for. Both rows of a record are written in one transaction: a retry never doubles one.
 
+use super::names::Column;
 use super::sqlite::{Db, Wanted, failed, run};
 use super::{CdrStore, StoreError, Task};
 use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
 use std::collections::HashSet;
 use std::path::Path;
 use strowger_engine::Cdr;
+
+/// What a record writes. No key renames these.
+const COLUMNS: [&str; 12] = [
+    "caller",
+    "received_timestamp",
+    "wait_time",
+    "pickup_time",
+    "talk_time",
+    "flow_id",
+    "agent_id",
+    "call_type",
+    "rejected",
+    "fstats",
+    "cid",
+    "media",
+];
 
 /// CDRs in SQLite.
 pub(super) struct SqliteCdrs {
@@ -16,7 +33,8 @@ pub(super) struct SqliteCdrs {
 impl SqliteCdrs {
     pub async fn open(path: &Path) -> Result<SqliteCdrs, StoreError> {
         let db = Db::open(path).await?;
-        db.ensure(&Wanted { name: "cc_cdrs", version: 2, columns: &[], create: CREATE_CDRS }).await?;
+        let columns = COLUMNS.map(|c| Column { canonical: c, key: "", name: c.to_owned() });
+        db.ensure(&Wanted { name: "cc_cdrs", version: 2, columns: &columns, create: CREATE_CDRS }).await?;
         let mut c = db.pool.acquire().await.map_err(failed)?;
         run(&mut c, CREATE_OURS.to_owned()).await?;
         drop(c);

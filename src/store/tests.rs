@@ -293,3 +293,13 @@ async fn a_database_that_cannot_be_used_is_named_with_what_to_do() {
     assert!(locked.starts_with("sqlite:") && locked.contains("end the program that holds it locked"), "{locked}");
     drop(held);
 }
+
+#[tokio::test]
+async fn a_table_of_records_that_lacks_a_column_is_refused_before_a_record_is_lost_in_it() {
+    let dir = TempDir::new().unwrap();
+    let config = config(&dir, &[]);
+    drop(open_cdrs(&config).await.unwrap());
+    sql(&dir, &["ALTER TABLE cc_cdrs DROP COLUMN media"]).await;
+    let error = open_cdrs(&config).await.err().map(|e| e.to_string()).unwrap_or_default();
+    assert!(error.ends_with("table `cc_cdrs` has no column `media`; add it"), "{error}");
+}
