@@ -205,20 +205,21 @@ impl Server {
         orderly
     }
 
+    /// Every living shard is told, whatever has become of another; the first fault is returned at the end.
     async fn end_calls(&self, hurry: impl Future<Output = ()>) -> Result<(), ServerError> {
-        self.plane.drain(true).await?;
+        let mut outcome = self.plane.drain(true).await.map_err(ServerError::from);
         tracing::info!(limit_s = self.stop_timeout.as_secs(), "no new calls; waiting for the present ones");
         let quiet = tokio::select! {
-            quiet = self.quiet(self.stop_timeout, |a| a.calls == 0) => quiet?,
-            () = hurry => false,
+            quiet = self.quiet(self.stop_timeout, |a| a.calls == 0) => quiet,
+            () = hurry => Ok(false),
         };
-        if quiet {
-            return Ok(());
+        if !matches!(quiet, Ok(true)) {
+            tracing::warn!("ending the calls that are left");
+            outcome = outcome.and(self.plane.on_all(&Control::EndAll).await.map_err(ServerError::from));
         }
-        tracing::warn!("ending the calls that are left");
-        self.plane.on_all(&Control::EndAll).await?;
-        self.quiet(GOODBYES, |a| a.calls == 0 && a.legs == 0 && a.client_transactions == 0).await?;
-        Ok(())
+        // A leg goes when its BYE is answered; the BYE may have to be repeated.
+        let goodbyes = self.quiet(GOODBYES, |a| a.calls == 0 && a.legs == 0).await;
+        outcome.and(goodbyes.map(|_| ()))
     }
 
     async fn quiet(&self, limit: Duration, done: impl Fn(&Audit) -> bool) -> Result<bool, ServerError> {

@@ -223,10 +223,14 @@ impl ControlPlane {
     /// # Errors
     /// When a shard is gone.
     pub async fn on_all(&self, command: &Control) -> Result<(), ControlError> {
+        // A shard that has died must not keep the command from the others.
+        let mut outcome = Ok(());
         for shard in 0..self.shards.count() {
-            self.shards.ask(shard, command.clone()).await?;
+            if let Err(gone) = self.shards.ask(shard, command.clone()).await {
+                outcome = outcome.and(Err(gone));
+            }
         }
-        Ok(())
+        outcome.map_err(Into::into)
     }
 
     /// The shard that carries out commands about an agent.
