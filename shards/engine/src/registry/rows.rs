@@ -208,12 +208,18 @@ fn number(column: &'static str, value: Option<i64>, default: u32) -> Result<u32,
 
 fn uri(column: &'static str, value: Option<&str>) -> Result<Option<Box<str>>, Bad> {
     let Some(value) = optional(value) else { return Ok(None) };
-    let good = Uri::parse(value.as_bytes())
-        .is_ok_and(|u| matches!(u.scheme, Scheme::Sip | Scheme::Sips) && !u.host.is_empty())
-        && !value.bytes().any(|b| b.is_ascii_whitespace() || b.is_ascii_control() || b"<>\"".contains(&b));
-    if good {
-        Ok(Some(value.into()))
-    } else {
-        Err((column, format!("`{}` is not a SIP URI", value.escape_debug()), "write sip:USER@HOST[:PORT]"))
+    let clean = !value.bytes().any(|b| b.is_ascii_whitespace() || b.is_ascii_control() || b"<>\"".contains(&b));
+    let parsed = Uri::parse(value.as_bytes())
+        .ok()
+        .filter(|u| clean && matches!(u.scheme, Scheme::Sip | Scheme::Sips) && !u.host.is_empty() && u.port != Some(0));
+    let Some(parsed) = parsed else {
+        return Err((column, format!("`{}` is not a SIP URI", value.escape_debug()), "write sip:USER@HOST[:PORT]"));
+    };
+    // Taken as it is, such an address would cost an agent a wrap-up for every call that cannot reach it.
+    let udp = parsed.transport().is_none_or(|t| t.eq_ignore_ascii_case(b"udp"));
+    if parsed.scheme == Scheme::Sips || !udp {
+        let what = format!("`{value}` needs another transport than UDP, which this build does not speak");
+        return Err((column, what, "write sip:USER@HOST[:PORT] without a transport"));
     }
+    Ok(Some(value.into()))
 }

@@ -56,6 +56,9 @@ fn each_bad_row_is_a_fault_that_names_it_and_the_rest_loads() {
         AgentRow { location: None, ..agent("nowhere", "en", 1) },
         AgentRow { location: Some("ann".to_owned()), ..agent("bad", "en", 1) },
         AgentRow { location: Some("sip:a@h\r\nX: y".to_owned()), ..agent("split", "en", 1) },
+        AgentRow { location: Some("sip:a@h;transport=TCP".to_owned()), ..agent("stream", "en", 1) },
+        AgentRow { location: Some("sips:a@h".to_owned()), ..agent("secure", "en", 1) },
+        AgentRow { location: Some("sip:a@h:0".to_owned()), ..agent("zero", "en", 1) },
         AgentRow { msrp_max_sessions: Some(300), ..agent("chatty", "en", 1) },
         AgentRow { agentid: Some(String::new()), ..agent("", "en", 1) },
         AgentRow { wrapup_time: Some(-5), ..agent("early", "en", 1) },
@@ -72,8 +75,11 @@ fn each_bad_row_is_a_fault_that_names_it_and_the_rest_loads() {
             "cc_agents `nowhere`: location: is empty, and so is msrp_location; set one of them to the agent's SIP URI",
             "cc_agents `bad`: location: `ann` is not a SIP URI; write sip:USER@HOST[:PORT]",
             "cc_agents `split`: location: `sip:a@h\\r\\nX: y` is not a SIP URI; write sip:USER@HOST[:PORT]",
+            "cc_agents `stream`: location: `sip:a@h;transport=TCP` needs another transport than UDP, which this build does not speak; write sip:USER@HOST[:PORT] without a transport",
+            "cc_agents `secure`: location: `sips:a@h` needs another transport than UDP, which this build does not speak; write sip:USER@HOST[:PORT] without a transport",
+            "cc_agents `zero`: location: `sip:a@h:0` is not a SIP URI; write sip:USER@HOST[:PORT]",
             "cc_agents `chatty`: msrp_max_sessions: is out of range; use 1 to 255",
-            "cc_agents `#6`: agentid: is empty; give the row an id",
+            "cc_agents `#9`: agentid: is empty; give the row an id",
             "cc_agents `early`: wrapup_time: -5 is out of range; use 0 to 4294967295",
         ]
     );
