@@ -114,7 +114,11 @@ fn tens_of_thousands_of_bad_datagrams_leave_it_quick_and_lean() {
     }
     let rtt = median_rtt(&server, 0);
     assert!(rtt < Duration::from_millis(1), "OPTIONS takes {rtt:?}");
-    // The allocator settles within the first pours; after that a leak of 24 bytes a datagram would show.
-    assert!(resident[39] < resident[12] + 6144, "memory grows, KiB after each pour: {resident:?}");
+    // A burst may lift the level by a step; a leak lifts it at every pour: 10 bytes a datagram are 98 KiB.
+    let mut growth: Vec<i64> = resident.windows(2).map(|w| w[1] as i64 - w[0] as i64).collect();
+    growth.sort_unstable();
+    let typical = growth[growth.len() / 2];
+    let whole = resident[39].saturating_sub(resident[0]);
+    assert!(typical < 64 && whole < 65_536, "memory grows, KiB after each pour: {resident:?}");
     assert_eq!(server.stop(), 0);
 }
