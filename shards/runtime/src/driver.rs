@@ -1,33 +1,28 @@
 //! The only place that names glommio: starting executors, and waiting on one.
 //!
-//! How a shard waits, and why (measured by `bench/benches/runtime_floor.rs`):
-//! - A *nap* is one `ppoll` on the shard's own descriptors, at most [`NAP_NS`]: one system call a wake instead of the
-//!   ten of a glommio park, so moderate load costs a third. It ends at the exact due time of a timer.
-//! - A *park* hands the thread to glommio, which then runs whatever other tasks the executor has. A shard parks when a
-//!   nap brought nothing, and is woken through io_uring: a peek of one byte is outstanding on each descriptor.
-//!   Peeks take no datagram, so one that is no longer wanted loses none. (Never `recv` there: a cancelled one does.)
-//! - Foreign threads wake a shard by a byte on a socket pair, which both forms of waiting watch.
+//! How a shard waits: in one `ppoll` on its own descriptors, one system call a wake instead of the ten of a glommio
+//! park. It ends at the exact due time of a timer. A *nap* is at most [`NAP_NS`]; a *park*, when a nap brought nothing,
+//! at most [`PARK_NS`], after which the executor may run whatever other tasks it has.
+//! glommio's own parking is not used: beside busy threads its ring has been seen to sleep on, deaf to sockets and
+//! timers alike (`tests/e2e/hardness.rs` beside three busy loops on two cores).
+//! Foreign threads wake a shard by a byte on a socket pair, which the wait watches too.
 
 use crate::clock::mono_ns;
 use crate::error::StartError;
 use crate::sys::{self, PollSet};
-use glommio::net::{UdpSocket, UnixStream};
-use glommio::timer::Timer;
 use glommio::{ExecutorJoinHandle, Latency, LocalExecutorBuilder, Placement, Shares};
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
-use std::pin::Pin;
-use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Poll, Wake, Waker};
+use std::task::{Wake, Waker};
 use std::time::Duration;
 
 /// Longest nap: no other task of the executor waits longer than this for its turn.
 const NAP_NS: u64 = 1_000_000;
-/// A park ends this long before the due time; a nap, which is exact, takes the rest.
-const PARK_GUARD_NS: u64 = NAP_NS / 2;
+/// Longest park: 50 wakes a second cost an idle shard about a thousandth of a core.
+const PARK_NS: u64 = 20_000_000;
 /// Submission queue entries of each of an executor's rings: more only locks memory.
 const RING_DEPTH: usize = 128;
 /// glommio's buffer pool for file I/O, which shards do not do.
@@ -71,88 +66,42 @@ pub fn mailbox() -> io::Result<(Waker, Sleeper)> {
     Ok((Waker::from(Arc::new(Poker(poker))), Sleeper(sleeper)))
 }
 
-type Peek = Pin<Box<dyn Future<Output = ()>>>;
-
-/// [`Driver`] on a glommio executor; made inside it.
+/// [`Driver`] on a glommio executor.
 pub struct GlommioDriver {
     sleeper: StdUnixStream,
     set: PollSet,
-    watched: Vec<Watched>,
-}
-
-/// A descriptor, and the peek that is outstanding on it since the last park.
-struct Watched {
-    socket: PeekSocket,
-    peek: Option<Peek>,
-}
-
-#[derive(Clone)]
-enum PeekSocket {
-    Udp(Rc<UdpSocket>),
-    Mailbox(Rc<UnixStream>),
-}
-
-impl PeekSocket {
-    fn peek(&self) -> Peek {
-        // An error makes the socket readable too: whoever reads it next sees the error.
-        match self.clone() {
-            PeekSocket::Udp(s) => Box::pin(async move { drop(s.peek_from(&mut [0]).await) }),
-            PeekSocket::Mailbox(s) => Box::pin(async move { drop(s.peek(&mut [0]).await) }),
-        }
-    }
 }
 
 impl GlommioDriver {
-    /// Watches UDP sockets (duplicated, so they may be closed independently) and the mailbox.
+    /// Watches UDP sockets, which must stay open for as long, and the mailbox.
     ///
     /// # Errors
-    /// When the process is out of descriptors.
+    /// None at present; waiting may come to need descriptors of its own.
     pub fn new<'a>(sockets: impl Iterator<Item = BorrowedFd<'a>>, sleeper: Sleeper) -> io::Result<GlommioDriver> {
         let Sleeper(sleeper) = sleeper;
-        let mut fds = vec![sleeper.as_raw_fd()];
-        let raw = sleeper.try_clone()?.into_raw_fd();
-        // SAFETY: `raw` is a descriptor that we own and give away here.
-        let mut watched = vec![PeekSocket::Mailbox(Rc::new(unsafe { UnixStream::from_raw_fd(raw) }))];
-        for socket in sockets {
-            fds.push(socket.as_raw_fd());
-            let raw = socket.try_clone_to_owned()?.into_raw_fd();
-            // SAFETY: as above.
-            watched.push(PeekSocket::Udp(Rc::new(unsafe { UdpSocket::from_raw_fd(raw) })));
+        let fds: Vec<_> = std::iter::once(sleeper.as_raw_fd()).chain(sockets.map(|s| s.as_raw_fd())).collect();
+        Ok(GlommioDriver { sleeper, set: PollSet::new(fds) })
+    }
+
+    /// True when something is readable or `until` has come.
+    fn wait(&mut self, until: Option<u64>, most: u64) -> bool {
+        let left = until.map_or(u64::MAX, |u| u.saturating_sub(mono_ns()));
+        let ready = self.set.wait(left.min(most));
+        if self.set.readable(0) {
+            sys::drain(self.sleeper.as_fd());
         }
-        let watched = watched.into_iter().map(|socket| Watched { socket, peek: None }).collect();
-        Ok(GlommioDriver { sleeper, set: PollSet::new(fds), watched })
+        ready || left <= most
     }
 }
 
 impl Driver for GlommioDriver {
     fn nap(&mut self, until: Option<u64>) -> bool {
-        let left = until.map_or(u64::MAX, |u| u.saturating_sub(mono_ns()));
-        let ready = self.set.wait(left.min(NAP_NS));
-        if self.set.readable(0) {
-            sys::drain(self.sleeper.as_fd());
-        }
-        ready || left <= NAP_NS
+        self.wait(until, NAP_NS)
     }
 
     async fn park(&mut self, until: Option<u64>) {
-        let left = until.map(|u| u.saturating_sub(mono_ns()).saturating_sub(PARK_GUARD_NS));
-        let mut timer = match left {
-            Some(0) => return,
-            left => left.map(|ns| Timer::new(Duration::from_nanos(ns))),
-        };
-        poll_fn(|cx| {
-            let mut ready = timer.as_mut().is_some_and(|t| Pin::new(t).poll(cx).is_ready());
-            for w in &mut self.watched {
-                let peek = w.peek.get_or_insert_with(|| w.socket.peek());
-                if peek.as_mut().poll(cx).is_ready() {
-                    w.peek = None;
-                    ready = true;
-                }
-            }
-            if ready { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
-        sys::drain(self.sleeper.as_fd());
+        self.wait(until, PARK_NS);
+        glommio::executor().yield_if_needed().await;
     }
 
     async fn breathe(&mut self) {
