@@ -74,13 +74,11 @@ pub struct GlommioDriver {
 
 impl GlommioDriver {
     /// Watches UDP sockets, which must stay open for as long, and the mailbox.
-    ///
-    /// # Errors
-    /// None at present; waiting may come to need descriptors of its own.
-    pub fn new<'a>(sockets: impl Iterator<Item = BorrowedFd<'a>>, sleeper: Sleeper) -> io::Result<GlommioDriver> {
+    #[must_use]
+    pub fn new<'a>(sockets: impl Iterator<Item = BorrowedFd<'a>>, sleeper: Sleeper) -> GlommioDriver {
         let Sleeper(sleeper) = sleeper;
         let fds: Vec<_> = std::iter::once(sleeper.as_raw_fd()).chain(sockets.map(|s| s.as_raw_fd())).collect();
-        Ok(GlommioDriver { sleeper, set: PollSet::new(fds) })
+        GlommioDriver { sleeper, set: PollSet::new(fds) }
     }
 
     /// True when something is readable or `until` has come.

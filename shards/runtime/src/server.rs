@@ -240,14 +240,7 @@ async fn supervised<M: Machine>(
 ) {
     let shard = parts.shard;
     let life = async move {
-        let assembled = assemble(parts, build);
-        let (shard, driver) = match assembled {
-            Ok(whole) => whole,
-            Err(error) => {
-                let _ = ready.send(Err(error.to_string()));
-                return;
-            }
-        };
+        let (shard, driver) = assemble(parts, build);
         let _ = ready.send(Ok(()));
         shard::run(shard, driver).await;
     };
@@ -273,13 +266,10 @@ async fn caught(future: impl Future<Output = ()>) -> Result<(), String> {
     .await
 }
 
-fn assemble<M: Machine>(
-    parts: Parts,
-    build: impl FnOnce(u16, &ServerSpec, Now) -> M,
-) -> std::io::Result<(Shard<M>, GlommioDriver)> {
+fn assemble<M: Machine>(parts: Parts, build: impl FnOnce(u16, &ServerSpec, Now) -> M) -> (Shard<M>, GlommioDriver) {
     let Parts { shard, spec, shares, own, locals, mesh, sleeper, relay, latency, counts } = parts;
     let sockets = Sockets::new(shard, shares, own, locals);
-    let driver = GlommioDriver::new(sockets.fds(), sleeper)?;
+    let driver = GlommioDriver::new(sockets.fds(), sleeper);
     let mut clock = Clock::default();
     let machine = build(shard, &spec, clock.now().1);
     let key = spec.engine.key;
@@ -304,7 +294,7 @@ fn assemble<M: Machine>(
         counts,
         stats: spec.stats,
     };
-    Ok((shard, driver))
+    (shard, driver)
 }
 
 impl Shards {
