@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_strowger");
@@ -184,11 +184,22 @@ impl Server {
         }
     }
 
-    /// SIGTERM; its exit code and its log.
+    /// SIGTERM; its exit code and its log. One that does not stop in a minute is killed, and then has no exit code.
     pub fn terminate(mut self) -> (Option<i32>, String) {
         self.signal();
-        let mut log = String::new();
-        self.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+        let mut stderr = self.child.stderr.take().unwrap();
+        let log = std::thread::spawn(move || {
+            let mut log = String::new();
+            stderr.read_to_string(&mut log).map(|_| log).unwrap()
+        });
+        let began = Instant::now();
+        while !log.is_finished() && began.elapsed() < Duration::from_secs(60) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        if !log.is_finished() {
+            self.child.kill().unwrap();
+        }
+        let log = log.join().unwrap();
         (self.child.wait().unwrap().code(), log)
     }
 }

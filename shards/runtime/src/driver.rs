@@ -1,17 +1,20 @@
 //! The only place that names glommio: starting executors, and waiting on one.
 //!
-//! How a shard waits: in one `ppoll` on its own descriptors, one system call a wake instead of the ten of a glommio
-//! park. It ends at the exact due time of a timer. A *nap* is at most [`NAP_NS`]; a *park*, when a nap brought nothing,
-//! at most [`PARK_NS`], after which the executor may run whatever other tasks it has.
-//! glommio's own parking is not used: beside busy threads its ring has been seen to sleep on, deaf to sockets and
-//! timers alike (`tests/e2e/hardness.rs` beside three busy loops on two cores).
+//! A shard is all that its executor runs: it waits in one `ppoll` on its own descriptors, one system call a wake
+//! instead of the ten of a glommio park, and never yields. The wait ends at the exact due time of a timer. A *nap* is at
+//! most [`NAP_NS`]; a *park*, when a nap brought nothing, at most [`PARK_NS`].
 //! Foreign threads wake a shard by a byte on a socket pair, which the wait watches too.
+//!
+//! Why not glommio's own parking: in 0.9 `LocalExecutor::run_task_queues` returns false, "nothing to run", also when
+//! the preemption timer fired before the first queue had its turn, and the executor then sleeps in its ring with a
+//! runnable task and no timer left. On a machine short of CPU that happens about once in a thousand yields; a shard that
+//! yielded was deaf to sockets and timers alike. Hence no yields, and a preemption timer that never fires
+//! ([`NEVER`]), so that the first turn can't be lost either.
 
 use crate::clock::mono_ns;
 use crate::error::StartError;
 use crate::sys::{self, PollSet};
-use glommio::{ExecutorJoinHandle, Latency, LocalExecutorBuilder, Placement, Shares};
-use std::future::Future;
+use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
@@ -19,10 +22,12 @@ use std::sync::Arc;
 use std::task::{Wake, Waker};
 use std::time::Duration;
 
-/// Longest nap: no other task of the executor waits longer than this for its turn.
+/// Longest nap: after it a shard that had nothing to do sees to its housekeeping.
 const NAP_NS: u64 = 1_000_000;
 /// Longest park: 50 wakes a second cost an idle shard about a thousandth of a core.
 const PARK_NS: u64 = 20_000_000;
+/// A preemption timer that does not fire between an executor's start and the shard's first turn, the only one.
+const NEVER: Duration = Duration::from_secs(86_400);
 /// Submission queue entries of each of an executor's rings: more only locks memory.
 const RING_DEPTH: usize = 128;
 /// glommio's buffer pool for file I/O, which shards do not do.
@@ -35,10 +40,8 @@ const MEMLOCK_EACH: u64 = 52 << 10;
 pub trait Driver {
     /// Blocks briefly; true when something is readable or `until` has come.
     fn nap(&mut self, until: Option<u64>) -> bool;
-    /// Gives the thread away until something is readable or `until` has (nearly) come. May return early.
-    fn park(&mut self, until: Option<u64>) -> impl Future<Output = ()>;
-    /// Between turns under load: lets other tasks run when it is their time.
-    fn breathe(&mut self) -> impl Future<Output = ()>;
+    /// Blocks until something is readable or `until` has (nearly) come. May return early.
+    fn park(&mut self, until: Option<u64>);
 }
 
 /// The mailbox's end that wakes: one byte on a socket pair.
@@ -97,13 +100,8 @@ impl Driver for GlommioDriver {
         self.wait(until, NAP_NS)
     }
 
-    async fn park(&mut self, until: Option<u64>) {
+    fn park(&mut self, until: Option<u64>) {
         self.wait(until, PARK_NS);
-        glommio::executor().yield_if_needed().await;
-    }
-
-    async fn breathe(&mut self) {
-        glommio::executor().yield_if_needed().await;
     }
 }
 
@@ -121,28 +119,19 @@ impl Executor {
     }
 }
 
-/// Starts an executor, on `cpu` if given, that runs what `task` makes in a queue of low latency.
+/// Starts an executor, on `cpu` if given, that runs `task` to its end.
 ///
 /// # Errors
 /// Why it can not be started.
-pub fn launch<F, T>(name: &str, cpu: Option<usize>, task: F) -> Result<Executor, String>
-where
-    F: FnOnce() -> T + Send + 'static,
-    T: Future<Output = ()> + 'static,
-{
+pub fn launch(name: &str, cpu: Option<usize>, task: impl FnOnce() + Send + 'static) -> Result<Executor, String> {
     LocalExecutorBuilder::new(cpu.map_or(Placement::Unbound, Placement::Fixed))
         .name(name)
         .ring_depth(RING_DEPTH)
         .io_memory(IO_MEMORY)
-        .preempt_timer(Duration::from_millis(1))
+        .preempt_timer(NEVER)
         .spawn(move || async move {
             sys::precise_timeouts();
-            let soon = Latency::Matters(Duration::from_millis(1));
-            let queue = glommio::executor().create_task_queue(Shares::default(), soon, "shard");
-            match glommio::spawn_local_into(task(), queue) {
-                Ok(running) => running.await,
-                Err(e) => tracing::error!(error = %e, "the shard's queue is gone"),
-            }
+            task();
         })
         .map(Executor)
         .map_err(|e| e.to_string())

@@ -18,12 +18,9 @@ use crate::shard::{self, Shard};
 use crate::sys;
 use socket2::Socket;
 use std::collections::VecDeque;
-use std::future::{Future, poll_fn};
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use strowger_dispatch::Dispatch;
 use strowger_engine::control::{AgentEvent, Control, Reply};
 use strowger_engine::{Cdr, Engine, EngineConfig, MeshMsg, Provisioning, StatsHub};
@@ -232,38 +229,26 @@ fn await_ready(mut running: Shards, starting: Vec<Starting>) -> Result<Shards, S
 }
 
 /// One shard from its beginning to its end, panics included.
-async fn supervised<M: Machine>(
+fn supervised<M: Machine>(
     parts: Parts,
     build: impl FnOnce(u16, &ServerSpec, Now) -> M,
     ready: flume::Sender<Result<(), String>>,
     failures: flume::Sender<ShardFailure>,
 ) {
     let shard = parts.shard;
-    let life = async move {
+    let life = AssertUnwindSafe(move || {
         let (shard, driver) = assemble(parts, build);
         let _ = ready.send(Ok(()));
-        shard::run(shard, driver).await;
-    };
-    if let Err(reason) = caught(life).await {
+        shard::run(shard, driver);
+    });
+    if let Err(panic) = catch_unwind(life) {
+        let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+        let reason = text.unwrap_or_else(|| "panic without a text".to_owned());
         tracing::error!(shard, reason, "a shard died");
         // Nobody listens: the process is on its way out.
         let _ = failures.send(ShardFailure { shard, reason });
     }
-}
-
-/// Runs a future; its panic becomes an error.
-async fn caught(future: impl Future<Output = ()>) -> Result<(), String> {
-    let mut future = pin!(future);
-    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
-        Ok(Poll::Pending) => Poll::Pending,
-        Ok(Poll::Ready(())) => Poll::Ready(Ok(())),
-        Err(panic) => {
-            let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
-            let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-            Poll::Ready(Err(text.unwrap_or_else(|| "panic without a text".to_owned())))
-        }
-    })
-    .await
 }
 
 fn assemble<M: Machine>(parts: Parts, build: impl FnOnce(u16, &ServerSpec, Now) -> M) -> (Shard<M>, GlommioDriver) {

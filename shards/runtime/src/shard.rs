@@ -5,7 +5,7 @@
 //! collects garbage and parks until something is readable, somebody rings, or a timer is due.
 //!
 //! Invariants
-//! - The machine is touched by this task alone, and its outputs are drained before its next input.
+//! - The machine is touched by this thread alone, and its outputs are drained before its next input.
 //! - Nothing in a turn blocks, locks or (in steady state) allocates.
 //! - No queue starves another: each has its cap a turn; [`Turn::more`] says that one was reached, and then the shard
 //!   does not sleep.
@@ -71,7 +71,7 @@ struct Turn {
 }
 
 /// Runs until the control plane says stop.
-pub(crate) async fn run<M: Machine, D: Driver>(mut shard: Shard<M>, mut driver: D) {
+pub(crate) fn run<M: Machine, D: Driver>(mut shard: Shard<M>, mut driver: D) {
     let mut rx = RxBatch::default();
     let inlets: Vec<Inlet> = shard.sockets.inlets().collect();
     loop {
@@ -79,7 +79,6 @@ pub(crate) async fn run<M: Machine, D: Driver>(mut shard: Shard<M>, mut driver: 
         if turn.stop {
             return;
         }
-        driver.breathe().await;
         if turn.more || shard.arm_and_look() {
             continue;
         }
@@ -87,7 +86,7 @@ pub(crate) async fn run<M: Machine, D: Driver>(mut shard: Shard<M>, mut driver: 
             shard.machine.idle();
             shard.drain(None);
             shard.flush();
-            driver.park(shard.wake_at()).await;
+            driver.park(shard.wake_at());
         }
         shard.mesh.bell().disarm();
     }
