@@ -185,6 +185,11 @@ impl Engine {
         self.ep.next_due()
     }
 
+    /// By how many microseconds the latest of the timers was late that fired since this was last asked.
+    pub fn take_lateness(&mut self) -> Option<u64> {
+        self.ep.take_lateness()
+    }
+
     /// The next message to send; its bytes are [`Engine::bytes`], and it must be given back by [`Engine::sent`] or
     /// [`Engine::handle_send_failed`].
     pub fn poll_transmit(&mut self) -> Option<Transmit> {

@@ -24,8 +24,8 @@ use std::time::Duration;
 
 /// Longest nap: after it a shard that had nothing to do sees to its housekeeping.
 const NAP_NS: u64 = 1_000_000;
-/// Longest park: 50 wakes a second cost an idle shard about a thousandth of a core.
-const PARK_NS: u64 = 20_000_000;
+/// Longest park: a few wakes a second cost an idle shard less than a thousandth of a core.
+const PARK_NS: u64 = 250_000_000;
 /// A preemption timer that does not fire between an executor's start and the shard's first turn, the only one.
 const NEVER: Duration = Duration::from_secs(86_400);
 /// Submission queue entries of each of an executor's rings: more only locks memory.

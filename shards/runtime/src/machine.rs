@@ -16,6 +16,8 @@ pub trait Machine: 'static {
     /// All that is due.
     fn handle_timers(&mut self, now: Now);
     fn next_due(&self) -> Option<Mono>;
+    /// By how many microseconds the latest of the timers was late that fired since this was last asked.
+    fn take_lateness(&mut self) -> Option<u64>;
     fn poll_transmit(&mut self) -> Option<Transmit>;
     fn bytes(&self, t: &Transmit) -> &[u8];
     fn sent(&mut self, t: Transmit);
@@ -46,6 +48,9 @@ impl Machine for strowger_engine::Engine {
     }
     fn next_due(&self) -> Option<Mono> {
         self.next_due()
+    }
+    fn take_lateness(&mut self) -> Option<u64> {
+        self.take_lateness()
     }
     fn poll_transmit(&mut self) -> Option<Transmit> {
         self.poll_transmit()

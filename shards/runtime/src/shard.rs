@@ -304,11 +304,13 @@ impl<M: Machine> Shard<M> {
 
     fn fire_timers(&mut self, turn: &mut Turn) {
         let Some(due) = self.machine.next_due() else { return };
-        let (ns, now) = self.clock.now();
+        let now = self.now();
         if due <= now.mono {
             turn.worked = true;
-            self.latency.timer_lateness.record(ns.saturating_sub(due.0.saturating_mul(1000)));
             self.machine.handle_timers(now);
+            if let Some(us) = self.machine.take_lateness() {
+                self.latency.timer_lateness.record(us.saturating_mul(1000));
+            }
             self.drain(None);
         }
     }

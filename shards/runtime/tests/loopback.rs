@@ -107,6 +107,9 @@ impl Machine for Probe {
     fn next_due(&self) -> Option<Mono> {
         self.ep.next_due()
     }
+    fn take_lateness(&mut self) -> Option<u64> {
+        self.ep.take_lateness()
+    }
     fn poll_transmit(&mut self) -> Option<Transmit> {
         self.ep.poll_transmit()
     }
@@ -337,7 +340,8 @@ fn timers_fire_within_a_millisecond_of_their_time_as_a_rule() {
         server.until(0, |seen| seen.timers == 50 * round);
     }
     let late = server.shards.as_ref().unwrap().latency().timer_lateness;
-    assert!(late.len() > 100, "{}", late.len());
+    // Each is due alone, and only those that fire count.
+    assert!((150..=200).contains(&late.len()), "{}", late.len());
     // The tail belongs to the machine that runs the tests; a tick of even 4 ms would show in the middle.
     let p50 = late.value_at_quantile(0.5);
     assert!(p50 < 1_000_000, "p50 {p50} ns");

@@ -86,6 +86,7 @@ pub struct Wheel {
     occupied: [u64; LEVELS],
     lists: Box<[[List; SLOTS]; LEVELS]>,
     ready: List,
+    late: Option<u64>,
 }
 
 impl Default for Wheel {
@@ -106,6 +107,7 @@ impl Wheel {
             occupied: [0; LEVELS],
             lists: Box::new([[List::EMPTY; SLOTS]; LEVELS]),
             ready: List::EMPTY,
+            late: None,
         }
     }
 
@@ -189,8 +191,15 @@ impl Wheel {
         let node = self.nodes[index as usize];
         self.unlink(index);
         self.release(index);
+        let late = now.0.saturating_sub(node.due);
+        self.late = Some(self.late.map_or(late, |worst| worst.max(late)));
         let id = TimerId { index, generation: node.generation };
         Some(Fired { id, due: Mono(node.due), token: node.token, kind: node.kind })
+    }
+
+    /// By how many microseconds the latest timer was late that [`pop`](Self::pop) gave out since this was last asked.
+    pub fn take_lateness(&mut self) -> Option<u64> {
+        self.late.take()
     }
 
     /// Moves the present tick up to that of `now`, what came due into `ready`. Stops at the first slot that had some.

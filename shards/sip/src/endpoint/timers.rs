@@ -60,6 +60,11 @@ impl Endpoint {
         if self.events.is_empty() { self.wheel.next_due() } else { Some(Mono(0)) }
     }
 
+    /// See [`Wheel::take_lateness`](crate::wheel::Wheel::take_lateness).
+    pub fn take_lateness(&mut self) -> Option<u64> {
+        self.wheel.take_lateness()
+    }
+
     /// The next event that time brought by `now`, and what [`send_failed`](Self::send_failed), the resolver and
     /// [`cancel`](Self::cancel) ended. To be called until `None`.
     pub fn poll_timer(&mut self, now: Mono) -> Option<TimerEvent> {
