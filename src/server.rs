@@ -2,6 +2,7 @@
 
 use crate::config::{Config, Listen};
 use crate::control::cdr::{CdrCounts, WriterConfig};
+use crate::control::fronts::{self, FrontError, Fronts};
 use crate::control::stats::Statistics;
 use crate::control::{self, ControlError, ControlPlane, cdr, http, resolve, wrapup};
 use crate::store::names::Names;
@@ -40,6 +41,8 @@ pub enum ServerError {
     Control(#[from] ControlError),
     #[error("cannot listen on http {addr}: {source}; choose another with --mi-http ADDR:PORT")]
     Http { addr: SocketAddr, source: std::io::Error },
+    #[error(transparent)]
+    Front(#[from] FrontError),
     #[error("cannot use {}: {source}", path.display())]
     File { path: PathBuf, source: std::io::Error },
     #[error("shard {} died: {}", .0.shard, .0.reason)]
@@ -56,6 +59,7 @@ pub struct Server {
     stop_timeout: Duration,
     cdrs: Arc<CdrCounts>,
     http: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+    fronts: Fronts,
     resolver: JoinHandle<()>,
     writers: Vec<JoinHandle<()>>,
 }
@@ -70,6 +74,7 @@ impl Server {
         let bound = bind(&config.server.data_dir, &config.listeners(), count)?;
         let addrs = bound.addrs();
         let http = listen_http(config).await?;
+        let fronts = fronts::Bound::open(config)?;
         let store: Arc<dyn crate::store::Provisioning> = open_provisioning(config).await?.into();
         let cdr_store = open_cdrs(config).await?.into();
         let found = store.load().await?;
@@ -109,6 +114,7 @@ impl Server {
         let resolver = tokio::spawn(resolve::run(shards.resolves(), Arc::downgrade(&shards)));
         plane.begin(&found.rows).await?;
         let router = http::router(Arc::clone(&plane), &config.mi.http_path.0, config.mi.max_request_size.usize());
+        let fronts = fronts.serve(&plane, config.mi.max_request_size.usize());
         let listen = config.sip.listen.iter().zip(addrs);
         Ok(Server {
             plane,
@@ -118,6 +124,7 @@ impl Server {
             stop_timeout: Duration::from_micros(config.server.stop_timeout.us),
             cdrs,
             http: http.map(|listener| serve_http(listener, router)),
+            fronts,
             resolver,
             writers,
         })
@@ -133,6 +140,12 @@ impl Server {
     #[must_use]
     pub fn mi_http(&self) -> Option<SocketAddr> {
         self.mi_http
+    }
+
+    /// The management interface's FIFO and datagram sockets.
+    #[must_use]
+    pub fn fronts(&self) -> &Fronts {
+        &self.fronts
     }
 
     /// The control plane.
@@ -186,6 +199,7 @@ impl Server {
             // A client that holds its connection open does not hold up the stop.
             let _ = tokio::time::timeout(Duration::from_secs(1), task).await;
         }
+        self.fronts.stop().await;
         self.resolver.abort();
         self.cdrs.stopping.store(true, Relaxed);
         let (mut shards, writers) = (self.shards, self.writers);

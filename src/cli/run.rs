@@ -17,8 +17,14 @@ pub(super) fn run(settings: &Settings) -> Result<(), Failure> {
         let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| fault(&e))?;
         let server = Server::start(&loaded.config, None).await.map_err(|e| fault(&e))?;
         let count = server.shards().shards();
-        say(&json!({"ready": true, "listen": server.listen(), "mi_http": server.mi_http(), "shards": count})
-            .to_string());
+        let mut ready = json!({"ready": true, "listen": server.listen(), "mi_http": server.mi_http(), "shards": count});
+        if let Some(fifo) = server.fronts().fifo() {
+            ready["mi_fifo"] = json!(fifo);
+        }
+        if !server.fronts().datagrams().is_empty() {
+            ready["mi_datagram"] = json!(server.fronts().datagrams());
+        }
+        say(&ready.to_string());
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}

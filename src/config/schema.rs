@@ -4,9 +4,10 @@
 //! have: it is known and typed, and setting it to something else than its default is an error that says so.
 
 use super::value::{
-    Advertise, DbUrl, HeaderName, HttpPath, Ident, Listen, LogFormat, Offer, Policy, Seconds, Switch, Value, Whole,
-    Word,
+    Advertise, DbUrl, FileMode, HeaderName, HttpPath, Ident, Listen, LogFormat, Offer, Policy, Seconds, Switch, Value,
+    Whole, Word,
 };
+use crate::control::fronts::MiSocket;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use strowger_engine::AgentOffer;
@@ -244,12 +245,14 @@ section! {
     http_path: HttpPath = HttpPath("/mi".to_owned());
     /// Largest request, in bytes.
     max_request_size: Whole<1024, 1_073_741_824> = Whole(1_048_576);
-    /// Path of a FIFO that takes :reply_fifo_name:JSON lines. Empty: none.
-    fifo: String = String::new(), later "the FIFO is";
-    /// Directory of the reply FIFOs.
-    fifo_reply_dir: PathBuf = PathBuf::from("/tmp"), later "the FIFO is";
-    /// Datagram sockets, udp:ADDR:PORT or unix:PATH.
-    datagram: Vec<String> = vec![], later "datagram sockets are";
+    /// Path of a FIFO that takes :reply_fifo_name:JSON requests; made at the start, removed at the stop. Empty: none.
+    fifo: String = String::new();
+    /// Directory of the reply FIFOs, which the clients make.
+    fifo_reply_dir: PathBuf = PathBuf::from("/tmp");
+    /// Datagram sockets, udp:ADDR:PORT or unix:PATH. Answers above 64 KiB need HTTP or the FIFO.
+    datagram: Vec<MiSocket> = vec![];
+    /// Access to the FIFO and to Unix sockets, as octal digits: whoever may write there manages the server.
+    file_mode: FileMode = FileMode(0o660);
 }
 
 section! {

@@ -1,5 +1,6 @@
 //! Types of configuration values: each reads itself from TOML, checks itself, and writes itself back.
 
+use crate::control::fronts::MiSocket;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -180,7 +181,19 @@ macro_rules! from_text {
         }
     )* };
 }
-from_text!(Listen, Advertise, Ident, DbUrl, Word<Offer>, Word<Policy>, Word<LogFormat>, HeaderName, HttpPath);
+from_text!(
+    Listen,
+    Advertise,
+    Ident,
+    DbUrl,
+    Word<Offer>,
+    Word<Policy>,
+    Word<LogFormat>,
+    HeaderName,
+    HttpPath,
+    MiSocket,
+    FileMode
+);
 
 /// `udp:ADDR:PORT` and the like; an IPv6 address stands in brackets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -341,6 +354,24 @@ impl fmt::Display for HeaderName {
 /// RFC 3261 section 25.1, `token`.
 pub fn is_token(s: &str) -> bool {
     !s.is_empty() && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(&b))
+}
+
+/// Access bits of a file, three or four octal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileMode(pub u32);
+
+impl FromStr for FileMode {
+    type Err = String;
+    fn from_str(s: &str) -> Result<FileMode, String> {
+        let bits = u32::from_str_radix(s, 8).ok().filter(|bits| *bits <= 0o777 && (3..=4).contains(&s.len()));
+        bits.map(FileMode).ok_or_else(|| format!("`{s}` is not a file mode, expected octal digits such as \"0660\""))
+    }
+}
+
+impl fmt::Display for FileMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:04o}", self.0)
+    }
 }
 
 /// Path of an HTTP resource.

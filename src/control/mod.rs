@@ -1,7 +1,7 @@
 //! The control plane: everything between the shards and the world that is not SIP.
 //!
 //! - [`ControlPlane`]: provisioning and logins, lists, statistics; what the management interface calls.
-//! - [`mi`]: JSON-RPC over a table of commands; [`http`]: its HTTP front.
+//! - [`mi`]: JSON-RPC over a table of commands; [`http`] and [`fronts`]: its HTTP, FIFO and datagram fronts.
 //! - [`cdr`]: the batching CDR writer. [`resolve`]: name resolution for the shards. [`wrapup`]: wrap-ups into the database.
 //!
 //! Invariants
@@ -10,6 +10,7 @@
 
 pub mod cdr;
 pub mod clock;
+pub mod fronts;
 pub mod http;
 pub mod mi;
 mod port;

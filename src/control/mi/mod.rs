@@ -76,6 +76,16 @@ pub async fn handle(plane: &ControlPlane, body: &[u8]) -> Option<Vec<u8>> {
     answer.map(|a| a.to_string().into_bytes())
 }
 
+/// An answer to `request` that is an error, made by a transport: it carries the request's id if it has one.
+#[must_use]
+pub fn refusal(request: &[u8], code: i64, message: &str) -> Vec<u8> {
+    let id = match serde_json::from_slice::<Value>(request) {
+        Ok(Value::Object(mut request)) => request.remove("id"),
+        _ => None,
+    };
+    failure(&MiError::new(code, message), id.unwrap_or(Value::Null)).to_string().into_bytes()
+}
+
 /// One request; `None` for a notification.
 async fn one(plane: &ControlPlane, request: Value) -> Option<Value> {
     let Value::Object(mut request) = request else { return Some(failure(&MiError::invalid_request(), Value::Null)) };
