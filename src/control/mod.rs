@@ -258,14 +258,6 @@ pub fn warn_unused(rows: &Rows) {
 pub fn unused(rows: &Rows) -> Vec<String> {
     let set = |s: &Option<String>| s.as_deref().is_some_and(|s| !s.trim().is_empty());
     let mut found = vec![];
-    for f in &rows.flows {
-        for (column, value) in [("message_dissuading", &f.message_dissuading), ("message_flow_id", &f.message_flow_id)]
-        {
-            if set(value) {
-                found.push((Table::Flows, f.flowid.as_deref(), column));
-            }
-        }
-    }
     for a in rows.agents.iter().filter(|a| set(&a.msrp_location)) {
         found.push((Table::Agents, a.agentid.as_deref(), "msrp_location"));
     }

@@ -9,8 +9,6 @@ use strowger_dispatch::{AgentRef, Dispatch};
 use strowger_engine::stats::{AgentCounts, FlowCounts, StatsHub};
 use strowger_engine::{AgentDef, FlowDef, Provisioning};
 
-/// Unbounded, as an estimate of waiting.
-pub const NEVER: i64 = 2_147_483_647;
 /// The group's name.
 pub const GROUP: &str = "call_center";
 
@@ -220,14 +218,7 @@ impl Statistics {
     /// Estimated wait behind `ahead` calls of the flow, seconds.
     #[must_use]
     pub fn wait_behind(&self, flow: &FlowDef, ahead: i64) -> i64 {
-        let agents = i64::from(self.dispatch.logged_in(flow.skill));
-        let (talk, calls) =
-            (self.hub.flow(flow.idx, |f| f.talk_us.get()), self.hub.flow(flow.idx, |f| f.processed.get()));
-        if agents == 0 {
-            return NEVER;
-        }
-        let per_call = if calls > 0 { talk / calls } else { 0 };
-        (per_call.saturating_mul(ahead) / agents / 1_000_000).clamp(0, NEVER)
+        self.hub.estimated_wait_s(flow.idx, ahead, self.dispatch.logged_in(flow.skill))
     }
 
     fn of_flow(&self, flow: &FlowDef, stat: FlowStat) -> i64 {

@@ -135,10 +135,12 @@ impl Engine {
 
     /// The call is no longer in the waiting set.
     pub(crate) fn forget_wait(&mut self, c: Key) {
-        if let Some(wait) = self.calls.get_mut(c).and_then(|call| call.wait.take())
-            && let Some(entry) = self.waiting.get_mut(wait.slot as usize)
-        {
+        let Some(call) = self.calls.get_mut(c) else { return };
+        if let Some(entry) = call.wait.take().and_then(|wait| self.waiting.get_mut(wait.slot as usize)) {
             *entry = None;
+        }
+        if let Some(timer) = call.onhold_timer.take() {
+            self.ep.stop_timer(timer);
         }
     }
 

@@ -119,7 +119,7 @@ impl Engine {
             self.set_state(c, CallState::Welcome);
             self.start_media(c, Play::Welcome, now);
         } else {
-            self.enter_queue(c, now);
+            self.after_welcome(c, now);
         }
     }
 
@@ -147,7 +147,9 @@ impl Engine {
             caller,
             media: None,
             message: Play::Queue,
+            fading: None,
             media_failures: 0,
+            stranded: None,
             attempt: None,
             wait: None,
             queued: None,
@@ -167,6 +169,7 @@ impl Engine {
             media_timer: None,
             progress_timer: None,
             glare_timer: None,
+            onhold_timer: None,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::arena::Key;
 use crate::books::Outcome;
-use crate::call::{Attempt, End, Link, Message, Mode};
+use crate::call::{Attempt, End, Link, Message, Mode, Preagent};
 use crate::config::AgentOffer;
 use crate::control::{AgentReport, CallState};
 use crate::engine::{Engine, TimerKind};
@@ -27,6 +27,13 @@ pub(crate) enum Refusal {
     Refused(u16),
     /// Nobody answered in time.
     NoAnswer,
+}
+
+impl Refusal {
+    /// What a final answer means; 408 is also what a timeout counts as.
+    pub(crate) fn of(code: u16) -> Refusal {
+        if code == 408 { Refusal::NoAnswer } else { Refusal::Refused(code) }
+    }
 }
 
 impl Engine {
@@ -57,14 +64,24 @@ impl Engine {
         }
         if self.dispatch.is_waiting(wait) {
             self.set_state(c, CallState::Queued);
+            self.limit_onhold(c, now);
             self.want_music(c, now);
         }
     }
 
     /// Starts the flow's music for a caller who hears nothing.
     pub(crate) fn want_music(&mut self, c: Key, now: Now) {
-        let Some(call) = self.calls.get(c) else { return };
-        if call.media.is_none() && call.media_timer.is_none() {
+        let Some(call) = self.calls.get_mut(c) else { return };
+        if call.media.is_some() || call.media_timer.is_some() {
+            return;
+        }
+        let tells = self.cfg.call.queue_pos_param.is_some() && call.wait.is_some();
+        if call.fading.is_some() && !tells {
+            // The music that was to make way for a message that failed plays on.
+            call.media = call.fading.take();
+            call.message = Message::Queue;
+            self.drive_link(c, now);
+        } else {
             self.start_media(c, Message::Queue, now);
         }
     }
@@ -77,14 +94,20 @@ impl Engine {
             self.enter_queue(c, now);
             return;
         };
-        self.set_state(c, CallState::ToAgent);
-        let mode = self.offer_mode(c);
+        let message = self.calls.get(c).is_some_and(|call| call.flow.message_flow_id.is_some());
+        let (state, mode, pre) = if message {
+            (CallState::Preagent, Mode::Delayed, Preagent::Ringing)
+        } else {
+            (CallState::ToAgent, self.offer_mode(c), Preagent::Off)
+        };
+        self.set_state(c, state);
         let uri = def.location.clone().unwrap_or_default();
         let claim = Box::new(Claim { agent, def: def.clone(), plan: None });
         let attempt = |leg| Attempt {
             leg,
             agent: def.clone(),
             mode,
+            pre,
             other_mode: false,
             redirects: 0,
             offered: now,
@@ -93,8 +116,7 @@ impl Engine {
             corrected: false,
         };
         self.dispatch_owner(agent, c);
-        let opened = self.open_leg(c, Role::Agent, uri.as_bytes(), mode == Mode::Caller, since, now);
-        let Some(leg) = opened else {
+        let Some(leg) = self.open_leg(c, Role::Agent, uri.as_bytes(), self.offered_to(c, mode), since, now) else {
             self.attempt_unsendable(c, agent, now);
             return;
         };
@@ -110,6 +132,7 @@ impl Engine {
         let Some(call) = self.calls.get_mut(c) else { return };
         call.attempt = Some(attempt(leg));
         call.queued = None;
+        call.stranded = None;
         call.rang = false;
         let flow = call.flow.clone();
         let alone = call.link == Link::Loose;
@@ -137,6 +160,11 @@ impl Engine {
         } else {
             self.enter_queue(c, now);
         }
+    }
+
+    /// Whose description the INVITE to the agent carries.
+    fn offered_to(&self, c: Key, mode: Mode) -> Option<Key> {
+        self.calls.get(c).filter(|_| mode == Mode::Caller).map(|call| call.caller)
     }
 
     fn backoff_us(&self) -> u64 {
@@ -184,18 +212,31 @@ impl Engine {
             self.reject(c, Refusal::Refused(488), now);
             return;
         }
-        let Some(attempt) = self.calls.get_mut(c).and_then(|call| call.attempt.as_mut()) else { return };
-        // A second answer to the same attempt (other offer mode) keeps the first one's time.
-        if attempt.answered.is_none() {
-            attempt.answered = Some(now);
-            self.stats.board.at(attempt.agent.agent.slot).clear_misses();
-            if let Some(call) = self.calls.get(c)
-                && let Some(attempt) = &call.attempt
-            {
-                self.count_answered(call, attempt, 1);
+        let Some(attempt) = self.calls.get(c).and_then(|call| call.attempt.as_ref()) else { return };
+        self.stats.board.at(attempt.agent.agent.slot).clear_misses();
+        match attempt.pre {
+            Preagent::Ringing => self.start_flow_message(c, now),
+            Preagent::Off => {
+                self.note_answered(c, now);
+                self.drive_link(c, now);
             }
+            Preagent::Hearing(_) | Preagent::Moving | Preagent::Done => self.drive_link(c, now),
         }
-        self.drive_link(c, now);
+    }
+
+    /// The call counts as answered from now on. A second answer to the same attempt (other offer mode) keeps the
+    /// first one's time.
+    pub(crate) fn note_answered(&mut self, c: Key, now: Now) {
+        let Some(attempt) = self.calls.get_mut(c).and_then(|call| call.attempt.as_mut()) else { return };
+        if attempt.answered.is_some() {
+            return;
+        }
+        attempt.answered = Some(now);
+        if let Some(call) = self.calls.get(c)
+            && let Some(attempt) = &call.attempt
+        {
+            self.count_answered(call, attempt, 1);
+        }
     }
 
     /// The agent's final answer was no, or none came (`code` 408), or its dialog ended before the talk.
@@ -207,8 +248,7 @@ impl Engine {
         {
             return;
         }
-        let refusal = if code == 408 { Refusal::NoAnswer } else { Refusal::Refused(code) };
-        self.reject(c, refusal, now);
+        self.reject(c, Refusal::of(code), now);
     }
 
     /// Follows a 3xx with the same claim. False: no more.
@@ -227,7 +267,7 @@ impl Engine {
         // The BYE goes first: a phone with one line must be free for the new INVITE.
         let claim = self.legs.get_mut(old).and_then(|l| l.claim.take());
         self.let_go(old, now);
-        let Some(leg) = self.open_leg(c, Role::Agent, uri, mode == Mode::Caller, Mono(0), now) else {
+        let Some(leg) = self.open_leg(c, Role::Agent, uri, self.offered_to(c, mode), Mono(0), now) else {
             if let Some(l) = self.legs.get_mut(old) {
                 l.claim = claim;
             }
@@ -274,11 +314,16 @@ impl Engine {
             return;
         }
         let (Some(c), role) = (l.call.filter(|_| l.phase == Phase::Trying), l.role) else { return };
-        if role == Role::Media {
-            self.let_go(leg, now);
-            self.on_media_failed(c, now);
-        } else {
-            self.reject(c, Refusal::NoAnswer, now);
+        match role {
+            Role::Media => {
+                self.let_go(leg, now);
+                self.on_media_failed(c, now);
+            }
+            Role::FlowMessage => {
+                self.let_go(leg, now);
+                self.on_flow_message_failed(c, now);
+            }
+            Role::Agent | Role::Caller => self.reject(c, Refusal::NoAnswer, now),
         }
     }
 
@@ -289,7 +334,7 @@ impl Engine {
             Refusal::NoAnswer => 408,
         };
         self.write_cdr(c, Outcome::Rejected, cause, now);
-        let Some(attempt) = self.take_attempt(c) else { return };
+        let Some(attempt) = self.take_attempt(c, now) else { return };
         if let Some(call) = self.calls.get_mut(c) {
             call.rejected += 1;
             if call.refused.len() >= REFUSED_KEPT {
@@ -331,7 +376,7 @@ impl Engine {
             return;
         }
         self.write_cdr(c, Outcome::Error, code, now);
-        let Some(attempt) = self.take_attempt(c) else { return };
+        let Some(attempt) = self.take_attempt(c, now) else { return };
         if let Some(call) = self.calls.get_mut(c) {
             call.errors += 1;
             call.refused.push(attempt.agent.agent);
@@ -344,12 +389,15 @@ impl Engine {
         self.enter_queue(c, now);
     }
 
-    /// Removes the attempt; a caller who was connected to its agent stands alone now.
-    fn take_attempt(&mut self, c: Key) -> Option<Attempt> {
+    /// Removes the attempt, its message too; a caller who was connected to its agent stands alone now.
+    pub(crate) fn take_attempt(&mut self, c: Key, now: Now) -> Option<Attempt> {
         let call = self.calls.get_mut(c)?;
         let attempt = call.attempt.take()?;
         if call.link == Link::Linked(End::Leg(attempt.leg)) {
             call.link = Link::Loose;
+        }
+        if let Preagent::Hearing(message) = attempt.pre {
+            self.let_go(message, now);
         }
         Some(attempt)
     }

@@ -18,6 +18,8 @@ pub(crate) enum Outcome {
     Rejected,
     /// The caller left while no agent had answered.
     Abandoned,
+    /// The dissuading message hung up on it.
+    Dissuaded,
     /// We failed.
     Error,
 }
@@ -120,7 +122,7 @@ impl Engine {
                 Outcome::Handled => fstats::ANSWERED,
                 Outcome::Error => answered.map_or(0, |_| fstats::ANSWERED),
                 Outcome::Abandoned => fstats::ABANDONED,
-                Outcome::Rejected => 0,
+                Outcome::Rejected | Outcome::Dissuaded => 0,
             };
         let cdr = Cdr {
             key,
@@ -137,7 +139,7 @@ impl Engine {
             call_type: match outcome {
                 Outcome::Handled => CallType::Handled,
                 Outcome::Rejected => CallType::Rejected,
-                Outcome::Abandoned => CallType::Dropped,
+                Outcome::Abandoned | Outcome::Dissuaded => CallType::Dropped,
                 Outcome::Error => CallType::InternalError,
             },
             rejected: call.rejected,

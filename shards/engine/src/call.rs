@@ -5,7 +5,7 @@ use crate::control::CallState;
 use crate::provision::{AgentDef, FlowDef};
 use std::sync::Arc;
 use strowger_dispatch::{AgentRef, WaitRef};
-use strowger_sip::time::Now;
+use strowger_sip::time::{Mono, Now};
 use strowger_sip::wheel::TimerId;
 
 /// A far end of the caller's session.
@@ -38,6 +38,7 @@ pub(crate) enum Link {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Message {
     Welcome,
+    Dissuading,
     Queue,
 }
 
@@ -50,17 +51,34 @@ pub(crate) enum Mode {
     Delayed,
 }
 
+/// How far an agent has come with `message_flow_id` (spec: sip.md, "preagent").
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Preagent {
+    /// The flow has no such message.
+    Off,
+    /// The agent is called, without a description.
+    Ringing,
+    /// The message of that leg is called with the agent's offer, then plays to the agent.
+    Hearing(Key),
+    /// The message is over; the agent's session is to be moved to the caller.
+    Moving,
+    /// What the agent described last is for the caller.
+    Done,
+}
+
 /// One try with one agent.
 #[derive(Debug, Clone)]
 pub(crate) struct Attempt {
     pub leg: Key,
     pub agent: Arc<AgentDef>,
     pub mode: Mode,
+    pub pre: Preagent,
     /// The other offer mode has been tried already.
     pub other_mode: bool,
     /// Redirections followed.
     pub redirects: u8,
     pub offered: Now,
+    /// When it answered; behind a `message_flow_id`, when it was connected to the caller.
     pub answered: Option<Now>,
     /// The caller has been connected to the agent.
     pub bridged: bool,
@@ -78,8 +96,12 @@ pub(crate) struct Call {
     pub caller: Key,
     pub media: Option<Key>,
     pub message: Message,
+    /// Music that is heard until the caller is connected to `media`.
+    pub fading: Option<Key>,
     /// Music failures in a row.
     pub media_failures: u8,
+    /// Since when no music could be had for a caller who is not answered.
+    pub stranded: Option<Mono>,
     pub attempt: Option<Attempt>,
     pub wait: Option<WaitRef>,
     pub queued: Option<Now>,
@@ -107,4 +129,6 @@ pub(crate) struct Call {
     pub progress_timer: Option<TimerId>,
     /// Pause after a 491 (section 14.1).
     pub glare_timer: Option<TimerId>,
+    /// `dissuading_onhold_th`; runs while the call waits in the queue.
+    pub onhold_timer: Option<TimerId>,
 }

@@ -62,9 +62,8 @@ impl Engine {
 
     /// After a talk the agent wraps up; one that only rang is free.
     fn close_attempt(&mut self, c: Key, outcome: Outcome, now: Now) {
-        let Some(call) = self.calls.get_mut(c) else { return };
-        let ceiling = call.flow.max_wrapup_s;
-        let Some(attempt) = call.attempt.take() else { return };
+        let ceiling = self.calls.get(c).map_or(0, |call| call.flow.max_wrapup_s);
+        let Some(attempt) = self.take_attempt(c, now) else { return };
         let us = if outcome == Outcome::Handled { self.wrapup_us(attempt.agent.wrapup_s, ceiling) } else { 0 };
         self.end_claim(attempt.leg, us, now);
         self.let_go(attempt.leg, now);
@@ -236,6 +235,10 @@ impl Engine {
             Role::Media => {
                 self.leg_gone(key, now);
                 self.on_media_ended(c, key, now);
+            }
+            Role::FlowMessage => {
+                self.leg_gone(key, now);
+                self.flow_message_over(c, now);
             }
             Role::Agent => self.on_agent_gone(c, key, code, now),
         }

@@ -38,10 +38,12 @@ pub(crate) enum TimerKind {
     Session = 5,
     /// Agent: the wrap-up is over.
     Wrapup = 6,
+    /// Call: it has waited for `dissuading_onhold_th`.
+    Onhold = 7,
 }
 
 impl TimerKind {
-    const ALL: [TimerKind; 7] = [
+    const ALL: [TimerKind; 8] = [
         TimerKind::Ring,
         TimerKind::Grace,
         TimerKind::MediaRetry,
@@ -49,6 +51,7 @@ impl TimerKind {
         TimerKind::Glare,
         TimerKind::Session,
         TimerKind::Wrapup,
+        TimerKind::Onhold,
     ];
 }
 
@@ -377,6 +380,7 @@ impl Engine {
         match invite.purpose {
             Purpose::Initial => self.on_initial_final(key, invite, code, msg, now),
             Purpose::Relay { .. } => self.on_relayed_invite(key, invite, code, msg, now),
+            Purpose::Bridge { offered } => self.on_agent_moved(key, invite, offered, code, msg, now),
             Purpose::Link | Purpose::Corrective | Purpose::Refresh => {
                 if accepted {
                     self.send_ack(key, invite.txn, invite.cseq, None, now);
@@ -435,7 +439,8 @@ impl Engine {
             match self.legs.get(key).map(|l| l.role) {
                 Some(Role::Media) => self.on_media_answered(c, key, now),
                 Some(Role::Agent) => self.on_agent_answered(c, key, now),
-                _ => {}
+                Some(Role::FlowMessage) => self.on_flow_message_answered(c, key, now),
+                Some(Role::Caller) | None => {}
             }
             return;
         }
@@ -446,7 +451,11 @@ impl Engine {
                 self.leg_gone(key, now);
                 self.on_media_failed(c, now);
             }
-            _ => {
+            Role::FlowMessage => {
+                self.leg_gone(key, now);
+                self.on_flow_message_failed(c, now);
+            }
+            Role::Agent | Role::Caller => {
                 self.on_agent_failed(c, key, code, contact, now);
                 self.leg_gone(key, now);
             }
@@ -484,6 +493,7 @@ impl Engine {
             TimerKind::Glare => self.on_glare_over(key, now),
             TimerKind::Session => self.on_session_timer(key, now),
             TimerKind::Wrapup => self.on_wrapup_over(token, now),
+            TimerKind::Onhold => self.on_onhold_over(key, now),
         }
     }
 }

@@ -14,6 +14,8 @@ pub(crate) enum Role {
     Caller,
     Media,
     Agent,
+    /// The server of `message_flow_id`, for the agent.
+    FlowMessage,
 }
 
 /// Where the dialog stands. `Trying` on the caller's side: its INVITE is not answered yet.
@@ -47,6 +49,8 @@ pub(crate) enum Purpose {
     Initial,
     /// The caller is moved to another far end.
     Link,
+    /// The agent is moved from its message to the caller. `offered`: with the caller's description.
+    Bridge { offered: bool },
     /// The far end is told the caller's changed description (at most once).
     Corrective,
     /// A re-INVITE of the other side, passed on. `offered`: it carried a description.

@@ -7,7 +7,7 @@
 
 use crate::arena::Key;
 use crate::books::Outcome;
-use crate::call::{End, Link, Mode};
+use crate::call::{End, Link, Mode, Preagent};
 use crate::engine::{Engine, TimerKind};
 use crate::leg::{Body, Phase, Purpose, Role};
 use std::ops::Range;
@@ -16,7 +16,7 @@ use strowger_sip::sdp::{self, Flavour, Sdp};
 use strowger_sip::time::Now;
 
 /// Least pause after a 491 in a dialog whose Call-ID is ours, microseconds (RFC 3261 section 14.1).
-const GLARE_OWN_US: u64 = 2_100_000;
+pub(crate) const GLARE_OWN_US: u64 = 2_100_000;
 
 impl Engine {
     /// What the caller should be connected to by now; `None`: nothing is there yet.
@@ -24,13 +24,12 @@ impl Engine {
         let call = self.calls.get(c)?;
         let ready = |leg: Key| self.legs.get(leg).is_some_and(|l| l.described());
         if let Some(attempt) = &call.attempt
+            && matches!(attempt.pre, Preagent::Off | Preagent::Done)
             && ready(attempt.leg)
         {
             return Some(End::Leg(attempt.leg));
         }
-        if let Some(media) = call.media
-            && ready(media)
-        {
+        if let Some(media) = [call.media, call.fading].into_iter().flatten().find(|leg| ready(*leg)) {
             return Some(End::Leg(media));
         }
         (call.media_failures >= 2 && call.attempt.as_ref().is_none_or(|a| a.answered.is_none())).then_some(End::Silence)
@@ -38,6 +37,7 @@ impl Engine {
 
     /// Takes the next step towards the wanted connection.
     pub(crate) fn drive_link(&mut self, c: Key, now: Now) {
+        self.drive_agent(c, now);
         let Some(want) = self.wanted_end(c) else { return };
         let Some(call) = self.calls.get(c) else { return };
         let caller = call.caller;
@@ -127,7 +127,7 @@ impl Engine {
         else {
             return;
         };
-        for far in [call.media, call.attempt.as_ref().map(|a| a.leg)].into_iter().flatten() {
+        for far in [call.media, call.fading, call.attempt.as_ref().map(|a| a.leg)].into_iter().flatten() {
             if let Some(far) = self.legs.get_mut(far).filter(|l| l.described != 0) {
                 far.stale = true;
             }
@@ -166,7 +166,12 @@ impl Engine {
         let Some(call) = self.calls.get_mut(c) else { return };
         if let Some(attempt) = call.attempt.as_mut().filter(|a| a.leg == far) {
             attempt.bridged = true;
+            self.note_answered(c, now);
             self.drop_media(c, now);
+        } else if call.media == Some(far)
+            && let Some(old) = call.fading.take()
+        {
+            self.let_go(old, now);
         }
         self.drive_link(c, now);
     }
@@ -261,7 +266,7 @@ impl Engine {
     }
 
     /// Waits `least` and up to 2 s more before the next re-INVITE (RFC 3261 section 14.1).
-    fn pause_for_glare(&mut self, c: Key, least: u64, now: Now) {
+    pub(crate) fn pause_for_glare(&mut self, c: Key, least: u64, now: Now) {
         let pause = least + (self.ep.ids().nonce() % 201) * 10_000;
         let timer = self.ep.start_timer(now.mono.plus_us(pause), c.to_u64(), TimerKind::Glare as u8);
         if let Some(old) = self.calls.get_mut(c).and_then(|call| call.glare_timer.replace(timer)) {

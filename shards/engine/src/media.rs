@@ -24,6 +24,7 @@ impl Engine {
         call.message = message;
         let mut uri = match message {
             Message::Welcome => call.flow.message_welcome.clone().unwrap_or_default().into_string().into_bytes(),
+            Message::Dissuading => call.flow.message_dissuading.clone().unwrap_or_default().into_string().into_bytes(),
             Message::Queue => call.flow.message_queue.clone().into_string().into_bytes(),
         };
         if message == Message::Queue
@@ -33,7 +34,7 @@ impl Engine {
             insert_uri_param(&mut uri, &format!("{param}={ahead}"));
         }
         let caller = call.caller;
-        let offer = self.legs.get(caller).is_some_and(|l| l.remote.is_some());
+        let offer = self.legs.get(caller).filter(|l| l.remote.is_some()).map(|_| caller);
         let opened = self.open_leg(c, Role::Media, &uri, offer, Mono(0), now);
         let Some(call) = self.calls.get_mut(c) else { return };
         call.media = opened;
@@ -53,12 +54,13 @@ impl Engine {
             self.ep.stop_timer(timer);
         }
         if self.legs.get(leg).is_none_or(|l| l.remote.is_none()) {
-            self.drop_media(c, now);
+            self.let_go(leg, now);
             self.on_media_failed(c, now);
             return;
         }
         if let Some(call) = self.calls.get_mut(c) {
             call.media_failures = 0;
+            call.stranded = None;
             if let Some(timer) = call.progress_timer.take() {
                 self.ep.stop_timer(timer);
             }
@@ -69,27 +71,39 @@ impl Engine {
     /// The server hung up, or its dialog died; its leg is gone.
     pub(crate) fn on_media_ended(&mut self, c: Key, leg: Key, now: Now) {
         let Some(call) = self.calls.get_mut(c) else { return };
-        if call.media == Some(leg) {
-            call.media = None;
-        }
         if call.link == Link::Linked(End::Leg(leg)) {
             call.link = Link::Loose;
         }
-        match call.message {
-            Message::Welcome if call.state == CallState::Welcome => self.enter_queue(c, now),
+        if call.fading == Some(leg) {
+            call.fading = None;
+            self.drive_link(c, now);
+            return;
+        }
+        call.media = None;
+        match call.state {
+            CallState::Welcome => self.after_welcome(c, now),
+            CallState::Dissuading1 | CallState::Dissuading2 => self.after_dissuading(c, now),
             // Music is contracted never to end: try again after a pause.
             _ => self.on_media_failed(c, now),
         }
     }
 
-    /// No message for now: a welcome is skipped, music is retried, later the caller is kept without.
+    /// No message for now: a welcome is skipped, a dissuading message counts as one that hung up, music is retried,
+    /// later the caller is kept without.
     pub(crate) fn on_media_failed(&mut self, c: Key, now: Now) {
         self.stats.shard(self.shard).media_failures.add(1);
         let Some(call) = self.calls.get_mut(c) else { return };
         call.media = None;
-        if call.state == CallState::Welcome {
-            self.enter_queue(c, now);
-            return;
+        match call.state {
+            CallState::Welcome => {
+                self.after_welcome(c, now);
+                return;
+            }
+            CallState::Dissuading1 | CallState::Dissuading2 => {
+                self.after_dissuading(c, now);
+                return;
+            }
+            _ => {}
         }
         call.media_failures = call.media_failures.saturating_add(1);
         let failures = call.media_failures;
@@ -109,6 +123,7 @@ impl Engine {
     /// 182 now and every minute to a caller who is not answered yet.
     fn keep_unanswered(&mut self, c: Key, now: Now) {
         let Some(call) = self.calls.get_mut(c) else { return };
+        call.stranded.get_or_insert(now.mono);
         if call.progress_timer.is_some() {
             return;
         }
@@ -124,7 +139,7 @@ impl Engine {
         if call.link != Link::Fresh || call.attempt.is_some() {
             return;
         }
-        let since = call.queued.map_or(now.mono, |q| q.mono);
+        let since = call.stranded.unwrap_or(now.mono);
         if now.mono.since(since) >= GIVE_UP_US {
             self.end_call(c, Outcome::Error, 480, now);
         } else {
@@ -147,8 +162,26 @@ impl Engine {
         for timer in [call.media_timer.take(), call.progress_timer.take()].into_iter().flatten() {
             self.ep.stop_timer(timer);
         }
-        if let Some(leg) = call.media.take() {
+        for leg in [call.media.take(), call.fading.take()].into_iter().flatten() {
             self.let_go(leg, now);
+        }
+    }
+
+    /// The music makes way for another message: it is heard until the caller is connected to that one.
+    pub(crate) fn fade_music(&mut self, c: Key, now: Now) {
+        let Some(call) = self.calls.get_mut(c) else { return };
+        call.media_failures = 0;
+        if let Some(timer) = call.media_timer.take() {
+            self.ep.stop_timer(timer);
+        }
+        let Some(leg) = call.media.take() else { return };
+        let heard = self.legs.get(leg).is_some_and(|l| l.described());
+        let gone = if heard { call.fading.replace(leg) } else { Some(leg) };
+        if let Some(gone) = gone {
+            if call.link == Link::Linked(End::Leg(gone)) {
+                call.link = Link::Loose;
+            }
+            self.let_go(gone, now);
         }
     }
 }

@@ -39,14 +39,14 @@ pub(crate) fn capabilities(cfg: &EndpointConfig) -> Vec<u8> {
 }
 
 impl Engine {
-    /// Calls `uri` for a call; with `offer`, the caller's description goes along. `since` is when the agent came
+    /// Calls `uri` for a call; the description of leg `offer` goes along. `since` is when the agent came
     /// free, for the dispatch latency. `None`: the URI is unusable, or what the caller sent leaves no room for ours.
     pub(crate) fn open_leg(
         &mut self,
         c: Key,
         role: Role,
         uri: &[u8],
-        offer: bool,
+        offer: Option<Key>,
         since: Mono,
         now: Now,
     ) -> Option<Key> {
@@ -67,7 +67,7 @@ impl Engine {
         let to = [b"<", uri, b">"].concat();
         let routes = self.cfg.call.outbound_proxy.as_ref().map(|proxy| format!("<{proxy};lr>")).unwrap_or_default();
         let passed = if role == Role::Agent { call.passed.len() } else { 0 };
-        let body = self.legs.get(caller).and_then(|l| l.remote.as_ref()).filter(|_| offer).map_or(0, |b| b.data.len());
+        let body = offer.and_then(|k| self.legs.get(k)).and_then(|l| l.remote.as_ref()).map_or(0, |b| b.data.len());
         let param = call.param.as_ref().map_or(0, |p| p.len());
         let carried = from.len() + to.len() + uri.len() + routes.len() + passed + param + body;
         if carried + OWN_FIELDS > MAX_DATAGRAM {
@@ -76,9 +76,9 @@ impl Engine {
         let dialog = Dialog::uac(call_id.as_bytes(), &from, &to, uri, routes.as_bytes(), 0, path).ok()?;
         let mut leg = Leg::new(role, local_tag, dialog, session_id);
         leg.call = Some(c);
-        leg.offered = offer;
+        leg.offered = offer.is_some();
         self.legs.insert(leg);
-        self.invite(key, Purpose::Initial, offer.then_some(End::Leg(caller)), since, now);
+        self.invite(key, Purpose::Initial, offer.map(End::Leg), since, now);
         Some(key)
     }
 
@@ -163,6 +163,11 @@ impl Engine {
             Some(end) => self.describe(end, key, Use::Answer),
             None => None,
         };
+        self.write_ack(key, txn, cseq, content_type, now);
+    }
+
+    /// ACK of a 2xx, with the description in `self.body` when there is a content type.
+    fn write_ack(&mut self, key: Key, txn: ClientTxn, cseq: u32, content_type: Option<Vec<u8>>, now: Now) {
         let mut head = std::mem::take(&mut self.head);
         head.clear();
         let body: &[u8] = if content_type.is_some() { &self.body } else { b"" };
@@ -185,6 +190,17 @@ impl Engine {
             leg.phase = Phase::Confirmed;
         }
         self.send_ack(key, txn, cseq, Some(end), now);
+    }
+
+    /// The ACK that waits for an answer, with one that accepts every stream but lets none flow (RFC 3264 section 6.1).
+    pub(crate) fn ack_held(&mut self, key: Key, now: Now) {
+        let Some(leg) = self.legs.get_mut(key) else { return };
+        let Some((txn, cseq)) = leg.owes_ack.take() else { return };
+        if leg.phase == Phase::OwesAck {
+            leg.phase = Phase::Confirmed;
+        }
+        let content_type = self.describe(End::Silence, key, Use::Answer);
+        self.write_ack(key, txn, cseq, content_type, now);
     }
 
     /// Ends the dialog.

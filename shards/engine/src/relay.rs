@@ -2,6 +2,7 @@
 //! "During talk").
 
 use crate::arena::Key;
+use crate::attempts::Refusal;
 use crate::books::Outcome;
 use crate::call::{End, Link};
 use crate::ending::relayed_code;
@@ -119,7 +120,18 @@ impl Engine {
                 self.let_go(key, now);
                 self.on_media_ended(c, key, now);
             }
-            Role::Agent => self.end_call(c, Outcome::Handled, code, now),
+            Role::FlowMessage => {
+                self.let_go(key, now);
+                self.flow_message_over(c, now);
+            }
+            Role::Agent => {
+                let call = self.calls.get(c).and_then(|call| call.attempt.as_ref());
+                if call.is_some_and(|a| a.answered.is_none()) {
+                    self.reject(c, Refusal::of(code), now);
+                } else {
+                    self.end_call(c, Outcome::Handled, code, now);
+                }
+            }
         }
     }
 
@@ -127,6 +139,12 @@ impl Engine {
     pub(crate) fn relay_partner(&self, key: Key) -> Option<Key> {
         let leg = self.legs.get(key)?;
         let call = self.calls.get(leg.call?)?;
+        if let Some((agent, message)) = call.hearing()
+            && (key == agent || key == message)
+        {
+            let up = |k: Key| self.legs.get(k).is_some_and(|l| l.phase == Phase::Confirmed);
+            return (up(agent) && up(message)).then_some(if key == agent { message } else { agent });
+        }
         match (leg.role, call.link) {
             (Role::Caller, Link::Linked(End::Leg(far))) => Some(far),
             (_, Link::Linked(End::Leg(far))) if far == key => Some(call.caller),
@@ -152,8 +170,10 @@ impl Engine {
         }
         let unchanged = body.is_some() && body == leg.remote;
         let inbound = InInvite { txn, cseq, answered: false, ack_to: None };
-        let silent =
-            leg.call.and_then(|c| self.calls.get(c)).is_some_and(|call| call.link == Link::Linked(End::Silence));
+        let silent = leg
+            .call
+            .and_then(|c| self.calls.get(c))
+            .is_some_and(|call| call.link == Link::Linked(End::Silence) || call.moving() == Some(key));
         self.note_session(key, msg);
         let partner = self.relay_partner(key);
         if let Some(leg) = self.legs.get_mut(key) {

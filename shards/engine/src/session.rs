@@ -90,7 +90,10 @@ impl Engine {
         match (leg.role, call.link) {
             (Role::Caller, Link::Linked(end)) => Some(end),
             (Role::Caller, _) => Some(End::Silence),
-            _ => Some(End::Leg(call.caller)),
+            (Role::FlowMessage, _) => call.attempt.as_ref().map(|a| End::Leg(a.leg)),
+            (Role::Agent, _) if call.moving() == Some(key) => None,
+            (Role::Agent, _) => Some(End::Leg(call.hearing().map_or(call.caller, |(_, message)| message))),
+            (Role::Media, _) => Some(End::Leg(call.caller)),
         }
     }
 
@@ -133,7 +136,8 @@ impl Engine {
             return false;
         };
         leg.session.min_se_s = min.max(1);
-        let end = leg.offered.then_some(End::Leg(call.caller));
+        let source = call.hearing().filter(|(_, message)| *message == key).map_or(call.caller, |(agent, _)| agent);
+        let end = leg.offered.then_some(End::Leg(source));
         self.reinvite(key, Purpose::Initial, end, now);
         true
     }

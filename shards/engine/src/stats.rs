@@ -78,6 +78,9 @@ impl AgentBoard {
     }
 }
 
+/// An estimated wait without bound (nobody of the skill is logged in), seconds.
+pub const UNBOUNDED_WAIT_S: i64 = 2_147_483_647;
+
 const SEGMENT: usize = 256;
 
 /// Values by index, in segments that appear when first asked for and never move.
@@ -165,6 +168,17 @@ impl StatsHub {
     /// A sum over shards for one flow.
     pub fn flow(&self, idx: u32, read: impl Fn(&FlowCounts) -> i64) -> i64 {
         self.sum(|s| s.flows.peek(idx).map_or(0, &read))
+    }
+
+    /// Estimated wait behind `ahead` calls of a flow that `agents` logged-in agents serve, whole seconds: average talk x
+    /// calls / agents (spec: call-center.md, "Estimated wait").
+    pub fn estimated_wait_s(&self, flow: u32, ahead: i64, agents: u32) -> i64 {
+        if agents == 0 {
+            return UNBOUNDED_WAIT_S;
+        }
+        let (talk, calls) = (self.flow(flow, |f| f.talk_us.get()), self.flow(flow, |f| f.processed.get()));
+        let per_call = if calls > 0 { talk / calls } else { 0 };
+        (per_call.saturating_mul(ahead) / i64::from(agents) / 1_000_000).clamp(0, UNBOUNDED_WAIT_S)
     }
 
     /// A sum over shards for one agent slot.

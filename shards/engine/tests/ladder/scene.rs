@@ -2,11 +2,12 @@
 
 use super::{Bench, Got, Phone, agent, cdr_line, flow};
 use strowger_dispatch::AgentState;
-use strowger_engine::EngineConfig;
 use strowger_engine::registry::{AgentRow, FlowRow};
+use strowger_engine::{CallState, EngineConfig};
 
 pub const CALLER: &str = "10.0.2.1:5060";
 pub const MEDIA: &str = "10.0.3.1:5060";
+pub const NEWS: &str = "10.0.3.2:5060";
 pub const ANN: &str = "10.0.4.1:5060";
 pub const BOB: &str = "10.0.4.2:5060";
 
@@ -14,6 +15,8 @@ pub struct Scene {
     pub bench: Bench,
     pub caller: Phone,
     pub media: Phone,
+    /// A second message server.
+    pub news: Phone,
     pub ann: Phone,
     pub bob: Phone,
 }
@@ -42,11 +45,12 @@ impl Scene {
         let mut scene = Scene {
             caller: Phone::new("caller", CALLER.parse().unwrap()),
             media: Phone::new("media", MEDIA.parse().unwrap()),
+            news: Phone::new("news", NEWS.parse().unwrap()),
             ann: Phone::new("ann", ANN.parse().unwrap()),
             bob: Phone::new("bob", BOB.parse().unwrap()),
             bench,
         };
-        for (name, addr) in [("caller", CALLER), ("media", MEDIA), ("ann", ANN), ("bob", BOB)] {
+        for (name, addr) in [("caller", CALLER), ("media", MEDIA), ("news", NEWS), ("ann", ANN), ("bob", BOB)] {
             scene.bench.phone(name, addr);
         }
         scene
@@ -80,6 +84,35 @@ impl Scene {
         self.media.answer(&mut self.bench, invite, 200, &sdp);
         self.media.expect(&mut self.bench, "ACK");
         self.media_bye();
+    }
+
+    /// The second server answers; returns its INVITE.
+    #[track_caller]
+    pub fn news_answers(&mut self) -> Got {
+        let invite = self.news.expect(&mut self.bench, "INVITE");
+        let sdp = self.news.sdp();
+        self.news.answer(&mut self.bench, &invite, 200, &sdp);
+        self.news.expect(&mut self.bench, "ACK");
+        invite
+    }
+
+    #[track_caller]
+    pub fn news_refuses(&mut self, code: u16) {
+        let invite = self.news.expect(&mut self.bench, "INVITE");
+        self.news.answer(&mut self.bench, &invite, code, "");
+        self.news.expect(&mut self.bench, "ACK");
+    }
+
+    #[track_caller]
+    pub fn news_hangs_up(&mut self) {
+        self.news.send(&mut self.bench, "BYE", "");
+        self.news.expect(&mut self.bench, "200");
+    }
+
+    #[track_caller]
+    pub fn news_bye(&mut self) {
+        let bye = self.news.expect(&mut self.bench, "BYE");
+        self.news.answer(&mut self.bench, &bye, 200, "");
     }
 
     /// The caller gets its 200 and acknowledges it.
@@ -213,6 +246,13 @@ impl Scene {
         assert_eq!(got, want, "incalls, distributed, answered, abandoned\n{}", b.ladder());
     }
 
+    /// The state of the only call.
+    pub fn state(&mut self) -> CallState {
+        let calls = self.bench.calls();
+        assert_eq!(calls.len(), 1, "{calls:?}");
+        calls[0].state
+    }
+
     /// On hold, queued of flow `sales`.
     pub fn gauges(&self) -> (i64, i64) {
         (self.bench.flow_count("sales", |f| f.onhold.get()), self.bench.flow_count("sales", |f| f.queued.get()))
@@ -222,7 +262,7 @@ impl Scene {
     #[track_caller]
     pub fn assert_rest(&mut self) {
         self.bench.assert_rest();
-        for phone in [&mut self.caller, &mut self.media, &mut self.ann, &mut self.bob] {
+        for phone in [&mut self.caller, &mut self.media, &mut self.news, &mut self.ann, &mut self.bob] {
             phone.expect_nothing(&mut self.bench);
         }
     }
