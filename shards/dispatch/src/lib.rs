@@ -43,6 +43,7 @@
 //! | the generation not compared when an agent is taken in hand, or not raised when its slot is recycled | fails | passes |
 //! | the wait slot's generation not raised; an equal update skipped while another is in flight | passes | fails |
 //! | a node marked on its lowest level only, not unlinked, or linked behind a marked one | fails | fails |
+//! | a node unlinked by its neighbour alone though it has two levels, or though that swap failed | fails | |
 //! | `dispatching` read before the call is published; `match_all` without its fence | fails | |
 //! | the worst call instead of the best over the skills | passes | `tests/model.rs` fails |
 //!

@@ -57,7 +57,7 @@ impl<'a> Op<'a> {
         let entry = Entry { gen_, ..entry };
         let node = skill.waiting(spec.media).insert(entry, self.heights, &self.pin);
         slot.describe(&entry, spec.skill, spec.media, spec.refused);
-        slot.node.store(node.as_ptr(), Ordering::Relaxed);
+        slot.node.store(node.as_ptr(), Ordering::Release);
         slot.state.transition_to_waiting(gen_);
         fence(Ordering::SeqCst);
         while self.d.dispatching() && slot.state.is_waiting(gen_) {
@@ -75,9 +75,16 @@ impl<'a> Op<'a> {
         let closed = slot.state.transition_to_abandoned(wait.gen_);
         if let (Close::Left, Some(node), Some(skill)) = (&closed, NonNull::new(node), self.d.index.skill(skill)) {
             // SAFETY: written by the owner, who asks; inserted before the word said waiting; we won that word.
-            unsafe { skill.waiting(media).remove(node, &self.pin) };
+            unsafe { skill.waiting(media).remove(node, self.behind(node), &self.pin) };
         }
         closed
+    }
+
+    /// The node of the call that is guessed to be right before this one's, if it waits.
+    fn behind(&self, node: NonNull<Node>) -> Option<NonNull<Node>> {
+        // SAFETY: our caller has not removed it yet.
+        let id = unsafe { node.as_ref() }.behind()?;
+        self.d.wait_slot(WaitRef { shard: (id >> 32) as u16, slot: id as u32, gen_: 0 })?.waiting_node()
     }
 
     pub(crate) fn calls_ahead(&self, wait: WaitRef) -> u32 {
@@ -186,7 +193,7 @@ impl<'a> Op<'a> {
             return HandOver::Again;
         }
         // SAFETY: we won the call's word, after its insertion.
-        unsafe { skill.waiting(media).remove(node, &self.pin) };
+        unsafe { skill.waiting(media).remove(node, None, &self.pin) };
         self.note_claim(slot, media);
         out.push(Match { wait, agent: AgentRef { slot: agent, gen_: seen.gen_() } });
         HandOver::Again
@@ -261,7 +268,7 @@ impl<'a> Op<'a> {
             };
             if let Some(node) = node.take() {
                 // SAFETY: inserted by a holder before us, and taken out of the links.
-                unsafe { skill.agents(media).remove(node, &self.pin) };
+                unsafe { skill.agents(media).remove(node, None, &self.pin) };
             }
             if let Some((rank, order)) = place {
                 let entry = Entry { rank, order, id: u64::from(id.0), gen_: id.1 };
@@ -339,7 +346,7 @@ impl<'a> Op<'a> {
         let result = self.claim_held(slot, media, id, || call.state.transition_to_taken(wait.gen_, agent.slot));
         if result.is_ok() {
             // SAFETY: we won the call's word, whose generation the node belongs to, after its insertion.
-            unsafe { skill.waiting(media).remove(node, &self.pin) };
+            unsafe { skill.waiting(media).remove(node, None, &self.pin) };
         }
         self.settle(agent.slot, out);
         result.map_err(|e| e.unwrap_or_else(busy))

@@ -8,6 +8,8 @@
 //! Who may touch what: `entry` and `height` are written before the node is linked; `tower[l]` is set by the inserter until it is
 //! linked on level `l`, then changed by anybody by compare-and-swap, and frozen by the remover's mark (lowest bit). A marked
 //! node is unlinked by whoever passes; the remover passes last and then retires it.
+//! `behind_*` is a guess at the entry that the node comes right after, written by neighbours that come and go; it is right when nobody
+//! else is at work there, and nothing hangs on it: see [`Set::remove`].
 //!
 //! Progress: lock-free. A search starts over only when another operation has finished a step.
 
@@ -22,7 +24,7 @@ use crate::{
     reclaim::Pin,
     sync::{
         AtomicPtr, Ordering,
-        plain::{AtomicU32, AtomicUsize, Relaxed},
+        plain::{AtomicU16, AtomicU32, AtomicUsize, Relaxed},
     },
 };
 
@@ -66,9 +68,15 @@ type Link = AtomicPtr<Node>;
 #[repr(C)]
 pub(crate) struct Node {
     entry: Entry,
-    height: usize,
+    /// The `id` of the guessed entry, in two halves; a mixture of two is only a wrong guess.
+    behind_low: AtomicU32,
+    behind_high: AtomicU16,
+    height: u8,
     tower: [Link; 0],
 }
+
+/// `behind_high` of a node that is the first, as far as is known. More shards than there can be.
+const NOBODY: u16 = u16::MAX;
 
 fn mark(node: *mut Node) -> *mut Node {
     node.map_addr(|a| a | 1)
@@ -96,7 +104,9 @@ impl Node {
             let node = alloc(layout).cast::<Node>();
             let Some(owned) = NonNull::new(node) else { handle_alloc_error(layout) };
             ptr::write(&raw mut (*node).entry, entry);
-            ptr::write(&raw mut (*node).height, height);
+            ptr::write(&raw mut (*node).behind_low, AtomicU32::new(0));
+            ptr::write(&raw mut (*node).behind_high, AtomicU16::new(NOBODY));
+            ptr::write(&raw mut (*node).height, height as u8);
             for level in 0..height {
                 ptr::write(Self::link_ptr(node, level).cast_mut(), Link::new(ptr::null_mut()));
             }
@@ -120,12 +130,24 @@ impl Node {
         unsafe { &*Self::link_ptr(node, level) }
     }
 
+    /// The `id` of the entry that this one comes right after: a guess. `None`: none is known.
+    pub(crate) fn behind(&self) -> Option<u64> {
+        let (low, high) = (self.behind_low.load(Relaxed), self.behind_high.load(Relaxed));
+        (high != NOBODY).then_some(u64::from(high) << 32 | u64::from(low))
+    }
+
+    fn guess_behind(&self, id: Option<u64>) {
+        let (low, high) = id.map_or((0, NOBODY), |id| (id as u32, (id >> 32) as u16));
+        self.behind_low.store(low, Relaxed);
+        self.behind_high.store(high, Relaxed);
+    }
+
     /// # Safety
     /// Nobody else can reach `node`, and it is freed once.
     unsafe fn free(node: *mut Node) {
         // SAFETY: made by `make` with this height.
         unsafe {
-            let height = (*node).height;
+            let height = usize::from((*node).height);
             for level in 0..height {
                 ptr::drop_in_place(Self::link_ptr(node, level).cast_mut());
             }
@@ -149,6 +171,28 @@ pub(crate) fn fetch_early(node: *const Node) {
 struct Place<'a> {
     links: [&'a Link; LEVELS],
     next: [*mut Node; LEVELS],
+    /// What the links are of, on the lowest level; null: the head.
+    before: *mut Node,
+}
+
+impl Place<'_> {
+    /// Corrects the guesses of `node`, when it goes here, and of the one after it.
+    ///
+    /// # Safety
+    /// Of a search under the present pin; `node` is live.
+    unsafe fn guess_around(&self, node: Option<NonNull<Node>>) {
+        // SAFETY: by the caller; what the search found is not freed under its pin.
+        unsafe {
+            let mut id = self.before.as_ref().map(|before| before.entry.id);
+            if let Some(node) = node {
+                node.as_ref().guess_behind(id);
+                id = Some(node.as_ref().entry.id);
+            }
+            if let Some(next) = self.next[0].as_ref() {
+                next.guess_behind(id);
+            }
+        }
+    }
 }
 
 #[derive(Default)]
@@ -207,40 +251,67 @@ impl Set {
                 }
                 place = self.search(&entry);
             }
+            if level == 0 {
+                // SAFETY: found under our caller's pin; the node is ours until we return.
+                unsafe { place.guess_around(Some(node)) };
+            }
         }
         self.0.len.fetch_add(1, Relaxed);
         node
     }
 
-    /// Unlinks the node and retires it.
+    /// Unlinks the node and retires it. A node of one level whose predecessor the caller has guessed right ([`Node::behind`]) costs
+    /// one compare-and-swap; any other a search, which in a long queue means a cache miss for each node on the way.
+    ///
+    /// Why one swap is enough: the lowest level is one chain from the head. A published node whose link there is unmarked is in it, so
+    /// where that link is `node`, it is the only one in the chain; once swapped, no new thread gets to `node`, and of the links outside of
+    /// the chain (frozen ones of nodes that were removed) those that pinned before know alone.
     ///
     /// # Safety
-    /// `node` came from `insert` of this set, which happened before, and this is its only removal.
-    pub(crate) unsafe fn remove(&self, node: NonNull<Node>, pin: &Pin<'_>) {
+    /// `node` came from `insert` of this set, which happened before, and this is its only removal. `behind` was seen published (in this
+    /// set or another) under this pin.
+    pub(crate) unsafe fn remove(&self, node: NonNull<Node>, behind: Option<NonNull<Node>>, pin: &Pin<'_>) {
         let node = node.as_ptr();
         // SAFETY: not retired before this removal.
-        let (entry, height) = unsafe { ((*node).entry, (*node).height) };
+        let (entry, height) = unsafe { ((*node).entry, usize::from((*node).height)) };
+        let mut next = ptr::null_mut();
         for level in (0..height).rev() {
             // SAFETY: as above.
             let link = unsafe { Node::link(node, level) };
-            let mut next = link.load(Ordering::Relaxed);
-            while let Err(now) = link.compare_exchange(next, mark(next), Ordering::AcqRel, Ordering::Relaxed) {
+            next = link.load(Ordering::Relaxed);
+            while let Err(now) = link.compare_exchange(next, mark(next), Ordering::AcqRel, Ordering::Acquire) {
                 next = now;
             }
         }
-        self.search(&entry);
+        let unlinked = height == 1
+            && behind.is_some_and(|behind| {
+                // SAFETY: live under the pin, by the caller, and each node has level 0.
+                let link = unsafe { Node::link(behind.as_ptr(), 0) };
+                link.compare_exchange(node, next, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+            });
+        // SAFETY: `next` was in the chain when the mark went on, under the pin; so was what the search finds.
+        unsafe {
+            if !unlinked {
+                self.search(&entry).guess_around(None);
+            } else if let Some(next) = next.as_ref() {
+                next.guess_behind((*node).behind());
+            }
+        }
         self.0.len.fetch_sub(1, Relaxed);
         #[cfg(any(loom, shuttle))]
         self.assert_unreachable(node);
-        // SAFETY: the search has passed the node's place on each level, so it is unlinked; its inserter has finished.
+        // SAFETY: unlinked from its only level, or the search has passed its place on each level; its inserter has finished.
         unsafe { pin.retire(move || Node::free(node)) };
     }
 
     /// Finds the place of `entry` on all levels, unlinking the marked nodes on the way.
     fn search<'a>(&'a self, entry: &Entry) -> Place<'a> {
         'again: loop {
-            let mut place =
-                Place { links: std::array::from_fn(|level| &self.0.head[level]), next: [ptr::null_mut(); LEVELS] };
+            let mut place = Place {
+                links: std::array::from_fn(|level| &self.0.head[level]),
+                next: [ptr::null_mut(); LEVELS],
+                before: ptr::null_mut(),
+            };
             let mut before: *mut Node = ptr::null_mut();
             for level in (0..self.0.levels.load(Relaxed)).rev() {
                 let mut link = match NonNull::new(before) {
@@ -279,6 +350,7 @@ impl Set {
                 place.links[level] = link;
                 place.next[level] = here;
             }
+            place.before = before;
             return place;
         }
     }

@@ -4,7 +4,7 @@
 //! anybody's compare-and-swap; all else is written by the owner before it opens the slot and read by others only as of a
 //! generation whose word they swap afterwards.
 
-use std::ptr;
+use std::ptr::{self, NonNull};
 
 use crate::{
     AgentRef, Media, SkillId,
@@ -155,6 +155,16 @@ impl WaitSlot {
             place.store(u64::from(agent.slot) << 32 | u64::from(agent.gen_), Relaxed);
         }
         self.refusals.store(latest.len() as u8, Relaxed);
+    }
+
+    /// The node of the call that waits here now. Whoever is pinned may look at it: it is retired after the call has left that state,
+    /// and so after we have pinned.
+    pub(crate) fn waiting_node(&self) -> Option<NonNull<Node>> {
+        let seen = self.state.0.load(Ordering::Acquire);
+        let node = self.node.load(Ordering::Acquire);
+        // A node of a later generation was stored after the word of this one had changed, which we would see now.
+        let still = state_of(seen) == WAITING && self.state.0.load(Ordering::Acquire) == seen;
+        NonNull::new(node).filter(|_| still)
     }
 
     /// Rank and order of the call's entry.

@@ -474,6 +474,59 @@ fn neighbours_leave_a_set_at_once() {
     });
 }
 
+/// Each leaves by the one before it, which may be on its way out.
+#[test]
+fn neighbours_leave_the_middle_of_a_set_at_once() {
+    explore(|| {
+        let mut h = House::new();
+        let calls = [h.call(0, SALES), h.call(1, SALES), h.call(0, SALES), h.call(1, SALES)];
+        let leave =
+            |call: WaitRef| -> Work { Box::new(move |handle, _| assert_eq!(handle.abandon(call), Abandon::Left)) };
+        h.race(vec![(1, leave(calls[1])), (0, leave(calls[2]))]);
+        let ahead = [calls[0], calls[3]].map(|call| h.on(0).calls_ahead(call));
+        assert_eq!((ahead, h.dispatch.queue_len(SALES)), ([0, 1], 2));
+        h.no_garbage();
+    });
+}
+
+/// One thread, nodes of both heights: nothing that has left can be reached on any level (checked as each is retired).
+#[test]
+fn whoever_leaves_is_gone_from_each_level() {
+    explore(|| {
+        let limits = Limits { shards: 1, agents: 1, waiting_per_shard: 12, skills: 1 };
+        let dispatch = Arc::new(Dispatch::new(limits, ChatPolicy::Balancing));
+        let mut handle = dispatch.handle(0);
+        let calls: Vec<_> = (0..12).map(|_| arrive(&mut handle, Media::Audio, SALES, &mut Vec::new())).collect();
+        for call in calls.iter().rev() {
+            assert_eq!(handle.abandon(*call), Abandon::Left);
+        }
+        assert_eq!(dispatch.queue_len(SALES), 0);
+    });
+}
+
+/// The one before changes while a call leaves by it.
+#[test]
+fn a_call_comes_between_neighbours_of_which_one_leaves() {
+    explore(|| {
+        let mut h = House::new();
+        let urgent = |priority, handle: &mut Handle, out: &mut Vec<Match>| {
+            let ticket = handle.dispatch().next_ticket();
+            let spec = WaitSpec { media: Media::Audio, skill: SALES, priority, ticket, refused: &[] };
+            handle.wait(spec, out).unwrap()
+        };
+        let mut out = Vec::new();
+        let first = urgent(0, h.on(0), &mut out);
+        let leaves = urgent(2, h.on(1), &mut out);
+        let last = urgent(3, h.on(1), &mut out);
+        let leave: Work = Box::new(move |handle, _| assert_eq!(handle.abandon(leaves), Abandon::Left));
+        let come: Work = Box::new(move |handle, out| _ = urgent(1, handle, out));
+        h.race(vec![(1, leave), (0, come)]);
+        let ahead = [first, last].map(|call| h.on(0).calls_ahead(call));
+        assert_eq!((ahead, h.dispatch.queue_len(SALES)), ([0, 2], 3));
+        h.no_garbage();
+    });
+}
+
 /// Three at once: two arrivals and a login.
 #[test]
 fn two_arrivals_against_a_login() {
