@@ -127,3 +127,90 @@ fn provisioning_works_without_a_server_and_refuses_what_would_not_load() {
     assert_eq!(code(&out), 1);
     assert!(stderr(&out).starts_with("strowger: no server answers at http://127.0.0.1:1/mi: "), "{}", stderr(&out));
 }
+
+#[test]
+fn check_route_tells_which_rule_takes_a_call_and_what_it_would_do() {
+    let scene = Scene::new();
+    scene.write(
+        "strowger.toml",
+        r#"
+[[rules]]
+name = "feature codes"
+ruri_user = '~^\*(?P<state>[01])(\d+)$'
+source = "10.0.0.0/8"
+action = "agent_login"
+agent = "a$2"
+state = "${state}"
+[[rules]]
+ruri_user = "8*"
+header = "X-Tenant: *"
+flow = "$2"
+param = "line=$1"
+on_failure = "next"
+[[rules]]
+ruri_user = "8*"
+flow = "sales"
+[[rules]]
+from = "sip:*@spam.example"
+action = "reject"
+code = 403
+reason = "No"
+"#,
+    );
+    scene.out(&["flow", "set", "sales", "--skill", "en", "--message-queue", "sip:m@h"]);
+    scene.out(&["agent", "set", "a77", "--skills", "en", "--location", "sip:a@h", "--logstate", "1"]);
+    scene.out(&["agent", "set", "a78", "--skills", "en,de", "--location", "sip:a@h"]);
+    scene.out(&["agent", "set", "a79", "--skills", "de", "--location", "sip:a@h"]);
+    let tried = |args: &[&str]| {
+        let out = scene.run(&[&["check", "--route"], args].concat());
+        (code(&out), stdout(&out).lines().map(str::to_owned).collect::<Vec<_>>())
+    };
+    let (code, said) = tried(&["INVITE sip:*177@h", "--source", "10.2.3.4"]);
+    assert_eq!(
+        (code, said.iter().map(String::as_str).collect::<Vec<_>>()),
+        (0, vec!["rule 1 (feature codes) matches", "  $1 ${state} = 1", "  $2 = 77", "  agent_login: logs `a77` in"])
+    );
+    let (code, said) = tried(&["INVITE sip:*09@h", "--source", "10.2.3.4"]);
+    assert_eq!((code, said[4].as_str()), (1, "nothing takes it: there is no agent `a9` (404)"));
+    let (code, said) = tried(&["INVITE sip:*177@h"]);
+    assert_eq!((code, said.as_slice()), (1, &["nothing takes it: no rule matches".to_owned()][..]));
+    // The first is refused, the second takes it.
+    let (code, said) = tried(&["INVITE sip:800@h", "--header", "X-Tenant: acme", "--from", "\"Al\" <sip:al@h>"]);
+    assert_eq!(
+        (code, said.iter().map(String::as_str).collect::<Vec<_>>()),
+        (
+            0,
+            vec![
+                "rule 2 matches",
+                "  $1 = 00",
+                "  $2 = acme",
+                "  handle_call: flow `acme`, param line=00",
+                "  on_failure: the next rule is tried",
+                "rule 3 matches",
+                "  $1 = 00",
+                "  handle_call: flow `sales`",
+                "  found: skill en, priority 256, agents by their logstate: a77 (in), a78 (out)",
+            ]
+        )
+    );
+    scene.out(&["agent", "set", "a77", "--logstate", "0"]);
+    let (code, said) = tried(&["INVITE sip:80@h"]);
+    assert_eq!((code, said[4].as_str()), (0, "  while none of them is logged in, it is answered 480 (-4)"));
+    let (code, said) = tried(&["INVITE sip:1@h", "--from", "sip:x@spam.example"]);
+    assert_eq!(
+        (code, said[2].as_str(), said[3].as_str()),
+        (1, "  reject: 403 No", "nothing takes it: rejected with 403")
+    );
+    for (args, words) in [
+        (&["sip:1@h"][..], "is not of the form \"METHOD URI\""),
+        (&["INVITE sip:@@"], "the URI cannot be read"),
+        (&["IN\u{1}VITE sip:1@h"], "no request that could come"),
+        (&["INVITE sip:1@h", "--header", "X"], "is not of the form \"Name: value\""),
+        (&["INVITE sip:1@h", "--header", "X: a\r\nY: b"], "cannot hold a line break"),
+        (&["INVITE sip:1@h", "--source", "here"], "invalid value 'here'"),
+    ] {
+        let out = scene.run(&[&["check", "--route"], args].concat());
+        assert_eq!(support::code(&out), 2, "{args:?}");
+        assert!(stderr(&out).contains(words), "{args:?}: {}", stderr(&out));
+    }
+}

@@ -1,13 +1,34 @@
-//! `strowger check`: every fault of configuration and rows, one a line.
+//! `strowger check`: every fault of configuration and rows, one a line; or what the rules make of a request.
 
-use super::{Failure, Settings, runtime, say};
+use super::{Failure, Settings, route, runtime, say};
 use crate::config::{Config, DbUrl};
 use crate::control::unused;
 use crate::store::names::Names;
 use crate::store::{Provisioned, StoreError, open_cdrs, open_provisioning};
+use clap::Args;
+use std::net::IpAddr;
 use strowger_engine::registry;
 
-pub(super) fn check(settings: &Settings) -> Result<(), Failure> {
+#[derive(Debug, Args)]
+pub(super) struct CheckArgs {
+    /// Say which routing rule takes this request and what it would do; exit code 1 when nothing takes it
+    #[arg(long, value_name = "METHOD URI")]
+    pub route: Option<String>,
+    /// Its From: a URI, or a whole value
+    #[arg(long, value_name = "FROM", requires = "route")]
+    pub from: Option<String>,
+    /// Its To [default: the request's URI]
+    #[arg(long, value_name = "TO", requires = "route")]
+    pub to: Option<String>,
+    /// A header of it; repeatable
+    #[arg(long, value_name = "NAME: VALUE", requires = "route")]
+    pub header: Vec<String>,
+    /// Where it comes from [default: 127.0.0.1]
+    #[arg(long, value_name = "ADDR", requires = "route")]
+    pub source: Option<IpAddr>,
+}
+
+pub(super) fn check(settings: &Settings, args: &CheckArgs) -> Result<(), Failure> {
     let loaded = match settings.load() {
         Ok(loaded) => loaded,
         Err(e) => {
@@ -26,6 +47,10 @@ pub(super) fn check(settings: &Settings) -> Result<(), Failure> {
     let there = is_there(&config.call_center.db_url).map_err(|e| told(&e))?;
     let cdrs_there = is_there(config.acc_db()).map_err(|e| told(&e))?;
     let found = runtime()?.block_on(read(config, there, cdrs_there)).map_err(|e| told(&e.to_string()))?;
+    if let Some(line) = &args.route {
+        let rows = found.map(|f| f.rows).unwrap_or_default();
+        return route::route(config, args, line, &rows);
+    }
     let Some(Provisioned { rows, mut faults }) = found else {
         let url = &config.call_center.db_url;
         say(&format!("configuration sound; {url} is not there yet: it is made at the first start"));

@@ -7,6 +7,7 @@ mod check;
 mod client;
 mod demo;
 mod provision;
+mod route;
 mod run;
 
 use crate::config::{Config, ConfigError, Loaded, LogFormat, Setting};
@@ -63,8 +64,8 @@ struct Settings {
 enum Command {
     /// Serve (the default)
     Run,
-    /// Check the configuration and every row of flows and agents
-    Check,
+    /// Check the configuration and every row of flows and agents; try the routing rules without a call
+    Check(check::CheckArgs),
     /// List, set and remove flows (queues)
     #[command(subcommand)]
     Flow(provision::FlowCommand),
@@ -118,7 +119,7 @@ pub fn main() -> ExitCode {
     let settings = &cli.settings;
     let result = match &cli.command {
         None | Some(Command::Run) => run::run(settings),
-        Some(Command::Check) => check::check(settings),
+        Some(Command::Check(args)) => check::check(settings, args),
         Some(Command::Flow(command)) => provision::flow(settings, command),
         Some(Command::Agent(command)) => provision::agent(settings, command),
         Some(Command::Mi(args)) => client::mi(settings, args),

@@ -28,6 +28,7 @@ impl Config {
                 bad_sdp: r.bad_sdp.u16(),
                 bad_media: r.bad_media.u16(),
             },
+            rules: self.routing_rules(),
             param_header: cc.param_header.0.clone(),
             queue_pos_param: Some(cc.queue_pos_param.clone()).filter(|p| !p.is_empty()),
             agent_offer: cc.agent_offer.0,

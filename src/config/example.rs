@@ -14,7 +14,7 @@ pub fn example_toml() -> String {
          # Keys marked (later) belong to parts that this build does not have yet: only the default is accepted.\n",
     );
     each_section!(&mut Config::default(), s => section(&mut out, s, ""));
-    out.push_str("\n# A rule is written so, as often as needed (later):\n");
+    out.push_str("\n# A rule is written so, as often as needed:\n");
     section(&mut out, &Rule::default(), "# ");
     out
 }

@@ -6,6 +6,7 @@
 mod engine;
 mod example;
 mod read;
+mod rules;
 mod schema;
 mod sense;
 mod value;
@@ -16,8 +17,8 @@ pub use schema::{
     CallCenter, Cdr, Events, Journal, Key, Log, Metrics, Mi, Refusals, Rule, Section, Server, Shards, Sip,
 };
 pub use value::{
-    Advertise, DbUrl, FileMode, HeaderName, HttpPath, Ident, Listen, LogFormat, Policy, Seconds, Switch, Value, Whole,
-    Word,
+    Advertise, DbUrl, FileMode, HeaderName, HttpPath, Ident, Listen, LogFormat, Policy, Scalar, Seconds, Switch, Value,
+    Whole, Word,
 };
 
 use std::fmt;

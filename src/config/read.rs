@@ -26,7 +26,7 @@ pub(super) fn read(place: &str, text: &str, settings: &[Setting]) -> Result<Load
         reader.table(table.get_ref());
     }
     for s in settings {
-        reader.setting(s);
+        reader.setting(s, settings);
     }
     reader.sense(settings);
     reader.faults.sort_by_key(|f| f.line);
@@ -84,6 +84,41 @@ fn put<S: Section>(section: &mut S, key: &str, value: &DeValue<'_>) -> Result<Pu
     Ok(alias.map_or(Put::Done, Put::Alias))
 }
 
+/// Keys that are set under an old and a new name to different values.
+fn clashes<S: Section>(_: &S, keys: &DeTable<'_>) -> Vec<(usize, String, Result<Put, String>)> {
+    let find = |name: &str| keys.iter().find(|(k, _)| *k.get_ref() == name);
+    let one = |(alias, key): &(&'static str, &'static str)| {
+        let (old, new) = (find(alias)?, find(key)?);
+        let at = S::KEYS.iter().position(|k| k.name == *key)?;
+        let shown = |v: &DeValue<'_>| {
+            let mut section = S::default();
+            section.set(key, v).ok().and_then(|()| section.show().into_iter().nth(at))
+        };
+        let (old_value, new_value) = (shown(old.1.get_ref())?, shown(new.1.get_ref())?);
+        let what = format!("is {old_value}, and `{key}`, the new name of the same thing, is {new_value}; keep one");
+        (old_value != new_value).then(|| (old.0.span().start, (*alias).to_owned(), Err(what)))
+    };
+    S::ALIASES.iter().filter_map(one).collect()
+}
+
+/// The same among the settings of the command line: the other name and its value.
+fn clash_of<'s>(setting: &Setting, settings: &'s [Setting]) -> Option<&'s Setting> {
+    let names = |s: &Setting| s.key.split_once('.').map(|(section, key)| (section.to_owned(), modern(section, key)));
+    settings
+        .iter()
+        .find(|s| s.key != setting.key && names(s) == names(setting) && s.value.trim() != setting.value.trim())
+}
+
+/// The name under which a section knows a key.
+fn modern(section: &str, key: &str) -> String {
+    fn of<S: Section>(_: &S, key: &str) -> Option<&'static str> {
+        S::ALIASES.iter().find(|(a, _)| *a == key).map(|(_, k)| *k)
+    }
+    let mut found = None;
+    each_section!(&mut Config::default(), s => if section_name(s) == section { found = of(s, key); });
+    found.unwrap_or(key).to_owned()
+}
+
 struct Reader<'t> {
     place: &'t str,
     text: &'t str,
@@ -132,6 +167,7 @@ impl Reader<'_> {
             for (key, value) in keys {
                 found.push((key.span().start, key.get_ref().to_string(), put(s, key.get_ref(), value.get_ref())));
             }
+            found.extend(clashes(s, keys));
         });
         if !known {
             let names = section_names();
@@ -156,40 +192,40 @@ impl Reader<'_> {
         let Some(list) = rules.as_array() else {
             return self.fault(at, "[rules]".to_owned(), "rules are a list; write [[rules]] before each".to_owned());
         };
-        for item in list {
-            let Some(keys) = item.get_ref().as_table() else {
-                self.fault(
-                    item.span().start,
-                    "[[rules]]".to_owned(),
-                    "a rule is a table; write [[rules]] before it".to_owned(),
-                );
-                continue;
-            };
-            let mut rule = Rule::default();
-            for (key, value) in keys {
-                if let Err(what) = put(&mut rule, key.get_ref(), value.get_ref()) {
-                    self.fault(key.span().start, format!("[[rules]] {}", key.get_ref()), what);
+        for (number, item) in (1..).zip(list) {
+            let at = item.span().start;
+            match item.get_ref().as_table() {
+                Some(keys) => self.rule(number, at, keys),
+                None => {
+                    let what = "a rule is a table; write [[rules]] before it".to_owned();
+                    self.fault(at, format!("[[rules]] {number}"), what);
                 }
             }
-            self.rule(item, &rule);
-            self.config.rules.push(rule);
         }
     }
 
-    fn rule(&mut self, item: &Spanned<DeValue<'_>>, rule: &Rule) {
-        let at = item.span().start;
-        if !["handle_call", "agent_login", "reject"].contains(&rule.action.as_str()) {
-            let what = format!(
-                "`{}` is not known here, expected \"handle_call\" or \"agent_login\" or \"reject\"",
-                rule.action
-            );
-            self.fault(at, "[[rules]] action".to_owned(), what);
+    /// The rule of that number, from 1 on.
+    fn rule(&mut self, number: usize, at: usize, keys: &DeTable<'_>) {
+        let mut rule = Rule::default();
+        let before = self.faults.len();
+        for (key, value) in keys {
+            if let Err(what) = put(&mut rule, key.get_ref(), value.get_ref()) {
+                self.fault(key.span().start, format!("[[rules]] {number} {}", key.get_ref()), what);
+            }
         }
-        let what = "routing rules are not in this build; remove the rule: the Request-URI user is the flow id";
-        self.fault(at, "[[rules]]".to_owned(), what.to_owned());
+        // What a rule is worth is seen when all of it can be read.
+        if self.faults.len() == before {
+            let given: Vec<&str> = keys.keys().map(|k| k.get_ref().as_ref()).collect();
+            for (key, what) in rule.faults(&given) {
+                let place = keys.keys().find(|k| *k.get_ref() == key).map_or(at, |k| k.span().start);
+                let name = if rule.name.is_empty() { String::new() } else { format!(" ({})", rule.name) };
+                self.fault(place, format!("[[rules]] {number}{name} {key}"), what);
+            }
+        }
+        self.config.rules.push(rule);
     }
 
-    fn setting(&mut self, s: &Setting) {
+    fn setting(&mut self, s: &Setting, all: &[Setting]) {
         let fault = |what: String| Fault { place: s.flag.clone(), line: None, key: s.key.clone(), what };
         let Some((section, key)) = s.key.split_once('.') else {
             return self.faults.push(fault("expected section.key=value".to_owned()));
@@ -211,7 +247,13 @@ impl Reader<'_> {
         } else if known {
             match result {
                 Ok(Put::Done) => {}
-                Ok(Put::Alias(k)) => self.warnings.push(fault(format!("an old name, taken as `{k}`"))),
+                Ok(Put::Alias(k)) => match clash_of(s, all) {
+                    Some(other) => self.faults.push(fault(format!(
+                        "is {}, and `{k}`, the new name of the same thing, is {}; keep one",
+                        s.value, other.value
+                    ))),
+                    None => self.warnings.push(fault(format!("an old name, taken as `{k}`"))),
+                },
                 Err(what) => self.faults.push(fault(what)),
             }
         } else {

@@ -4,8 +4,8 @@
 //! have: it is known and typed, and setting it to something else than its default is an error that says so.
 
 use super::value::{
-    Advertise, DbUrl, FileMode, HeaderName, HttpPath, Ident, Listen, LogFormat, Offer, Policy, Seconds, Switch, Value,
-    Whole, Word,
+    Advertise, DbUrl, FileMode, HeaderName, HttpPath, Ident, Listen, LogFormat, Offer, Policy, Scalar, Seconds, Switch,
+    Value, Whole, Word,
 };
 use crate::control::fronts::MiSocket;
 use std::net::SocketAddr;
@@ -334,29 +334,40 @@ section! {
 }
 
 section! {
-    /// One routing rule; the first that matches decides. With no rules the Request-URI user is the flow id.
-    /// A condition that is empty matches all; "=TEXT" is exact, "~REGEX" a regular expression, else a glob.
+    /// One routing rule; the first whose conditions all hold decides. With no rules the Request-URI user is the flow id.
+    /// They see each INVITE that begins a call, and MESSAGEs outside calls. Try them: strowger check --route "INVITE sip:.."
+    /// A condition that is empty holds always. "=TEXT" is exact, "~REGEX" a regular expression (anywhere in the value, if
+    /// not held by ^ and $), else a glob: * any text, ? one character, \ before a character takes its meaning away.
+    /// In flow, param, agent and state, $1, $2 are what the groups of regular expressions and the * and ? of globs took
+    /// in, counted over the conditions in the order below; ${NAME} is a group (?P<NAME>..), or one of method, ruri_user,
+    /// ruri_host, from, to, from_user, to_user, header, call_id and source; $$ is a dollar.
     Rule = "rules";
-    /// For the logs.
+    /// For messages about it.
     name: String = String::new();
-    /// Conditions: method, Request-URI user and host, From, To, a header ("Name: PATTERN"), source address.
+    /// Conditions. method: INVITE or MESSAGE; a call can only be made of an INVITE.
     method: String = "INVITE".to_owned();
+    /// User (decoded) and host of the Request-URI.
     ruri_user: String = String::new();
     ruri_host: String = String::new();
+    /// URI of From and To, as sip:USER@HOST[:PORT] without parameters, the host in lower case.
     from: String = String::new();
     to: String = String::new();
+    /// A header, "Name: PATTERN"; of several lines one must match.
     header: String = String::new();
+    /// Address that the request came from; ADDR/BITS, too, such as 10.0.0.0/8.
     source: String = String::new();
     /// What to do: "handle_call", "agent_login" or "reject".
     action: String = "handle_call".to_owned();
-    /// For handle_call: the flow id and the opaque parameter; ${NAME} and $1 are captures.
+    /// For handle_call: the flow id and the opaque parameter.
     flow: String = "${ruri_user}".to_owned();
     param: String = String::new();
-    /// For agent_login: the agent, and 1 or 0.
+    /// For agent_login: the agent, and 0 (log out) or another number (log in). Whoever can dial it can do it: mind the
+    /// source.
     agent: String = String::new();
-    state: Switch = Switch(true);
-    /// For reject: the SIP code.
-    code: Whole<300, 699> = Whole(403);
-    /// When the flow refuses the call: "" answers as [refusals] say, "next" tries the next rule, or a SIP code.
+    state: Scalar = Scalar("1".to_owned());
+    /// For reject: the SIP code and its reason phrase. Empty: the code's own.
+    code: Whole<400, 699> = Whole(403);
+    reason: String = String::new();
+    /// When the call cannot be handled: "" answers as [refusals] say, "next" tries the next rule, or a SIP code.
     on_failure: String = String::new();
 }

@@ -140,7 +140,14 @@ fn headers(c: &mut Config, found: &mut Findings) {
     let ctx = c.call_center.b2b_logic_ctx_param.clone();
     if ctx != "call_center" {
         match format!("X-{ctx}").parse() {
-            Ok(header) if !ctx.is_empty() => c.call_center.param_header = header,
+            Ok(header) if !ctx.is_empty() => {
+                let own = &c.call_center.param_header;
+                if *own != super::CallCenter::default().param_header && *own != header {
+                    let what = format!("makes the header `{header}`, and param_header says `{own}`; keep one");
+                    found.fault("call_center", "b2b_logic_ctx_param", what);
+                }
+                c.call_center.param_header = header;
+            }
             _ => {
                 let what = "cannot name a SIP header; use letters, digits and dashes";
                 found.fault("call_center", "b2b_logic_ctx_param", what);

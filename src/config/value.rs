@@ -99,6 +99,25 @@ impl Value for Switch {
     }
 }
 
+/// A string; a number or a boolean (1, 0) stands for its text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scalar(pub String);
+
+impl Value for Scalar {
+    fn read(v: &DeValue<'_>) -> Result<Scalar, String> {
+        if let Some(b) = v.as_bool() {
+            return Ok(Scalar(u8::from(b).to_string()));
+        }
+        if v.as_integer().is_some() {
+            return integer(v).map(|i| Scalar(i.to_string()));
+        }
+        text(v).map(|s| Scalar(s.to_owned()))
+    }
+    fn show(&self) -> String {
+        if self.0.parse::<i64>().is_ok() { self.0.clone() } else { quoted(&self.0) }
+    }
+}
+
 /// A whole number from `LO` to `HI`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Whole<const LO: u64, const HI: u64>(pub u64);

@@ -30,40 +30,42 @@ pub(crate) enum Refused {
 impl Engine {
     /// A new INVITE outside a dialog.
     pub(crate) fn on_arrival(&mut self, txn: ServerTxn, msg: &Message<'_>, path: Path, now: Now) {
-        match self.admit(msg) {
-            Ok(flow) => self.accept(txn, msg, path, flow, now),
-            Err(refused) => {
-                let shard = self.stats.shard(self.shard);
-                match refused {
-                    Refused::Code(code) => {
-                        shard.refused.add(1);
-                        self.refuse(txn, code, b"", now);
-                    }
-                    Refused::Unavailable => {
-                        shard.shed.add(1);
-                        let retry = format!("Retry-After: {}\r\n", 2 + self.ep.ids().nonce() % 8);
-                        self.refuse(txn, 503, retry.as_bytes(), now);
-                    }
-                    Refused::IntervalTooSmall => {
-                        let min = format!("Min-SE: {}\r\n", self.cfg.call.min_se_s);
-                        self.refuse(txn, 422, min.as_bytes(), now);
-                    }
-                }
+        if let Some((flow, param)) = self.route(txn, msg, path, now) {
+            self.accept(txn, msg, path, flow, param, now);
+        }
+    }
+
+    /// Answers an INVITE that is refused.
+    pub(crate) fn turn_away(&mut self, txn: ServerTxn, refused: Refused, now: Now) {
+        let shard = self.stats.shard(self.shard);
+        match refused {
+            Refused::Code(code) => {
+                shard.refused.add(1);
+                self.refuse(txn, code, b"", now);
+            }
+            Refused::Unavailable => {
+                shard.shed.add(1);
+                let retry = format!("Retry-After: {}\r\n", 2 + self.ep.ids().nonce() % 8);
+                self.refuse(txn, 503, retry.as_bytes(), now);
+            }
+            Refused::IntervalTooSmall => {
+                let min = format!("Min-SE: {}\r\n", self.cfg.call.min_se_s);
+                self.refuse(txn, 422, min.as_bytes(), now);
             }
         }
     }
 
-    /// The checks of `cc_handle_call`, in its order (spec: call-center.md, "A call's life" 1).
-    fn admit(&self, msg: &Message<'_>) -> Result<Arc<FlowDef>, Refused> {
+    /// The checks of `cc_handle_call` for the flow of that id, in its order (spec: call-center.md, "A call's life" 1).
+    pub(crate) fn admit(&self, flow: &[u8], msg: &Message<'_>) -> Result<Arc<FlowDef>, Refused> {
         let codes = &self.cfg.call.refusals;
         if self.draining || self.calls.len() >= self.cfg.call.max_calls as usize {
             return Err(Refused::Unavailable);
         }
-        let uri = msg.request_uri().map_err(|_| Refused::Code(codes.no_flow_id))?;
-        let user = uri.user.filter(|u| !u.is_empty()).ok_or(Refused::Code(codes.no_flow_id))?;
-        let id = percent_decode(user);
-        let id = std::str::from_utf8(&id).map_err(|_| Refused::Code(codes.unknown_flow))?;
+        if flow.is_empty() {
+            return Err(Refused::Code(codes.no_flow_id));
+        }
         msg.from().and_then(|f| f.uri_parsed().map(|_| ())).map_err(|_| Refused::Code(codes.bad_from))?;
+        let id = std::str::from_utf8(flow).map_err(|_| Refused::Code(codes.unknown_flow))?;
         let flow = self.prov.flow(id).ok_or(Refused::Code(codes.unknown_flow))?;
         if self.cfg.call.reject_on_no_agents && self.shared.logged_in(flow.skill) == 0 {
             return Err(Refused::Code(codes.no_agents));
@@ -92,7 +94,15 @@ impl Engine {
         }
     }
 
-    fn accept(&mut self, txn: ServerTxn, msg: &Message<'_>, path: Path, flow: Arc<FlowDef>, now: Now) {
+    fn accept(
+        &mut self,
+        txn: ServerTxn,
+        msg: &Message<'_>,
+        path: Path,
+        flow: Arc<FlowDef>,
+        param: Option<Box<str>>,
+        now: Now,
+    ) {
         let bucket = self.bucket_of(msg);
         let key = self.legs.next_key();
         let local_tag = self.ep.ids().tag(bucket, key.slot);
@@ -109,7 +119,8 @@ impl Engine {
         self.note_session(key, msg);
         self.ep.set_user(txn, key.to_u64());
         let welcome = flow.message_welcome.is_some();
-        let call = self.new_call(msg, flow, bucket, key, now);
+        let mut call = self.new_call(msg, flow, bucket, key, now);
+        call.param = param;
         self.count_arrival(&call);
         let c = self.calls.insert(call);
         if let Some(leg) = self.legs.get_mut(key) {

@@ -1,6 +1,6 @@
 //! What an engine is told at its start. Plain values; the configuration file is read elsewhere.
 
-use crate::BucketTable;
+use crate::{BucketTable, Rules};
 use std::sync::Arc;
 use strowger_sip::endpoint::{EndpointConfig, ListenerInfo};
 use strowger_sip::hash::HashKey;
@@ -46,6 +46,8 @@ pub struct CallConfig {
     /// Refuse a call when no agent of the flow's skill is logged in.
     pub reject_on_no_agents: bool,
     pub refusals: Refusals,
+    /// What becomes of a new request; each engine takes a clone.
+    pub rules: Rules,
     /// Name of the header that carries the opaque parameter of a call.
     pub param_header: String,
     /// URI parameter that tells the media server the queue position.
@@ -76,6 +78,7 @@ impl Default for CallConfig {
             max_no_answer: 0,
             reject_on_no_agents: true,
             refusals: Refusals::default(),
+            rules: Rules::default(),
             param_header: "X-CC-Param".to_owned(),
             queue_pos_param: None,
             agent_offer: AgentOffer::Auto,

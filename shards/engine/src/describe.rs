@@ -17,6 +17,10 @@ pub(crate) enum Use {
     Answer,
 }
 
+/// The offer to one who made none and is to hear nothing (RFC 3264 section 5.1).
+const NOTHING: &[u8] =
+    b"v=0\r\no=- 0 0 IN IP4 0.0.0.0\r\ns=-\r\nc=IN IP4 0.0.0.0\r\nt=0 0\r\nm=audio 9 RTP/AVP 0 8\r\na=inactive\r\n";
+
 impl Engine {
     /// Writes the description of `end` for leg `to` into `self.body`; returns its content type. The origin line is
     /// the one of that leg, its version raised when the description changed (RFC 3264 section 8).
@@ -40,7 +44,10 @@ impl Engine {
         const PLAIN: &[u8] = b"application/sdp";
         let there = self.legs.get(to)?.remote.as_ref();
         let End::Leg(from) = end else {
-            sdp::hold_inactive(there?.sdp(), draft).ok()?;
+            match there {
+                Some(there) => sdp::hold_inactive(there.sdp(), draft).ok()?,
+                None => draft.extend_from_slice(NOTHING),
+            }
             return Some(PLAIN.to_vec());
         };
         let leg = self.legs.get(from)?;

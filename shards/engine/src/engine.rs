@@ -7,6 +7,7 @@ use crate::config::EngineConfig;
 use crate::control::{CallId, MeshMsg, Output};
 use crate::leg::{Leg, OutInvite, Phase, Purpose, Role};
 use crate::provision::Provisioning;
+use crate::rules::Rules;
 use crate::stats::StatsHub;
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -77,6 +78,8 @@ pub struct Engine {
     pub(crate) made: Vec<Match>,
     pub(crate) outputs: VecDeque<Output>,
     pub(crate) draining: bool,
+    /// Empty while it is asked.
+    pub(crate) rules: Rules,
     pub(crate) cdr_sequence: u64,
     /// Start of the process, for keys of records.
     pub(crate) born_unix_us: u64,
@@ -121,6 +124,7 @@ impl Engine {
             made: Vec::new(),
             outputs: VecDeque::new(),
             draining: false,
+            rules: cfg.call.rules.clone(),
             cdr_sequence: 0,
             born_unix_us: now.unix_us,
             head: Vec::new(),
@@ -257,7 +261,7 @@ impl Engine {
                 Some(key) => self.in_dialog(key, txn, msg, now),
                 None if msg.to_tag().is_some() => self.refuse(txn, 481, b"", now),
                 None if msg.method() == Some(Method::Invite) => self.on_arrival(txn, msg, path, now),
-                None => self.refuse(txn, 481, b"", now),
+                None => self.on_other_request(txn, msg, path, now),
             },
             Event::Ack => {
                 if let Some(key) = self.leg_of(msg) {

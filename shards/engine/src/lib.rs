@@ -32,6 +32,8 @@ mod preagent;
 pub mod provision;
 pub mod registry;
 mod relay;
+mod routing;
+pub mod rules;
 mod session;
 pub mod stats;
 
@@ -41,4 +43,5 @@ pub use config::{AgentOffer, CallConfig, EngineConfig, Refusals};
 pub use control::{CallId, CallInfo, CallState, Control, MeshMsg, Output, Reply};
 pub use engine::Engine;
 pub use provision::{AgentDef, FlowDef, Provisioning};
+pub use rules::Rules;
 pub use stats::StatsHub;

@@ -362,9 +362,14 @@ impl Engine {
 
     /// An answer to a request outside every dialog of ours.
     pub(crate) fn refuse(&mut self, txn: ServerTxn, code: u16, extra: &[u8], now: Now) {
+        self.refuse_with(txn, (code, ""), extra, now);
+    }
+
+    /// The same with a reason phrase; an empty one is the code's own.
+    pub(crate) fn refuse_with(&mut self, txn: ServerTxn, (code, reason): (u16, &str), extra: &[u8], now: Now) {
         let bucket = self.cfg.buckets.owned(self.shard).next().unwrap_or(0);
         let tag = self.ep.ids().tag(bucket, NO_SLOT);
-        self.ep.respond(now.mono, txn, &Reply { code, to_tag: tag.as_bytes(), extra, ..Reply::default() });
+        self.ep.respond(now.mono, txn, &Reply { code, reason, to_tag: tag.as_bytes(), extra, ..Reply::default() });
     }
 
     /// A second 2xx to one INVITE, from another branch of a fork: acknowledged and ended (RFC 3261 section 13.2.2.4).
