@@ -113,7 +113,12 @@ impl Server {
         let writers = vec![tokio::spawn(writer), tokio::spawn(wrapup::run(shards.events(), store))];
         let resolver = tokio::spawn(resolve::run(shards.resolves(), Arc::downgrade(&shards)));
         plane.begin(&found.rows).await?;
-        let router = http::router(Arc::clone(&plane), &config.mi.http_path.0, config.mi.max_request_size.usize());
+        let router = http::router(
+            Arc::clone(&plane),
+            &config.mi.http_path.0,
+            config.metrics.enabled.0.then_some(&*config.metrics.path.0),
+            config.mi.max_request_size.usize(),
+        );
         let fronts = fronts.serve(&plane, config.mi.max_request_size.usize());
         let listen = config.sip.listen.iter().zip(addrs);
         Ok(Server {

@@ -326,9 +326,9 @@ section! {
     /// Prometheus metrics, on the HTTP server of the management interface.
     Metrics = "metrics";
     /// 1: serve them.
-    enabled: Switch = Switch(false), later "metrics are";
+    enabled: Switch = Switch(true);
     /// Their resource.
-    path: HttpPath = HttpPath("/metrics".to_owned()), later "metrics are";
+    path: HttpPath = HttpPath("/metrics".to_owned());
     /// Directory of interval histograms (.hlog). Empty: none.
     hlog_dir: String = String::new(), later "histogram files are";
 }

@@ -39,6 +39,10 @@ pub(super) fn check(c: &mut Config) -> Findings {
     if c.mi.http_path.0 == "/healthz" {
         found.fault("mi", "http_path", "/healthz is taken by the health check; choose another, such as /mi");
     }
+    if c.metrics.enabled.0 && ["/healthz", &c.mi.http_path.0].contains(&&*c.metrics.path.0) {
+        let what = format!("{} is taken already; choose another, such as /metrics", c.metrics.path.0);
+        found.fault("metrics", "path", what);
+    }
     if !c.call_center.b2b_scenario.is_empty() {
         let what = "does nothing: scenarios are built in; remove the key".to_owned();
         found.warnings.push(Finding { section: "call_center", key: "b2b_scenario", what });

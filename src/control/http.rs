@@ -1,6 +1,6 @@
-//! The management interface over HTTP: POST of JSON-RPC, and a health check.
+//! The management interface over HTTP: POST of JSON-RPC, a health check, metrics.
 
-use super::{ControlPlane, mi};
+use super::{ControlPlane, metrics, mi};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, State};
@@ -9,9 +9,13 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use std::sync::Arc;
 
-/// Resources: `path` (and with a slash behind it), `/healthz`.
-pub fn router(plane: Arc<ControlPlane>, path: &str, max_request: usize) -> Router {
-    Router::new()
+/// Resources: `path` (and with a slash behind it), `/healthz`, and where a path is given for them, the metrics.
+pub fn router(plane: Arc<ControlPlane>, path: &str, metrics: Option<&str>, max_request: usize) -> Router {
+    let router = match metrics {
+        Some(path) => Router::new().route(path, get(page)),
+        None => Router::new(),
+    };
+    router
         .route(path, post(call))
         .route(&format!("{path}/"), post(call))
         .route("/healthz", get(health))
@@ -38,4 +42,15 @@ async fn health(State(plane): State<Arc<ControlPlane>>) -> Response {
     let (status, word) =
         if plane.draining() { (StatusCode::SERVICE_UNAVAILABLE, "draining") } else { (StatusCode::OK, "ok") };
     (status, [(header::CONTENT_TYPE, "application/json")], format!("{{\"status\":\"{word}\"}}")).into_response()
+}
+
+/// Off the threads that serve others: a page of many agents takes its time.
+async fn page(State(plane): State<Arc<ControlPlane>>) -> Response {
+    match tokio::task::spawn_blocking(move || metrics::text(&plane)).await {
+        Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "a page of metrics died");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
 }

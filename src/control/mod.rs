@@ -12,6 +12,7 @@ pub mod cdr;
 pub mod clock;
 pub mod fronts;
 pub mod http;
+pub mod metrics;
 pub mod mi;
 mod port;
 pub mod resolve;

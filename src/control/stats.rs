@@ -174,6 +174,34 @@ impl Statistics {
         out
     }
 
+    /// A flow's statistics, the old manual's counter with them.
+    #[must_use]
+    pub fn flow_values(&self, flow: &FlowDef) -> Vec<(&'static str, i64)> {
+        PER_FLOW.iter().chain(&OLD_PER_FLOW[..1]).map(|(name, stat)| (*name, self.of_flow(flow, *stat))).collect()
+    }
+
+    /// An agent's statistics.
+    #[must_use]
+    pub fn agent_values(&self, def: &AgentDef) -> Vec<(&'static str, i64)> {
+        PER_AGENT.iter().map(|(name, stat)| (*name, self.of_agent(def, *stat))).collect()
+    }
+
+    /// The statistics over all.
+    #[must_use]
+    pub fn global_values(&self) -> Vec<(&'static str, i64)> {
+        GLOBAL.iter().map(|(name, stat)| (*name, self.of_all(*stat))).collect()
+    }
+
+    /// The names without ids (per flow, per agent, over all), and whether each is a counter.
+    #[cfg(test)]
+    pub(super) fn families() -> [Vec<(&'static str, bool)>; 3] {
+        [
+            PER_FLOW.iter().map(|(n, s)| (*n, matches!(s, FlowStat::Counter(_)))).collect(),
+            PER_AGENT.iter().map(|(n, s)| (*n, matches!(s, AgentStat::Counter(_)))).collect(),
+            GLOBAL.iter().map(|(n, s)| (*n, matches!(s, GlobalStat::Counter(_)))).collect(),
+        ]
+    }
+
     /// Every name, and whether it is a counter (against a gauge or an average).
     #[must_use]
     pub fn names(p: &Provisioning) -> Vec<(String, bool)> {

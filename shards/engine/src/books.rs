@@ -149,7 +149,25 @@ impl Engine {
             cause,
             param: call.param.clone(),
         };
+        self.measure(&cdr);
         self.outputs.push_back(Output::Cdr(cdr));
+    }
+
+    /// The record's times into the histograms.
+    fn measure(&self, cdr: &Cdr) {
+        let shard = self.stats.shard(self.shard);
+        let flow = shard.flows.at(cdr.flow.idx);
+        match cdr.call_type {
+            CallType::Handled => {
+                flow.waits_answered.record(cdr.wait_us);
+                shard.talks.record(cdr.talk_us);
+            }
+            CallType::Dropped => flow.waits_abandoned.record(cdr.wait_us),
+            CallType::Rejected | CallType::InternalError => {}
+        }
+        if cdr.agent.is_some() {
+            shard.rings.record(cdr.pickup_us);
+        }
     }
 
     /// Tells the subscribers of a change of an agent.

@@ -19,6 +19,56 @@ impl Count {
     }
 }
 
+/// Upper bounds of the buckets of [`Durations`], microseconds; one bucket more takes what is longer.
+pub const BOUNDS_US: [u64; 15] = [
+    100_000,
+    500_000,
+    1_000_000,
+    2_000_000,
+    5_000_000,
+    10_000_000,
+    15_000_000,
+    20_000_000,
+    30_000_000,
+    60_000_000,
+    120_000_000,
+    300_000_000,
+    600_000_000,
+    1_800_000_000,
+    3_600_000_000,
+];
+
+/// A histogram of times with one writer.
+#[derive(Debug, Default)]
+pub struct Durations {
+    buckets: [Count; BOUNDS_US.len() + 1],
+    sum_us: Count,
+}
+
+impl Durations {
+    pub fn record(&self, us: u64) {
+        let at = BOUNDS_US.partition_point(|bound| *bound < us);
+        self.buckets[at].add(1);
+        self.sum_us.add(i64::try_from(us).unwrap_or(i64::MAX));
+    }
+
+    /// Adds what was recorded to `into`.
+    pub fn add_to(&self, into: &mut DurationsSum) {
+        for (sum, bucket) in into.buckets.iter_mut().zip(&self.buckets) {
+            *sum += bucket.get();
+        }
+        into.sum_us += self.sum_us.get();
+    }
+}
+
+/// [`Durations`] of several writers added up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DurationsSum {
+    /// One for each of [`BOUNDS_US`], not cumulated; the last is beyond them.
+    pub buckets: [i64; BOUNDS_US.len() + 1],
+    pub sum_us: i64,
+}
+
 /// Per flow and shard.
 #[derive(Debug, Default)]
 pub struct FlowCounts {
@@ -40,6 +90,9 @@ pub struct FlowCounts {
     pub talk_us: Count,
     pub waited: Count,
     pub wait_us: Count,
+    /// Waits of calls until an agent answered, and until the caller left.
+    pub waits_answered: Durations,
+    pub waits_abandoned: Durations,
 }
 
 /// Per agent and shard.
@@ -124,6 +177,9 @@ pub struct ShardStats {
     pub refused: Count,
     pub shed: Count,
     pub calls: Count,
+    /// Ringing of each attempt that ended; talk of each call that was answered.
+    pub rings: Durations,
+    pub talks: Durations,
 }
 
 /// All shards' counters.
@@ -150,6 +206,8 @@ impl StatsHub {
             refused: Count::default(),
             shed: Count::default(),
             calls: Count::default(),
+            rings: Durations::default(),
+            talks: Durations::default(),
         };
         StatsHub { shards: (0..shards).map(|_| shard()).collect(), board: Segments::new(agents as usize) }
     }
@@ -184,5 +242,30 @@ impl StatsHub {
     /// A sum over shards for one agent slot.
     pub fn agent(&self, slot: u32, read: impl Fn(&AgentCounts) -> i64) -> i64 {
         self.sum(|s| s.agents.peek(slot).map_or(0, &read))
+    }
+
+    /// A histogram over all shards.
+    pub fn durations<'a>(&'a self, pick: impl Fn(&'a ShardStats) -> Option<&'a Durations>) -> DurationsSum {
+        let mut sum = DurationsSum::default();
+        self.shards.iter().filter_map(pick).for_each(|d| d.add_to(&mut sum));
+        sum
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_falls_into_the_first_bucket_that_is_no_shorter() {
+        let durations = Durations::default();
+        for us in [0, 100_000, 100_001, 3_600_000_000, 3_600_000_001] {
+            durations.record(us);
+        }
+        let mut sum = DurationsSum::default();
+        durations.add_to(&mut sum);
+        assert_eq!((sum.buckets[0], sum.buckets[1], sum.buckets[14], sum.buckets[15]), (2, 1, 1, 1));
+        assert_eq!(sum.sum_us, 7_200_200_002);
+        assert!(BOUNDS_US.is_sorted());
     }
 }
