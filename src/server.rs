@@ -79,6 +79,7 @@ impl Server {
         let cdr_store = open_cdrs(config).await?.into();
         let found = store.load().await?;
         let dispatch = Arc::new(Dispatch::new(limits(config, count), ChatPolicy::Balancing));
+        dispatch.set_dispatching(config.call_center.internal_call_dispatching.0);
         let names = Names::of(&config.call_center);
         let registry = first_load(config, &dispatch, &found, &names);
         let stats = Arc::new(StatsHub::new(count, config.shards.max_flows.u32(), config.shards.max_agents.u32()));

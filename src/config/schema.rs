@@ -168,8 +168,8 @@ section! {
     reject_on_no_agents: Switch = Switch(true);
     /// "balancing" spreads chats over the agents, "full-load" fills one agent before the next.
     chat_dispatch_policy: Word<Policy> = Word(Policy::Balancing), later "chats are";
-    /// 0: the server matches no calls itself; cc_dispatch_call_to_agent does.
-    internal_call_dispatching: Switch = Switch(true), later "external dispatching is";
+    /// 0: the server matches no calls itself; cc_dispatch_call_to_agent does. cc_internal_call_dispatching switches it.
+    internal_call_dispatching: Switch = Switch(true);
     /// Accepted for old configurations: scenarios are built in.
     b2b_scenario: String = String::new();
     /// Accepted for old configurations: when it is not the default, the header of param_header is X-NAME.

@@ -192,10 +192,6 @@ fn each_kind_of_bad_value_is_named() {
             "chats are not in this build; leave the key at its default, \"balancing\"",
         ),
         (
-            "[call_center]\ninternal_call_dispatching = 0",
-            "external dispatching is not in this build; leave the key at its default, 1",
-        ),
-        (
             "[call_center]\nparam_header = \"via\"",
             "`via` is a header that the server writes itself; use one of your own, X-NAME",
         ),

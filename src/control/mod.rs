@@ -1,6 +1,7 @@
 //! The control plane: everything between the shards and the world that is not SIP.
 //!
 //! - [`ControlPlane`]: provisioning and logins, lists, statistics; what the management interface calls.
+//! - [`dispatching`]: matching switched on and off, calls placed by hand.
 //! - [`mi`]: JSON-RPC over a table of commands; [`http`] and [`fronts`]: its HTTP, FIFO and datagram fronts.
 //! - [`cdr`]: the batching CDR writer. [`resolve`]: name resolution for the shards. [`wrapup`]: wrap-ups into the database.
 //!
@@ -10,6 +11,7 @@
 
 pub mod cdr;
 pub mod clock;
+pub mod dispatching;
 pub mod fronts;
 pub mod http;
 pub mod metrics;
@@ -28,7 +30,7 @@ use stats::Statistics;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use strowger_dispatch::{Dispatch, Match};
+use strowger_dispatch::{Dispatch, Handle, Match};
 use strowger_engine::registry::{Registry, RowFault, Rows, Table};
 use strowger_engine::{CallInfo, Control, Provisioning, Reply};
 use strowger_runtime::Gone;
@@ -77,6 +79,8 @@ pub struct ControlPlane {
     /// For readers, who wait for no reload.
     current: RwLock<Arc<Provisioning>>,
     draining: AtomicBool,
+    /// For what is matched when matching is switched on; its lock makes the switches one at a time.
+    matcher: Mutex<Handle>,
 }
 
 impl ControlPlane {
@@ -84,6 +88,7 @@ impl ControlPlane {
     #[must_use]
     pub fn new(parts: Parts) -> ControlPlane {
         let current = RwLock::new(Arc::clone(parts.registry.current()));
+        let matcher = Mutex::new(parts.dispatch.handle(parts.shards.count()));
         ControlPlane {
             shards: parts.shards,
             dispatch: parts.dispatch,
@@ -95,6 +100,7 @@ impl ControlPlane {
             registry: Mutex::new(parts.registry),
             current,
             draining: AtomicBool::new(false),
+            matcher,
         }
     }
 

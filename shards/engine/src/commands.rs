@@ -23,6 +23,11 @@ impl Engine {
                     return Reply::NotFound;
                 }
             }
+            Control::Place { call, agent } => {
+                if let Err(why) = self.place(call, agent, now) {
+                    return Reply::NotPlaced(why);
+                }
+            }
             Control::BeginWrapup { agent, until_unix_us } => self.restore_wrapup(agent, until_unix_us, now),
             Control::ListCalls { from, max, queued_only } => return self.list_calls(from, max, queued_only),
             Control::Drain { on } => self.draining = on,

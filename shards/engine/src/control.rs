@@ -80,6 +80,8 @@ pub enum Control {
     Matched(Vec<Match>),
     /// Log an agent in or out. Answer: `Done`, or `NotFound`.
     Login { agent: AgentRef, on: bool },
+    /// Place a waiting call of this shard with an agent, whether or not matching is on. Answer: `Done`, or `NotPlaced`.
+    Place { call: CallId, agent: AgentRef },
     /// Wrap-up that was running when the last process stopped. Answer: `Done`.
     BeginWrapup { agent: AgentRef, until_unix_us: u64 },
     /// At most `max` calls from slab position `from` on. Answer: `Calls`.
@@ -103,6 +105,32 @@ pub enum Reply {
         next: Option<u32>,
     },
     Audit(Audit),
+    NotPlaced(NotPlaced),
+}
+
+/// Why a call was not placed with an agent, in the words of `cc_dispatch_call_to_agent`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotPlaced {
+    #[error("Agent not found")]
+    NoAgent,
+    #[error("Agent not logged in")]
+    NotLoggedIn,
+    #[error("Call not found")]
+    NoCall,
+    /// It is in a message, with an agent, or on its way to one.
+    #[error("Call not in queue any more")]
+    NotQueued,
+    #[error("Agent has no skill for the call")]
+    NoSkill,
+    /// An audio call, and the agent is not wholly free or takes no audio.
+    #[error("Agent is not free/audio enabled")]
+    NotFreeAudio,
+    /// A chat, and the agent has no chat slot left or takes no chats now.
+    #[error("Agent is not free/chat enabled")]
+    NotFreeChat,
+    /// The caller has changed its session to what no agent takes.
+    #[error("Unsupported media in call")]
+    UnsupportedMedia,
 }
 
 /// What a shard holds.

@@ -12,7 +12,7 @@ use crate::stats::StatsHub;
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
-use strowger_dispatch::{Dispatch, Handle, Match};
+use strowger_dispatch::{Dispatch, Handle, Match, Media};
 use strowger_sip::endpoint::{ClientTxn, Endpoint, Event, FailReason, Resolve, TimerEvent, Transmit};
 use strowger_sip::hash::HashedMap;
 use strowger_sip::id::tag_slot;
@@ -432,7 +432,7 @@ impl Engine {
             return;
         };
         if code < 300 {
-            leg.remote = msg.and_then(Self::body_of).filter(|b| b.is_audio());
+            leg.remote = msg.and_then(Self::body_of).filter(|b| b.media() == Some(Media::Audio));
             if leg.remote.is_some() && !leg.offered {
                 leg.phase = Phase::OwesAck;
                 leg.owes_ack = Some((invite.txn, invite.cseq));

@@ -11,6 +11,7 @@ use crate::call::{End, Link, Mode, Preagent};
 use crate::engine::{Engine, TimerKind};
 use crate::leg::{Body, Phase, Purpose, Role};
 use std::ops::Range;
+use strowger_dispatch::Media;
 use strowger_sip::msg::{ContentType, Message, Name};
 use strowger_sip::sdp::{self, Flavour, Sdp};
 use strowger_sip::time::Now;
@@ -315,9 +316,13 @@ pub(crate) fn sdp_range(content_type: Option<&[u8]>, data: &[u8]) -> Option<Rang
 }
 
 impl Body {
-    /// Whether any stream of it carries audio.
-    pub(crate) fn is_audio(&self) -> bool {
-        Sdp::parse(self.sdp()).is_ok_and(|s| s.flavour() == Flavour::Audio)
+    /// What its first stream in use carries; `None`: nothing that an agent takes.
+    pub(crate) fn media(&self) -> Option<Media> {
+        match Sdp::parse(self.sdp()).ok()?.flavour() {
+            Flavour::Audio => Some(Media::Audio),
+            Flavour::Chat => Some(Media::Chat),
+            Flavour::Other | Flavour::Unusable => None,
+        }
     }
 
     /// The session description in it.

@@ -4,6 +4,7 @@
 //! notifications get no answer, qualified statistics are found.
 
 mod core;
+mod dispatching;
 mod lists;
 mod params;
 mod statistics;

@@ -1,7 +1,7 @@
 //! The table of commands: each declared once, with its names, parameters, help and handler.
 
 use super::params::Args;
-use super::{MiError, core, lists, statistics};
+use super::{MiError, core, dispatching, lists, statistics};
 use crate::control::{ControlError, ControlPlane};
 use serde_json::{Value, json};
 use std::future::Future;
@@ -73,6 +73,20 @@ pub const COMMANDS: &[Command] = &[
         help: "lists the ongoing calls",
         params: NONE,
         run: |plane, _| Box::pin(lists::calls(plane)),
+    },
+    Command {
+        old: "cc_dispatch_call_to_agent",
+        new: "call_center:dispatch_call_to_agent",
+        help: "gives a waiting call to an agent, while internal dispatching is off",
+        params: &[&["call_id", "agent_id"]],
+        run: |plane, args| Box::pin(async move { dispatching::place(plane, &args).await }),
+    },
+    Command {
+        old: "cc_internal_call_dispatching",
+        new: "call_center:internal_call_dispatching",
+        help: "tells whether the server matches calls and agents by itself; with a parameter, switches it (0: off)",
+        params: &[&[], &["dispatching"]],
+        run: |plane, args| Box::pin(async move { dispatching::switch(plane, &args).await }),
     },
     Command {
         old: "cc_reset_stats",

@@ -8,8 +8,8 @@ use crate::control::{Answer, Parts, ShardPort};
 use crate::store::names::Names;
 use crate::store::{Cell, open_provisioning};
 use std::sync::{Arc, Mutex};
-use strowger_dispatch::{AgentRef, ChatPolicy, Dispatch, Handle, Limits, Media, WaitSpec};
-use strowger_engine::control::{Control, Reply};
+use strowger_dispatch::{AgentRef, AgentState, ChatPolicy, Dispatch, Handle, Limits, Match, Media, WaitSpec};
+use strowger_engine::control::{Control, NotPlaced, Reply};
 use strowger_engine::registry::{Registry, RegistryLimits, Table};
 use strowger_engine::{CallId, CallInfo, CallState, Provisioning, StatsHub};
 use strowger_runtime::Gone;
@@ -19,6 +19,10 @@ use tempfile::TempDir;
 struct FakeShard {
     handle: Mutex<Handle>,
     calls: Mutex<Vec<CallInfo>>,
+    /// What was placed, and what it answers to that.
+    placed: Mutex<Vec<(CallId, AgentRef)>>,
+    refuses: Mutex<Option<NotPlaced>>,
+    matched: Mutex<Vec<Match>>,
     gone: bool,
 }
 
@@ -42,6 +46,17 @@ impl ShardPort for FakeShard {
                 let at = (from as usize..calls.len()).find(|i| !queued_only || calls[*i].state == CallState::Queued);
                 let calls = at.map(|i| calls[i].clone()).into_iter().collect();
                 Ok(Reply::Calls { calls, next: at.map(|i| i as u32 + 1) })
+            }
+            Control::Matched(matches) => {
+                self.matched.lock().unwrap().extend(matches);
+                Ok(Reply::Done)
+            }
+            Control::Place { call, agent } => {
+                let calls = self.calls.lock().unwrap();
+                let refusal = (!calls.iter().any(|c| c.id == call)).then_some(NotPlaced::NoCall);
+                let refusal = refusal.or(*self.refuses.lock().unwrap());
+                self.placed.lock().unwrap().push((call, agent));
+                Ok(refusal.map_or(Reply::Done, Reply::NotPlaced))
             }
             _ => Ok(Reply::Done),
         };
@@ -79,7 +94,14 @@ async fn bench(gone: bool) -> Bench {
     let rows = store.load().await.unwrap().rows;
     assert!(registry.load(&rows).1.is_empty());
     let hub = Arc::new(StatsHub::new(1, 8, 64));
-    let shard = Arc::new(FakeShard { handle: Mutex::new(dispatch.handle(0)), calls: Mutex::default(), gone });
+    let shard = Arc::new(FakeShard {
+        handle: Mutex::new(dispatch.handle(0)),
+        calls: Mutex::default(),
+        placed: Mutex::default(),
+        refuses: Mutex::default(),
+        matched: Mutex::default(),
+        gone,
+    });
     let plane = ControlPlane::new(Parts {
         shards: Arc::clone(&shard) as Arc<dyn ShardPort>,
         statistics: Statistics::new(hub, Arc::clone(&dispatch)),
@@ -158,18 +180,8 @@ impl Bench {
 /// Asked of the reference and not compared: answered better here, or parts of the product that are not built yet.
 const BETTER: [&str; 7] =
     ["help-one", "stats-qualified", "stats-flow-under", "notification", "batch", "empty", "array-garbage"];
-const NOT_BUILT: [&str; 19] = [
+const NOT_BUILT: [&str; 9] = [
     "ps",
-    "dispatching-get",
-    "dispatch-while-internal",
-    "dispatching-off",
-    "dispatch-ghostcall",
-    "dispatch-ghostcall2",
-    "dispatch-ghostagent",
-    "dispatch-missing",
-    "dispatching-on",
-    "dispatching-str",
-    "dispatching-bad",
     "reset_statistics",
     "events_list",
     "subscribers_list",
@@ -409,4 +421,57 @@ async fn every_command_has_two_names_help_and_parameter_sets() {
     }
     assert_eq!(b.call("which", json!(["ghost"])).await, Err((404, "Command not found".to_owned())));
     assert_eq!(b.call("help", json!(["ghost"])).await, Err((404, "Command not found".to_owned())));
+}
+
+#[tokio::test]
+async fn calls_are_placed_and_each_refusal_has_its_code() {
+    let b = bench(false).await;
+    b.make_busy();
+    let place = |call: Value, agent: &'static str| b.call("cc_dispatch_call_to_agent", json!([call, agent]));
+    let refused = |code: i64, words: &str| Err((code, words.to_owned()));
+    assert_eq!(place(json!("0.3.7"), "agent1").await, refused(403, "Internal dispatching is enabled"));
+    assert_eq!(b.call("cc_internal_call_dispatching", json!([0])).await, Ok(json!({"dispatching": 0})));
+    assert_eq!(place(json!("0.3.7"), "ghost").await, refused(404, "Agent not found"));
+    assert_eq!(place(json!("nope"), "agent3").await, refused(404, "Agent not logged in"), "the agent first");
+    for call in ["nope", "0.3", "0.3.8", "1.3.7", "0.3.7.1", "0.-3.7", ""] {
+        assert_eq!(place(json!(call), "agent1").await, refused(404, "Call not found"), "{call}");
+    }
+    b.shard.placed.lock().unwrap().clear();
+    assert_eq!(place(json!("0.3.7"), "agent1").await, Ok(json!("OK")));
+    let named = json!({"agent_id": "agent2", "call_id": "0.4.7"});
+    assert_eq!(b.call("call_center:dispatch_call_to_agent", named).await, Ok(json!("OK")));
+    let agents = &b.prov().agents_by_id;
+    let want = [(3, agents["agent1"]), (4, agents["agent2"])];
+    let want = want.map(|(slot, agent)| (CallId { shard: 0, slot, generation: 7 }, agent));
+    assert_eq!(*b.shard.placed.lock().unwrap(), want);
+    for (why, code, words) in [
+        (NotPlaced::NoAgent, 404, "Agent not found"),
+        (NotPlaced::NotLoggedIn, 404, "Agent not logged in"),
+        (NotPlaced::NotQueued, 404, "Call not in queue any more"),
+        (NotPlaced::NoSkill, 488, "Agent has no skill for the call"),
+        (NotPlaced::NotFreeAudio, 488, "Agent is not free/audio enabled"),
+        (NotPlaced::NotFreeChat, 488, "Agent is not free/chat enabled"),
+        (NotPlaced::UnsupportedMedia, 488, "Unsupported media in call"),
+    ] {
+        *b.shard.refuses.lock().unwrap() = Some(why);
+        assert_eq!(place(json!("0.3.7"), "agent1").await, refused(code, words));
+    }
+}
+
+#[tokio::test]
+async fn matching_is_switched_and_on_matches_what_waits() {
+    let b = bench(false).await;
+    for (given, told) in [(json!([0]), 0), (json!([]), 0), (json!(["1"]), 1), (json!({"dispatching": "0"}), 0)] {
+        let answer = b.call("call_center:internal_call_dispatching", given.clone()).await;
+        assert_eq!(answer, Ok(json!({"dispatching": told})), "{given}");
+    }
+    b.make_busy();
+    let state = |b: &Bench, id: &str| b.plane.dispatch.agent(b.prov().agents_by_id[id]).unwrap().state;
+    assert_eq!((state(&b, "agent1"), state(&b, "agent2")), (AgentState::Free, AgentState::Free));
+    assert_eq!(b.call("cc_internal_call_dispatching", json!([-2])).await, Ok(json!({"dispatching": 1})), "not zero");
+    assert_eq!((state(&b, "agent1"), state(&b, "agent2")), (AgentState::InCall, AgentState::InCall));
+    let matched: Vec<u64> = b.shard.matched.lock().unwrap().iter().map(|m| u64::from(m.wait.slot)).collect();
+    assert_eq!(matched, [0, 1], "the shard of the calls was told of the best two");
+    let words = "Bad type for parameter 'dispatching'".to_owned();
+    assert_eq!(b.call("cc_internal_call_dispatching", json!(["on"])).await, Err((-32602, words)));
 }

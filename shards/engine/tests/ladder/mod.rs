@@ -8,7 +8,7 @@ mod scene;
 
 pub use phone::Phone;
 #[allow(unused_imports, reason = "each test binary uses its own part")]
-pub use scene::Scene;
+pub use scene::{BOB, MEDIA, Scene};
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
