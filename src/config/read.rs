@@ -135,6 +135,12 @@ impl Reader<'_> {
         self.faults.push(Fault { place: self.place.to_owned(), line, key, what });
     }
 
+    fn old_name(&mut self, at: usize, key: String, modern: &str) {
+        let line = Some(line_of(self.text, at));
+        let what = format!("an old name, taken as `{modern}`");
+        self.warnings.push(Fault { place: self.place.to_owned(), line, key, what });
+    }
+
     fn table(&mut self, root: &DeTable<'_>) {
         for (name, value) in root {
             let at = name.span().start;
@@ -178,11 +184,7 @@ impl Reader<'_> {
             let key = format!("[{name}] {key}");
             match result {
                 Ok(Put::Done) => {}
-                Ok(Put::Alias(k)) => {
-                    let line = Some(line_of(self.text, at));
-                    let what = format!("an old name, taken as `{k}`");
-                    self.warnings.push(Fault { place: self.place.to_owned(), line, key, what });
-                }
+                Ok(Put::Alias(k)) => self.old_name(at, key, k),
                 Err(what) => self.fault(at, key, what),
             }
         }
@@ -208,14 +210,29 @@ impl Reader<'_> {
     fn rule(&mut self, number: usize, at: usize, keys: &DeTable<'_>) {
         let mut rule = Rule::default();
         let before = self.faults.len();
-        for (key, value) in keys {
-            if let Err(what) = put(&mut rule, key.get_ref(), value.get_ref()) {
-                self.fault(key.span().start, format!("[[rules]] {number} {}", key.get_ref()), what);
+        let mut given: Vec<&str> = vec![];
+        let found = keys.iter().map(|(key, value)| {
+            let name: &str = key.get_ref();
+            (key.span().start, name.to_owned(), put(&mut rule, name, value.get_ref()))
+        });
+        let found: Vec<_> = found.collect();
+        for (at, key, result) in found.into_iter().chain(clashes(&rule, keys)) {
+            let place = format!("[[rules]] {number} {key}");
+            match result {
+                Ok(Put::Done) => {}
+                Ok(Put::Alias(modern)) => {
+                    given.push(modern);
+                    self.old_name(at, place, modern);
+                }
+                Err(what) => self.fault(at, place, what),
             }
+        }
+        if let Some(action) = rule.take_function() {
+            self.old_name(at, format!("[[rules]] {number} action"), action);
         }
         // What a rule is worth is seen when all of it can be read.
         if self.faults.len() == before {
-            let given: Vec<&str> = keys.keys().map(|k| k.get_ref().as_ref()).collect();
+            given.extend(keys.keys().map(|k| -> &str { k.get_ref() }));
             for (key, what) in rule.faults(&given) {
                 let place = keys.keys().find(|k| *k.get_ref() == key).map_or(at, |k| k.span().start);
                 let name = if rule.name.is_empty() { String::new() } else { format!(" ({})", rule.name) };

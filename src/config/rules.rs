@@ -9,6 +9,9 @@ use strowger_engine::rules::{ActionDef, Rule, RuleDef};
 const OF_ACTION: [(&str, &[&str]); 3] =
     [("handle_call", &["flow", "param"]), ("agent_login", &["agent", "state"]), ("reject", &["code", "reason"])];
 
+/// Names of the manuals' functions.
+const FUNCTIONS: [(&str, &str); 2] = [("cc_handle_call", "handle_call"), ("cc_agent_login", "agent_login")];
+
 impl Config {
     /// The routing rules. All of them compile: the file has been read.
     #[must_use]
@@ -38,6 +41,13 @@ impl Written {
             action,
             on_failure: self.on_failure.clone(),
         })
+    }
+
+    /// Takes an action under the name of a function of the manuals; which it is, if it is one.
+    pub(super) fn take_function(&mut self) -> Option<&'static str> {
+        let action = FUNCTIONS.iter().find(|(function, _)| *function == self.action).map(|(_, action)| *action)?;
+        self.action = action.to_owned();
+        Some(action)
     }
 
     /// What is wrong with a rule in which the keys of `given` were written: each key and what to do.

@@ -341,7 +341,7 @@ section! {
     /// In flow, param, agent and state, $1, $2 are what the groups of regular expressions and the * and ? of globs took
     /// in, counted over the conditions in the order below; ${NAME} is a group (?P<NAME>..), or one of method, ruri_user,
     /// ruri_host, from, to, from_user, to_user, header, call_id and source; $$ is a dollar.
-    Rule = "rules";
+    Rule = "rules" aliases &[("flowID", "flow"), ("agentID", "agent")];
     /// For messages about it.
     name: String = String::new();
     /// Conditions. method: INVITE or MESSAGE; a call can only be made of an INVITE.
@@ -356,7 +356,7 @@ section! {
     header: String = String::new();
     /// Address that the request came from; ADDR/BITS, too, such as 10.0.0.0/8.
     source: String = String::new();
-    /// What to do: "handle_call", "agent_login" or "reject".
+    /// What to do: "handle_call", "agent_login" or "reject"; the manuals' cc_handle_call and cc_agent_login are the same.
     action: String = "handle_call".to_owned();
     /// For handle_call: the flow id and the opaque parameter.
     flow: String = "${ruri_user}".to_owned();

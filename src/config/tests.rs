@@ -276,6 +276,31 @@ code = 200
 }
 
 #[test]
+fn rules_take_the_functions_of_the_manuals_by_their_names() {
+    let text = "[[rules]]\naction = \"cc_agent_login\"\nagentID = \"a\"\n[[rules]]\naction = \"cc_handle_call\"\nflowID = \"f\"";
+    let loaded = Config::from_text("f", text, &[]).unwrap();
+    let warnings: Vec<String> = loaded.warnings.iter().map(Fault::to_string).collect();
+    assert_eq!(
+        warnings,
+        [
+            "f:3: [[rules]] 1 agentID: an old name, taken as `agent`",
+            "f:1: [[rules]] 1 action: an old name, taken as `agent_login`",
+            "f:6: [[rules]] 2 flowID: an old name, taken as `flow`",
+            "f:4: [[rules]] 2 action: an old name, taken as `handle_call`",
+        ]
+    );
+    assert_eq!((loaded.config.rules[0].agent.as_str(), loaded.config.rules[1].flow.as_str()), ("a", "f"));
+    assert_eq!(
+        faults("[[rules]]\nflowID = \"a\"\nflow = \"b\""),
+        ["f.toml:2: [[rules]] 1 flowID: is \"a\", and `flow`, the new name of the same thing, is \"b\"; keep one"]
+    );
+    assert_eq!(
+        faults("[[rules]]\naction = \"reject\"\nflowID = \"a\"")[0],
+        "f.toml:1: [[rules]] 1 flow: means nothing to `reject`; remove it, or write action = \"handle_call\""
+    );
+}
+
+#[test]
 fn an_old_and_a_new_name_may_not_differ() {
     let both = |old: &str, new: &str| {
         format!("[call_center]\nchat_internal_call_dispatching = {old}\ninternal_call_dispatching = {new}\n")
