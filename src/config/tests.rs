@@ -307,7 +307,14 @@ fn an_old_and_a_new_name_may_not_differ() {
     };
     let loaded = Config::from_text("f.toml", &both("1", "true"), &[]).unwrap();
     assert_eq!(loaded.warnings.len(), 1);
-    assert!(faults(&both("1", "0"))[0].contains("internal_call_dispatching"));
+    let clash = "is 1, and `internal_call_dispatching`, the new name of the same thing, is 0; keep one";
+    assert_eq!(faults(&both("1", "0")), [format!("f.toml:2: [call_center] chat_internal_call_dispatching: {clash}")]);
+    let flags = set(&["call_center.chat_internal_call_dispatching=1", "call_center.internal_call_dispatching=0"]);
+    assert_eq!(flags.unwrap_err(), format!("--set: call_center.chat_internal_call_dispatching: {clash}"));
+    // What is said on the command line goes over the file, under whatever name.
+    let setting = Setting::parse("call_center.chat_internal_call_dispatching=0").unwrap();
+    let over = Config::from_text("f", "[call_center]\ninternal_call_dispatching = 1", &[setting]).unwrap();
+    assert!(!over.config.call_center.internal_call_dispatching.0);
     assert!(
         faults("[call_center]\nparam_header = \"X-A\"\nb2b_logic_ctx_param = \"b\"")[0]
             .ends_with("b2b_logic_ctx_param: makes the header `X-b`, and param_header says `X-A`; keep one")

@@ -1,6 +1,7 @@
 //! End to end: the real binary, real UDP, SIPp on the other side, records read from the database.
 
 mod hardness;
+mod rules;
 mod server;
 mod sipp;
 

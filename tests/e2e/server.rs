@@ -32,7 +32,13 @@ pub struct CdrRow {
 impl Server {
     /// Starts with these settings (`section.key=value`).
     pub fn start(settings: &[&str]) -> Server {
+        Server::start_with("", settings)
+    }
+
+    /// The same with a configuration file.
+    pub fn start_with(file: &str, settings: &[&str]) -> Server {
         let dir = tempfile::tempdir().expect("a scratch folder");
+        std::fs::write(dir.path().join("strowger.toml"), file).expect("a file");
         let mut command = Command::new(BINARY);
         command
             .args(["run", "--listen", "udp:127.0.0.1:0", "--mi-http", "127.0.0.1:0", "--shards", "2"])
