@@ -5,10 +5,11 @@ mod page;
 
 use super::ControlPlane;
 use page::{Kind, Page};
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering::Relaxed;
+use strowger_engine::Provisioning;
 use strowger_engine::stats::{BOUNDS_US, DurationsSum, ShardStats, UNBOUNDED_WAIT_S};
-use strowger_engine::{AgentDef, FlowDef, Provisioning};
 use strowger_runtime::{LatencySnapshot, RuntimeCounts};
 
 /// A statistic of the spec as a metric: its name there, ours, its kind, its help.
@@ -192,6 +193,28 @@ const BOUNDS_NS: [u64; 19] = [
     10_000_000_000,
 ];
 
+/// The greatest value shown of each counter since the last reset. An answer that turns out to be a refusal is taken back
+/// from the statistic; a counter that falls would be read as one that began anew.
+#[derive(Debug, Default)]
+pub(crate) struct Peaks {
+    resets: u64,
+    seen: HashMap<Series, i64>,
+}
+
+/// A metric, and which flow or agent.
+type Series = (&'static str, u64);
+
+impl Peaks {
+    /// Begins anew after a reset, and forgets what was not shown last time.
+    fn turn(&mut self, resets: u64) -> HashMap<Series, i64> {
+        if std::mem::replace(&mut self.resets, resets) == resets {
+            std::mem::take(&mut self.seen)
+        } else {
+            HashMap::new()
+        }
+    }
+}
+
 /// All of it, at this moment.
 #[must_use]
 pub fn text(plane: &ControlPlane) -> String {
@@ -215,29 +238,37 @@ fn value(name: &str, v: i64) -> f64 {
 }
 
 fn statistics(plane: &ControlPlane, p: &Provisioning, page: &mut Page) {
-    let of = |values: &[(&str, i64)], name| values.iter().find(|(n, _)| *n == name).map_or(0, |(_, v)| *v);
-    let global = plane.statistics.global_values();
-    for (name, metric, kind, help) in GLOBAL {
-        page.one(metric, kind, help, &[], value(name, of(&global, name)));
+    let s = &plane.statistics;
+    let mut peaks = plane.peaks.lock().unwrap_or_else(PoisonError::into_inner);
+    let last = peaks.turn(s.resets());
+    let mut put = |page: &mut Page, metric: &Metric, labels: &[(&str, &str)], which: u64, values: &[(&str, i64)]| {
+        let (name, metric, kind, _) = *metric;
+        let mut v = values.iter().find(|(n, _)| *n == name).map_or(0, |(_, v)| *v);
+        if kind == Counter {
+            v = v.max(last.get(&(metric, which)).copied().unwrap_or(0));
+            peaks.seen.insert((metric, which), v);
+        }
+        page.sample(metric, labels, value(name, v));
+    };
+    let global = s.global_values();
+    for metric in &GLOBAL {
+        page.family(metric.1, metric.2, metric.3);
+        put(page, metric, &[], 0, &global);
     }
-    type Values = Vec<(&'static str, i64)>;
-    let flows: Vec<(&Arc<FlowDef>, Values)> = p.flows.values().map(|f| (f, plane.statistics.flow_values(f))).collect();
-    for (name, metric, kind, help) in PER_FLOW {
-        page.family(metric, kind, help);
+    let flows: Vec<_> = p.flows.values().map(|f| (f, s.flow_values(f))).collect();
+    for metric in &PER_FLOW {
+        page.family(metric.1, metric.2, metric.3);
         for (flow, values) in &flows {
-            page.sample(metric, &[("flow", &flow.flowid)], value(name, of(values, name)));
+            put(page, metric, &[("flow", &flow.flowid)], u64::from(flow.idx), values);
         }
     }
-    let agents: Vec<(&Arc<AgentDef>, Values)> = p
-        .agents_by_id
-        .values()
-        .filter_map(|a| p.agent(*a))
-        .map(|def| (def, plane.statistics.agent_values(def)))
-        .collect();
-    for (name, metric, kind, help) in PER_AGENT {
-        page.family(metric, kind, help);
+    let agents = p.agents_by_id.values().filter_map(|a| p.agent(*a));
+    let agents: Vec<_> = agents.map(|def| (def, s.agent_values(def))).collect();
+    for metric in &PER_AGENT {
+        page.family(metric.1, metric.2, metric.3);
         for (def, values) in &agents {
-            page.sample(metric, &[("agent", &def.agentid)], value(name, of(values, name)));
+            let which = u64::from(def.agent.slot) << 32 | u64::from(def.agent.gen_);
+            put(page, metric, &[("agent", &def.agentid)], which, values);
         }
     }
 }

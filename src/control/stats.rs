@@ -4,6 +4,7 @@
 //! when its slot is given to it, so that it does not inherit what the slot's last agent did.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use strowger_dispatch::{AgentRef, Dispatch};
 use strowger_engine::stats::{AgentCounts, FlowCounts, StatsHub};
@@ -107,6 +108,8 @@ struct Baseline {
     /// Indexes that flows have had, gone ones too: the global counts go over all.
     indexes: u32,
     flows: HashMap<u32, [i64; FLOW_COUNTERS]>,
+    /// Of the counters over all flows.
+    global: [i64; FLOW_COUNTERS],
     agents: HashMap<AgentRef, [i64; AGENT_COUNTERS]>,
 }
 
@@ -116,13 +119,21 @@ pub struct Statistics {
     hub: Arc<StatsHub>,
     dispatch: Arc<Dispatch>,
     baseline: Mutex<Baseline>,
+    resets: AtomicU64,
+}
+
+/// A statistic that a name stands for.
+enum Named<'p> {
+    Flow(&'p FlowDef, FlowStat),
+    Agent(&'p AgentDef, AgentStat),
+    Global(GlobalStat),
 }
 
 impl Statistics {
     /// Over these counters and this agent table.
     #[must_use]
     pub fn new(hub: Arc<StatsHub>, dispatch: Arc<Dispatch>) -> Statistics {
-        Statistics { hub, dispatch, baseline: Mutex::default() }
+        Statistics { hub, dispatch, baseline: Mutex::default(), resets: AtomicU64::new(0) }
     }
 
     /// The shards' counters.
@@ -144,8 +155,11 @@ impl Statistics {
     /// `cc_reset_stats`: counters begin at 0 again; gauges and averages go on.
     pub fn reset(&self, p: &Provisioning) {
         let mut base = self.baseline.lock().unwrap_or_else(PoisonError::into_inner);
+        base.global = [0; FLOW_COUNTERS];
         for idx in 0..base.indexes {
-            base.flows.insert(idx, COUNTERS.map(|r| self.hub.flow(idx, r)));
+            let now = COUNTERS.map(|r| self.hub.flow(idx, r));
+            base.global.iter_mut().zip(now).for_each(|(sum, n)| *sum += n);
+            base.flows.insert(idx, now);
         }
         for def in p.agents.iter().flatten() {
             let sums = base.agents.entry(def.agent).or_default();
@@ -153,6 +167,31 @@ impl Statistics {
                 *sum = self.hub.agent(def.agent.slot, read);
             }
         }
+        self.resets.fetch_add(1, Relaxed);
+    }
+
+    /// `reset_statistics`: one counter begins at 0 again; a gauge or an average goes on. False: no such statistic.
+    pub fn reset_one(&self, p: &Provisioning, name: &str) -> bool {
+        let Some(named) = Self::find(p, name) else { return false };
+        let mut base = self.baseline.lock().unwrap_or_else(PoisonError::into_inner);
+        match named {
+            Named::Flow(flow, FlowStat::Counter(i)) => {
+                base.flows.entry(flow.idx).or_default()[i] = self.hub.flow(flow.idx, COUNTERS[i]);
+            }
+            Named::Agent(def, AgentStat::Counter(i)) => {
+                base.agents.entry(def.agent).or_default()[i] = self.hub.agent(def.agent.slot, AGENT_READS[i]);
+            }
+            Named::Global(GlobalStat::Counter(i)) => base.global[i] = self.counted(base.indexes, i),
+            _ => {}
+        }
+        self.resets.fetch_add(1, Relaxed);
+        true
+    }
+
+    /// How often counters have been reset.
+    #[must_use]
+    pub fn resets(&self) -> u64 {
+        self.resets.load(Relaxed)
     }
 
     /// Every statistic, by its name.
@@ -219,19 +258,27 @@ impl Statistics {
     /// One statistic by a name of either manual, `-` or `_` before the id.
     #[must_use]
     pub fn get(&self, p: &Provisioning, name: &str) -> Option<i64> {
+        Some(match Self::find(p, name)? {
+            Named::Flow(flow, stat) => self.of_flow(flow, stat),
+            Named::Agent(def, stat) => self.of_agent(def, stat),
+            Named::Global(stat) => self.of_all(stat),
+        })
+    }
+
+    fn find<'p>(p: &'p Provisioning, name: &str) -> Option<Named<'p>> {
         if let Some((_, stat)) = GLOBAL.iter().find(|(n, _)| *n == name) {
-            return Some(self.of_all(*stat));
+            return Some(Named::Global(*stat));
         }
         let id = |prefix: &str| name.strip_prefix(prefix).and_then(|rest| rest.strip_prefix(['-', '_']));
         for (prefix, stat) in PER_FLOW.iter().chain(&OLD_PER_FLOW) {
             if let Some(flow) = id(prefix).and_then(|id| p.flow(id)) {
-                return Some(self.of_flow(flow, *stat));
+                return Some(Named::Flow(flow, *stat));
             }
         }
         for (prefix, stat) in &PER_AGENT {
             let agent = id(prefix).and_then(|id| p.agents_by_id.get(id)).and_then(|a| p.agent(*a));
             if let Some(def) = agent {
-                return Some(self.of_agent(def, *stat));
+                return Some(Named::Agent(def, *stat));
             }
         }
         None
@@ -266,17 +313,23 @@ impl Statistics {
     }
 
     fn flow_counter(&self, idx: u32, i: usize) -> i64 {
-        let base = self.baseline.lock().unwrap_or_else(PoisonError::into_inner);
-        self.hub.flow(idx, COUNTERS[i]) - base.flows.get(&idx).map_or(0, |b| b[i])
+        let mut base = self.baseline.lock().unwrap_or_else(PoisonError::into_inner);
+        let counted = self.hub.flow(idx, COUNTERS[i]);
+        base.flows.get_mut(&idx).map_or(counted, |b| since(counted, &mut b[i]))
+    }
+
+    /// A counter over all flows that ever were.
+    fn counted(&self, indexes: u32, i: usize) -> i64 {
+        (0..indexes).map(|idx| self.hub.flow(idx, COUNTERS[i])).sum()
     }
 
     fn of_agent(&self, def: &AgentDef, stat: AgentStat) -> i64 {
-        let base = self.baseline.lock().unwrap_or_else(PoisonError::into_inner);
-        let base = base.agents.get(&def.agent).copied().unwrap_or_default();
-        let since = |i: usize| self.hub.agent(def.agent.slot, AGENT_READS[i]) - base[i];
+        let mut base = self.baseline.lock().unwrap_or_else(PoisonError::into_inner);
+        let base = base.agents.entry(def.agent).or_default();
+        let mut counted = |i: usize| since(self.hub.agent(def.agent.slot, AGENT_READS[i]), &mut base[i]);
         match stat {
-            AgentStat::Counter(i) => since(i),
-            AgentStat::Att => mean_seconds(since(5), since(4)),
+            AgentStat::Counter(i) => counted(i),
+            AgentStat::Att => mean_seconds(counted(5), counted(4)),
         }
     }
 
@@ -284,7 +337,11 @@ impl Statistics {
         let indexes = self.baseline.lock().unwrap_or_else(PoisonError::into_inner).indexes;
         let sum = |read: fn(&FlowCounts) -> i64| (0..indexes).map(|i| self.hub.flow(i, read)).sum::<i64>();
         match stat {
-            GlobalStat::Counter(i) => (0..indexes).map(|idx| self.flow_counter(idx, i)).sum(),
+            GlobalStat::Counter(i) => {
+                let counted = self.counted(indexes, i);
+                let mut base = self.baseline.lock().unwrap_or_else(PoisonError::into_inner);
+                since(counted, &mut base.global[i])
+            }
             GlobalStat::Gauge(read) => sum(read),
             GlobalStat::Awt => mean_seconds(sum(|c| c.wait_us.get()), sum(|c| c.waited.get())),
             GlobalStat::Load => {
@@ -293,6 +350,13 @@ impl Statistics {
             GlobalStat::FreeAgents => i64::from(self.dispatch.free_total()),
         }
     }
+}
+
+/// What was counted since a reset. An answer that is taken back as a refusal after it goes with the base, lest the
+/// counter fall below 0.
+fn since(counted: i64, base: &mut i64) -> i64 {
+    *base = counted.min(*base);
+    counted - *base
 }
 
 fn load(onhold: i64, logged_in: u32, free: u32) -> i64 {

@@ -50,7 +50,7 @@ impl Engine {
         let joined = self.dispatch.wait(spec, &mut self.made);
         self.deliver(now.mono);
         let Ok(wait) = joined else {
-            self.end_call(c, Outcome::Error, 503, now);
+            self.end_call(c, Outcome::Error, self.cfg.call.refusals.internal, now);
             return;
         };
         let slot = wait.slot as usize;
@@ -156,7 +156,7 @@ impl Engine {
         call.errors += 1;
         call.refused.push(agent);
         if call.errors >= MAX_ERRORS {
-            self.end_call(c, Outcome::Error, 500, now);
+            self.end_call(c, Outcome::Error, self.cfg.call.refusals.internal, now);
         } else {
             self.enter_queue(c, now);
         }

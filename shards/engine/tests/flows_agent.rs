@@ -287,7 +287,10 @@ fn an_agent_without_any_pause_who_cannot_be_reached_does_not_hold_up_the_shard()
 
 /// A call whose INVITE to an agent cannot be written, or is longer than a datagram: the agents are not to blame.
 fn worn_out(user: usize, extra: usize) {
-    let mut s = Scene::with(|_, flows, _| flows[0].prependcid = Some("P".repeat(2_000)));
+    let mut s = Scene::with(|cfg, flows, _| {
+        flows[0].prependcid = Some("P".repeat(2_000));
+        cfg.call.refusals.internal = 580;
+    });
     let caller = s.caller.addr;
     let invite = format!(
         "INVITE sip:sales@{ENGINE} SIP/2.0\r\nVia: SIP/2.0/UDP {caller};branch=z9hG4bKlong;rport\r\nMax-Forwards: 70\r\n\
@@ -299,8 +302,8 @@ fn worn_out(user: usize, extra: usize) {
     s.bench.datagram(caller, invite.as_bytes());
     s.caller.expect(&mut s.bench, "100");
     s.wait_ms(2_000);
-    s.caller.expect(&mut s.bench, "500");
-    s.assert_cdrs(&["type -1 agent - fstats 1 rejected 0 wait 2s pickup 0s talk 0s cause 500"]);
+    s.caller.expect(&mut s.bench, "580");
+    s.assert_cdrs(&["type -1 agent - fstats 1 rejected 0 wait 2s pickup 0s talk 0s cause 580"]);
     assert!(s.bench.calls().is_empty());
     s.wait_ms(10_000);
     s.ann.expect_nothing(&mut s.bench);

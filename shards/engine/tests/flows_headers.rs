@@ -91,6 +91,29 @@ fn the_prefix_goes_before_the_callers_name() {
 }
 
 #[test]
+fn without_a_name_the_callers_user_stands_behind_the_prefix() {
+    let mut s = Scene::with(|_, flows, _| flows[0].prependcid = Some("VIP".into()));
+    let addr = s.caller.addr;
+    let send = |method: &str, s: &mut Scene| {
+        let text = format!(
+            "{method} sip:sales@10.0.0.1 SIP/2.0\r\nVia: SIP/2.0/UDP {addr};branch=z9hG4bKnameless\r\nMax-Forwards: 70\r\n\
+             From: <sip:c%61rl@example.com>;tag=1\r\nTo: <sip:sales@10.0.0.1>\r\nCall-ID: nameless\r\nCSeq: 1 {method}\r\n\
+             Contact: <sip:carl@{addr}>\r\nContent-Length: 0\r\n\r\n"
+        );
+        s.bench.datagram(addr, text.as_bytes());
+    };
+    send("INVITE", &mut s);
+    let invite = s.ann_rings();
+    let from = invite.header(Name::From);
+    assert_eq!(from.rsplit_once(";tag=").unwrap().0, "\"VIP carl\" <sip:c%61rl@example.com>");
+    send("CANCEL", &mut s);
+    let cancel = s.ann.expect(&mut s.bench, "CANCEL");
+    s.ann.answer(&mut s.bench, &cancel, 200, "");
+    s.ann.answer(&mut s.bench, &invite, 487, "");
+    s.bench.assert_rest();
+}
+
+#[test]
 fn state_and_listed_headers_pass_to_the_agent_and_the_parameter_cannot_be_forged() {
     let mut s = Scene::new();
     s.caller.extra = "X-CC-State: toagent\r\nX-CC-Param: forged\r\nX-Account: 42\r\nP-Asserted-Identity: <sip:me@example.com>\r\nDiversion: <sip:d@h>\r\nSubject: not listed\r\n".into();

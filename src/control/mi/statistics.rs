@@ -1,4 +1,4 @@
-//! `get_statistics` and `list_statistics`: the group `call_center`, and our own `strowger` (signalling and CDRs).
+//! `get_statistics`, `list_statistics` and `reset_statistics`: the group `call_center`, and our own `strowger` (signalling and CDRs).
 
 use super::MiError;
 use super::params::Args;
@@ -52,6 +52,21 @@ pub fn get(plane: &ControlPlane, args: &Args<'_>) -> Result<Value, MiError> {
         }
     }
     Ok(Value::Object(out))
+}
+
+/// Counters begin at 0 again: by name, or all of `call_center:`. Our own are not reset.
+pub fn reset(plane: &ControlPlane, args: &Args<'_>) -> Result<Value, MiError> {
+    let p = plane.provisioning();
+    let mut found = false;
+    for asked in args.texts("statistics")? {
+        if asked == "all" || asked.strip_suffix(':') == Some(GROUP) {
+            plane.statistics.reset(&p);
+            found = true;
+        } else {
+            found |= plane.statistics.reset_one(&p, asked.strip_prefix("call_center:").unwrap_or(asked));
+        }
+    }
+    if found { Ok(json!("OK")) } else { Err(MiError::new(404, "Statistics Not Found")) }
 }
 
 /// All names, or those asked for.

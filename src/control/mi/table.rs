@@ -110,6 +110,13 @@ pub const COMMANDS: &[Command] = &[
         run: |plane, args| Box::pin(async move { statistics::list(plane, &args) }),
     },
     Command {
+        old: "reset_statistics",
+        new: "statistics:reset",
+        help: "sets counters to 0, by name or all of \"call_center:\"; gauges and averages go on",
+        params: &[&["statistics"]],
+        run: |plane, args| Box::pin(async move { statistics::reset(plane, &args) }),
+    },
+    Command {
         old: "which",
         new: "core:which",
         help: "lists all commands, or the sets of parameters of one",
