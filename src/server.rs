@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
-use strowger_dispatch::{ChatPolicy, Dispatch, Limits};
+use strowger_dispatch::{Dispatch, Limits};
 use strowger_engine::control::{Audit, Control, Reply};
 use strowger_engine::registry::{Registry, RegistryLimits};
 use strowger_engine::{BucketTable, EngineConfig, StatsHub};
@@ -78,7 +78,7 @@ impl Server {
         let store: Arc<dyn crate::store::Provisioning> = open_provisioning(config).await?.into();
         let cdr_store = open_cdrs(config).await?.into();
         let found = store.load().await?;
-        let dispatch = Arc::new(Dispatch::new(limits(config, count), ChatPolicy::Balancing));
+        let dispatch = Arc::new(Dispatch::new(limits(config, count), config.call_center.chat_dispatch_policy.0));
         dispatch.set_dispatching(config.call_center.internal_call_dispatching.0);
         let names = Names::of(&config.call_center);
         let registry = first_load(config, &dispatch, &found, &names);
@@ -262,7 +262,6 @@ fn first_load(config: &Config, dispatch: &Arc<Dispatch>, found: &Provisioned, na
     for fault in found.faults.iter().chain(&faults) {
         tracing::error!("row not loaded: {}", names.tell(fault));
     }
-    control::warn_unused(&found.rows);
     registry
 }
 

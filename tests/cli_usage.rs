@@ -72,7 +72,6 @@ fn check_names_every_fault_of_configuration_and_rows() {
     assert_eq!(
         stdout(&out).lines().collect::<Vec<_>>(),
         [
-            "warning: cc_agents `bob`: msrp_location does nothing in this build; the row is used without it",
             "cc_flows `mute`: message_queue: is empty; set it to the SIP URI of the queue's music",
             "cc_agents `bob`: location: `bob` is not a SIP URI; write sip:USER@HOST[:PORT]",
         ]

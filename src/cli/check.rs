@@ -2,7 +2,6 @@
 
 use super::{Failure, Settings, route, runtime, say};
 use crate::config::{Config, DbUrl};
-use crate::control::unused;
 use crate::store::names::Names;
 use crate::store::{Provisioned, StoreError, open_cdrs, open_provisioning};
 use clap::Args;
@@ -56,9 +55,6 @@ pub(super) fn check(settings: &Settings, args: &CheckArgs) -> Result<(), Failure
         say(&format!("configuration sound; {url} is not there yet: it is made at the first start"));
         return Ok(());
     };
-    for what in unused(&rows) {
-        say(&format!("warning: {what}"));
-    }
     let names = Names::of(&config.call_center);
     faults.extend(registry::check(&rows));
     for fault in &faults {

@@ -17,8 +17,8 @@ pub use schema::{
     CallCenter, Cdr, Events, Journal, Key, Log, Metrics, Mi, Refusals, Rule, Section, Server, Shards, Sip,
 };
 pub use value::{
-    Advertise, DbUrl, FileMode, HeaderName, HttpPath, Ident, Listen, LogFormat, Policy, Scalar, Seconds, Switch, Value,
-    Whole, Word,
+    Advertise, DbUrl, FileMode, HeaderName, HttpPath, Ident, Listen, LogFormat, Scalar, Seconds, Switch, Value, Whole,
+    Word,
 };
 
 use std::fmt;

@@ -4,12 +4,13 @@
 //! have: it is known and typed, and setting it to something else than its default is an error that says so.
 
 use super::value::{
-    Advertise, DbUrl, FileMode, HeaderName, HttpPath, Ident, Listen, LogFormat, Offer, Policy, Scalar, Seconds, Switch,
-    Value, Whole, Word,
+    Advertise, DbUrl, FileMode, HeaderName, HttpPath, Ident, Listen, LogFormat, Offer, Scalar, Seconds, Switch, Value,
+    Whole, Word,
 };
 use crate::control::fronts::MiSocket;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use strowger_dispatch::ChatPolicy;
 use strowger_engine::AgentOffer;
 use strowger_sip::net::Transport;
 use toml::de::DeValue;
@@ -167,7 +168,7 @@ section! {
     /// Refuse a call when no agent of its flow's skill is logged in. 0: let it wait.
     reject_on_no_agents: Switch = Switch(true);
     /// "balancing" spreads chats over the agents, "full-load" fills one agent before the next.
-    chat_dispatch_policy: Word<Policy> = Word(Policy::Balancing), later "chats are";
+    chat_dispatch_policy: Word<ChatPolicy> = Word(ChatPolicy::Balancing);
     /// 0: the server matches no calls itself; cc_dispatch_call_to_agent does. cc_internal_call_dispatching switches it.
     internal_call_dispatching: Switch = Switch(true);
     /// Accepted for old configurations: scenarios are built in.

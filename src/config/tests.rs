@@ -188,10 +188,6 @@ fn each_kind_of_bad_value_is_named() {
             "`fair` is not known here, expected \"balancing\" or \"full-load\"",
         ),
         (
-            "[call_center]\nchat_dispatch_policy = \"full-load\"",
-            "chats are not in this build; leave the key at its default, \"balancing\"",
-        ),
-        (
             "[call_center]\nparam_header = \"via\"",
             "`via` is a header that the server writes itself; use one of your own, X-NAME",
         ),

@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
+use strowger_dispatch::ChatPolicy;
 use strowger_engine::AgentOffer;
 use strowger_sip::net::Transport;
 use toml::de::DeValue;
@@ -206,7 +207,7 @@ from_text!(
     Ident,
     DbUrl,
     Word<Offer>,
-    Word<Policy>,
+    Word<ChatPolicy>,
     Word<LogFormat>,
     HeaderName,
     HttpPath,
@@ -446,16 +447,9 @@ impl Words for AgentOffer {
         &[("caller", AgentOffer::Caller), ("delayed", AgentOffer::Delayed), ("auto", AgentOffer::Auto)];
 }
 
-/// `chat_dispatch_policy`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Policy {
-    Balancing,
-    FullLoad,
-}
-
-impl Words for Policy {
-    const WORDS: &'static [(&'static str, Policy)] =
-        &[("balancing", Policy::Balancing), ("full-load", Policy::FullLoad)];
+impl Words for ChatPolicy {
+    const WORDS: &'static [(&'static str, ChatPolicy)] =
+        &[("balancing", ChatPolicy::Balancing), ("full-load", ChatPolicy::FullLoad)];
 }
 
 /// `[log] format`.

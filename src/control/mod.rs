@@ -30,8 +30,9 @@ use stats::Statistics;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use strowger_dispatch::{Dispatch, Handle, Match};
-use strowger_engine::registry::{Registry, RowFault, Rows, Table};
+use strowger_dispatch::{AgentRef, Dispatch, Handle, Match};
+use strowger_engine::control::home_shard;
+use strowger_engine::registry::{Registry, RowFault, Rows};
 use strowger_engine::{CallInfo, Control, Provisioning, Reply};
 use strowger_runtime::Gone;
 use thiserror::Error;
@@ -125,7 +126,7 @@ impl ControlPlane {
             let agent = row.agentid.as_deref().and_then(|id| registry.agent(id.trim()));
             if let (Some(agent), true) = (agent, until > now) {
                 let command = Control::BeginWrapup { agent, until_unix_us: until };
-                self.shards.ask(self.home(agent.slot), command).await?;
+                self.shards.ask(self.home(agent), command).await?;
             }
         }
         self.commit(&mut registry).await
@@ -143,7 +144,6 @@ impl ControlPlane {
         for fault in &faults {
             tracing::error!("row not loaded: {}", self.names.tell(fault));
         }
-        warn_unused(&rows);
         self.statistics.note(&next);
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&next);
         for shard in 0..self.shards.count() {
@@ -189,7 +189,7 @@ impl ControlPlane {
     /// [`ControlError::NoAgent`] when there is none of that id.
     pub async fn login(&self, id: &str, on: bool) -> Result<(), ControlError> {
         let agent = *self.provisioning().agents_by_id.get(id).ok_or(ControlError::NoAgent)?;
-        match self.shards.ask(self.home(agent.slot), Control::Login { agent, on }).await? {
+        match self.shards.ask(self.home(agent), Control::Login { agent, on }).await? {
             Reply::NotFound => Err(ControlError::NoAgent),
             _ => Ok(()),
         }
@@ -244,8 +244,8 @@ impl ControlPlane {
     }
 
     /// The shard that carries out commands about an agent.
-    fn home(&self, slot: u32) -> u16 {
-        u16::try_from(slot % u32::from(self.shards.count().max(1))).unwrap_or(0)
+    fn home(&self, agent: AgentRef) -> u16 {
+        home_shard(agent, self.shards.count())
     }
 
     /// What a row's fault reads like in this database's words.
@@ -253,26 +253,4 @@ impl ControlPlane {
     pub fn names(&self) -> &Names {
         &self.names
     }
-}
-
-/// Columns that this build takes no notice of, named once a load.
-pub fn warn_unused(rows: &Rows) {
-    for what in unused(rows) {
-        tracing::warn!("{what}");
-    }
-}
-
-/// Rows that ask for what this build does not do.
-#[must_use]
-pub fn unused(rows: &Rows) -> Vec<String> {
-    let set = |s: &Option<String>| s.as_deref().is_some_and(|s| !s.trim().is_empty());
-    let mut found = vec![];
-    for a in rows.agents.iter().filter(|a| set(&a.msrp_location)) {
-        found.push((Table::Agents, a.agentid.as_deref(), "msrp_location"));
-    }
-    let table = |t| if t == Table::Flows { "cc_flows" } else { "cc_agents" };
-    let text = |(t, id, column): (Table, Option<&str>, &str)| {
-        format!("{} `{}`: {column} does nothing in this build; the row is used without it", table(t), id.unwrap_or(""))
-    };
-    found.into_iter().map(text).collect()
 }

@@ -17,13 +17,22 @@ pub async fn run(events: flume::Receiver<AgentEvent>, store: Arc<dyn Store>) {
     loop {
         tokio::select! {
             event = events.recv_async() => match event {
-                Ok(event) => if let AgentReport::Wrapup { ends_unix_s } = event.state {
-                    ends.insert(event.agent.agentid.clone(), ends_unix_s);
+                Ok(event) => if let Some(end) = end_of(&event.state) {
+                    ends.insert(event.agent.agentid.clone(), end);
                 },
                 Err(_) => return save(&mut ends, &*store).await,
             },
             _ = tick.tick(), if !ends.is_empty() => save(&mut ends, &*store).await,
         }
+    }
+}
+
+/// The end of the wrap-up that runs, Unix time.
+fn end_of(state: &AgentReport) -> Option<u64> {
+    match state {
+        AgentReport::Wrapup { ends_unix_s } => Some(*ends_unix_s),
+        AgentReport::InChat { wrapup_ends_unix_s, .. } => *wrapup_ends_unix_s,
+        AgentReport::Offline | AgentReport::Free | AgentReport::InCall { .. } => None,
     }
 }
 

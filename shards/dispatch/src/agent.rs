@@ -23,7 +23,7 @@ const LOGGED_IN: u64 = 1 << 17;
 const RETIRED: u64 = 1 << 18;
 /// The one audio slot has an owner.
 const IN_CALL: u64 = 1 << 19;
-/// Wrap-up after a call: takes nothing.
+/// Wrap-up after a call, or pause after a refused chat: takes nothing.
 const WRAPUP: u64 = 1 << 20;
 /// Wrap-up after a chat: one chat slot is withheld; with no chat open, as `WRAPUP`.
 const WITHHELD: u64 = 1 << 21;
@@ -64,6 +64,9 @@ impl Word {
     #[inline]
     pub(crate) fn chats_allowed(self) -> u8 {
         (self.0 >> CHATS_ALLOWED_SHIFT & CHATS_MASK) as u8
+    }
+    pub(crate) fn withheld(self) -> bool {
+        self.has(WITHHELD)
     }
     pub(crate) fn retired(self) -> bool {
         self.has(RETIRED)
@@ -301,7 +304,7 @@ impl State {
                     Release::Free => Some(w.with(REORDER)),
                     Release::GiveBack => Some(w),
                     Release::Wrapup => Some(w.with(WRAPUP)),
-                    Release::Chat | Release::ChatWrapup => None,
+                    Release::Chat | Release::ChatWrapup | Release::ChatRefused => None,
                 };
             }
             if w.chats_open() == 0 {
@@ -313,6 +316,7 @@ impl State {
                 Release::Free | Release::Chat => Some(w.with(last)),
                 Release::GiveBack => Some(w.with(RESTORE)),
                 Release::ChatWrapup | Release::Wrapup => Some(w.with(WITHHELD)),
+                Release::ChatRefused => Some(w.with(WITHHELD | WRAPUP)),
             }
         })
     }
@@ -344,6 +348,15 @@ impl State {
     /// A free or offline agent, or one in wrap-up already, is put in wrap-up.
     pub(crate) fn transition_to_wrapup(&self, gen_: u32) -> Change {
         self.change(gen_, |w| (!w.retired() && !w.claimed()).then(|| w.with(WRAPUP)))
+    }
+
+    pub(crate) fn transition_to_withheld(&self, gen_: u32, pause: bool) -> Change {
+        let bits = if pause { WITHHELD | WRAPUP } else { WITHHELD };
+        self.change(gen_, |w| (!w.has(IN_CALL)).then(|| w.with(bits)))
+    }
+
+    pub(crate) fn transition_to_pause_over(&self, gen_: u32) -> Change {
+        self.change(gen_, |w| (w.has(WRAPUP) && w.has(WITHHELD)).then(|| w.without(WRAPUP)))
     }
 
     pub(crate) fn transition_to_wrapup_over(&self, gen_: u32) -> Change {

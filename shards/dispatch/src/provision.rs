@@ -84,6 +84,20 @@ impl Handle {
         self.change(agent, out, |state| state.transition_to_wrapup_over(agent.gen_))
     }
 
+    /// As the release of a chat by [`ChatWrapup`](crate::Release::ChatWrapup), or with `pause` by
+    /// [`ChatRefused`](crate::Release::ChatRefused), once more: for whoever times wrap-ups and learns of that release from
+    /// another thread, in case that an earlier wrap-up ended in between. False, and nothing done, when the agent is in a call or stale.
+    /// See also [`take_late`](Handle::take_late).
+    pub fn withhold(&mut self, agent: AgentRef, pause: bool) -> bool {
+        self.change_late(agent, |state| state.transition_to_withheld(agent.gen_, pause))
+    }
+
+    /// The pause after a refused chat is over: of its slots one is withheld on. False when there was none.
+    pub fn pause_over(&mut self, agent: AgentRef, out: &mut Vec<Match>) -> bool {
+        self.take_late(out);
+        self.change(agent, out, |state| state.transition_to_pause_over(agent.gen_))
+    }
+
     /// A free or offline agent is put in wrap-up (as restored from the database at start). False, and nothing done, when it is in a call or
     /// chat, stale or retired. See also [`take_late`](Handle::take_late).
     pub fn begin_wrapup(&mut self, agent: AgentRef) -> bool {

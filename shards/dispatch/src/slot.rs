@@ -180,6 +180,7 @@ impl AgentCell {
             state: word.state(),
             chats_open: word.chats_open(),
             chat_slots: word.chats_allowed(),
+            slot_withheld: word.withheld(),
             retired: word.retired(),
             owner: u16::try_from(shard).ok().map(|shard| (shard, self.owner_call.load(Relaxed))),
         })

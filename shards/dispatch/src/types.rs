@@ -101,6 +101,9 @@ pub enum Release {
     Chat,
     /// One chat closed; one slot is withheld until [`Handle::wrapup_over`](crate::Handle::wrapup_over), with no chat open all of them.
     ChatWrapup,
+    /// One chat was refused: as `ChatWrapup`, and the other slots take nothing, either, until
+    /// [`Handle::pause_over`](crate::Handle::pause_over), lest the same chat comes back through the next of them at once.
+    ChatRefused,
 }
 
 /// The agent's state right after the release, before a new match (which is in `out`).
@@ -135,6 +138,8 @@ pub struct AgentView {
     pub state: AgentState,
     pub chats_open: u8,
     pub chat_slots: u8,
+    /// One of them takes nothing, for a wrap-up after a chat runs.
+    pub slot_withheld: bool,
     /// Gone by reload, serving its present call to the end.
     pub retired: bool,
     /// Shard and call, as told by [`Dispatch::set_owner`](crate::Dispatch::set_owner).

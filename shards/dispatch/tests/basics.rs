@@ -201,6 +201,39 @@ fn an_agent_in_chats_takes_no_call_and_a_wrap_up_withholds_a_slot() {
 }
 
 #[test]
+fn a_refused_chat_pauses_the_other_slots_until_the_pause_is_over() {
+    let mut h = House::new(ChatPolicy::Balancing);
+    let agent = h.agent(&[SALES], true, 3);
+    h.chat(SALES);
+    h.chat(SALES);
+    assert_eq!(h.matches().len(), 2);
+    assert!(!h.shard.pause_over(agent, &mut h.out), "there is none");
+    assert_eq!(h.shard.release(agent, Release::ChatRefused, &mut h.out), Released::InChat);
+    h.chat(SALES);
+    h.chat(SALES);
+    assert_eq!((h.matches(), h.dispatch.agent(agent).unwrap().slot_withheld), (vec![], true));
+    assert!(h.shard.pause_over(agent, &mut h.out));
+    assert_eq!(h.matches().len(), 1, "one open, one withheld: one is left");
+    assert!(!h.shard.pause_over(agent, &mut h.out));
+    assert!(h.shard.withhold(agent, true), "again, and over with the wrap-up as a whole");
+    assert!(h.shard.wrapup_over(agent, &mut h.out));
+    assert_eq!(h.matches().len(), 1);
+    for _ in 0..3 {
+        h.shard.release(agent, Release::ChatRefused, &mut h.out);
+    }
+    assert_eq!((h.state(agent), h.matches()), (AgentState::Wrapup, vec![]));
+    assert!(h.shard.pause_over(agent, &mut h.out));
+    assert_eq!(h.state(agent), AgentState::Wrapup, "the wrap-up goes on");
+    assert!(h.shard.wrapup_over(agent, &mut h.out));
+    assert_eq!(h.state(agent), AgentState::Free);
+    h.call(SALES, 0);
+    assert_eq!((h.matches().len(), h.state(agent)), (1, AgentState::InCall));
+    assert!(!h.shard.withhold(agent, false), "a call is not touched");
+    assert_eq!(h.shard.release(agent, Release::ChatRefused, &mut h.out), Released::Stale, "it is no chat");
+    assert_eq!(h.shard.release(agent, Release::Free, &mut h.out), Released::Free);
+}
+
+#[test]
 fn of_a_call_and_a_chat_of_equal_rank_the_call_is_first() {
     let mut h = House::new(ChatPolicy::Balancing);
     let same = |media| WaitSpec { media, skill: SALES, priority: 1, ticket: 7, refused: &[] };

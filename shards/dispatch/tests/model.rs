@@ -29,6 +29,8 @@ enum Op {
     Logout(usize),
     BeginWrapup(usize),
     WrapupOver(usize),
+    PauseOver(usize),
+    Withhold(usize, bool),
     Wait {
         chat: bool,
         skill: u32,
@@ -49,6 +51,7 @@ fn release() -> impl Strategy<Value = Release> {
         Just(Release::Wrapup),
         Just(Release::Chat),
         Just(Release::ChatWrapup),
+        Just(Release::ChatRefused),
     ]
 }
 
@@ -63,6 +66,8 @@ fn op() -> impl Strategy<Value = Op> {
         1 => any.clone().prop_map(Op::Logout),
         1 => any.clone().prop_map(Op::BeginWrapup),
         3 => any.clone().prop_map(Op::WrapupOver),
+        1 => any.clone().prop_map(Op::PauseOver),
+        1 => (any.clone(), prop::bool::ANY).prop_map(|(agent, pause)| Op::Withhold(agent, pause)),
         8 => (prop::bool::weighted(0.4), 0..SKILLS, 0..2_u32, prop::option::of(any.clone()))
             .prop_map(|(chat, skill, priority, refused)| Op::Wait { chat, skill, priority, refused }),
         2 => (any.clone(), release()).prop_map(|(call, how)| Op::Return(call, how)),
@@ -220,7 +225,7 @@ impl Model {
                 Release::Free => a.order = fresh,
                 Release::GiveBack => {}
                 Release::Wrapup => a.wrapup = true,
-                Release::Chat | Release::ChatWrapup => return false,
+                Release::Chat | Release::ChatWrapup | Release::ChatRefused => return false,
             }
             a.in_call = false;
         } else {
@@ -228,6 +233,7 @@ impl Model {
             match how {
                 Release::GiveBack => a.order = a.former,
                 Release::Wrapup | Release::ChatWrapup => a.withheld = true,
+                Release::ChatRefused => (a.withheld, a.wrapup) = (true, true),
                 Release::Free | Release::Chat if a.chats == 0 => a.order = fresh,
                 Release::Free | Release::Chat => {}
             }
@@ -332,7 +338,9 @@ impl Pair {
         | Op::Login(n)
         | Op::Logout(n)
         | Op::BeginWrapup(n)
-        | Op::WrapupOver(n)) = op
+        | Op::WrapupOver(n)
+        | Op::PauseOver(n)
+        | Op::Withhold(n, _)) = op
         else {
             return;
         };
@@ -366,6 +374,17 @@ impl Pair {
             Op::BeginWrapup(_) => {
                 a.wrapup |= alive && !claimed;
                 (self.control.begin_wrapup(agent), alive && !claimed)
+            }
+            Op::PauseOver(_) => {
+                let any = !a.gone && a.wrapup && a.withheld;
+                a.wrapup &= !any;
+                (self.control.pause_over(agent, &mut self.out), any)
+            }
+            Op::Withhold(_, pause) => {
+                let any = !a.gone && !a.in_call;
+                a.withheld |= any;
+                a.wrapup |= any && pause;
+                (self.control.withhold(agent, pause), any)
             }
             _ => {
                 let any = !a.gone && (a.wrapup || a.withheld);
@@ -416,8 +435,9 @@ impl Pair {
         self.out.clear();
         self.model.matches.clear();
         for (agent, a) in self.refs.iter().zip(&self.model.agents) {
-            let view = self.dispatch.agent(*agent).map(|v| (v.state, v.chats_open, v.logged_in, v.retired));
-            assert_eq!(view, (!a.gone).then(|| (a.state(), a.chats, a.logged_in, a.retired)));
+            let view =
+                self.dispatch.agent(*agent).map(|v| (v.state, v.chats_open, v.slot_withheld, v.logged_in, v.retired));
+            assert_eq!(view, (!a.gone).then(|| (a.state(), a.chats, a.withheld, a.logged_in, a.retired)));
         }
         for skill in 0..SKILLS {
             let count = |f: &dyn Fn(&Agent) -> bool| {

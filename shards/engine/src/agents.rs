@@ -5,7 +5,7 @@ use crate::control::{AgentReport, MeshMsg, Output};
 use crate::engine::{Engine, TimerKind};
 use crate::leg::{Claim, Plan};
 use std::sync::Arc;
-use strowger_dispatch::{AgentRef, AgentState, Match, Release};
+use strowger_dispatch::{AgentRef, AgentState, Match, Media, Release};
 use strowger_sip::time::{Mono, Now};
 use strowger_sip::wheel::TimerId;
 
@@ -14,6 +14,8 @@ use strowger_sip::wheel::TimerId;
 pub(crate) struct Wrapup {
     pub agent: AgentRef,
     pub until: Mono,
+    /// After a refused chat: until then nothing is offered to the agent.
+    pub pause: Option<Mono>,
     pub timer: TimerId,
 }
 
@@ -33,19 +35,32 @@ impl Engine {
     pub(crate) fn end_claim(&mut self, leg: Key, wrapup_us: u64, now: Now) {
         if wrapup_us > 0 {
             let claim = self.legs.get_mut(leg).and_then(|l| l.claim.take());
-            if let Some(claim) = claim {
-                self.begin_wrapup(&claim, wrapup_us, now);
+            match claim {
+                Some(claim) if claim.medium == Media::Chat => self.end_chat(*claim, wrapup_us, 0, now),
+                Some(claim) => self.begin_wrapup(&claim, wrapup_us, now),
+                None => {}
             }
         } else if let Some(claim) = self.legs.get_mut(leg).and_then(|l| l.claim.as_mut()) {
             claim.plan = Some(Plan::Free);
         }
     }
 
-    /// Starts a wrap-up.
+    /// As [`Engine::end_claim`], of an attempt that the agent refused: with a wrap-up of 0 a pause stands in for it.
+    pub(crate) fn end_refused_claim(&mut self, leg: Key, wrapup_us: u64, now: Now) {
+        let pause = self.backoff_us();
+        let us = if wrapup_us == 0 { pause } else { wrapup_us };
+        match self.legs.get_mut(leg).and_then(|l| l.claim.take()) {
+            Some(claim) if claim.medium == Media::Chat => self.end_chat(*claim, us, pause, now),
+            Some(claim) => self.begin_wrapup(&claim, us, now),
+            None => {}
+        }
+    }
+
+    /// Starts the wrap-up after an audio call.
     fn begin_wrapup(&mut self, claim: &Claim, us: u64, now: Now) {
         self.shared.set_owner(claim.agent, None);
         self.shared_release(claim.agent, Release::Wrapup, now.mono);
-        self.time_wrapup(claim.agent, us, now);
+        self.time_wrapup(claim.agent, now.mono.plus_us(us), None, now);
         // One who logged out during the call was reported offline then, and stays so.
         if self.shared.agent(claim.agent).is_some_and(|v| v.logged_in) {
             let ends = (now.unix_us + us) / 1_000_000;
@@ -53,27 +68,37 @@ impl Engine {
         }
     }
 
-    pub(crate) fn time_wrapup(&mut self, agent: AgentRef, us: u64, now: Now) {
-        let until = now.mono.plus_us(us);
+    /// Times a wrap-up, from its beginning or anew.
+    pub(crate) fn time_wrapup(&mut self, agent: AgentRef, until: Mono, pause: Option<Mono>, now: Now) {
         let token = Key { slot: agent.slot, generation: agent.gen_ }.to_u64();
-        let timer = self.ep.start_timer(until, token, TimerKind::Wrapup as u8);
-        self.stats.board.at(agent.slot).set_wrapup_ends(now.unix_us + us);
-        if let Some(old) = self.wrapups.insert(u64::from(agent.slot), Wrapup { agent, until, timer }) {
+        let due = pause.map_or(until, |pause| pause.min(until));
+        let timer = self.ep.start_timer(due, token, TimerKind::Wrapup as u8);
+        self.stats.board.at(agent.slot).set_wrapup_ends(now.unix_us + until.since(now.mono));
+        if let Some(old) = self.wrapups.insert(u64::from(agent.slot), Wrapup { agent, until, pause, timer }) {
             self.ep.stop_timer(old.timer);
         }
     }
 
-    /// A wrap-up's time is up.
+    /// A wrap-up's time is up, or that of the pause at its beginning.
     pub(crate) fn on_wrapup_over(&mut self, token: u64, now: Now) {
         let key = Key::from_u64(token);
         let agent = AgentRef { slot: key.slot, gen_: key.generation };
         let due = self.wrapups.get(&u64::from(agent.slot)).filter(|w| w.agent == agent).copied();
         let Some(wrapup) = due else { return };
         self.wrapups.remove(&u64::from(agent.slot));
-        self.stats.board.at(agent.slot).set_wrapup_ends(0);
         let mut made = std::mem::take(&mut self.made);
+        if let Some(pause) = wrapup.pause.filter(|pause| *pause < wrapup.until) {
+            self.dispatch.pause_over(agent, &mut made);
+            self.made = made;
+            self.time_wrapup(agent, wrapup.until, None, now);
+            self.deliver(pause);
+            return;
+        }
         self.dispatch.wrapup_over(agent, &mut made);
         self.made = made;
+        if self.shared.agent(agent).is_some() {
+            self.stats.board.at(agent.slot).set_wrapup_ends(0);
+        }
         self.deliver(wrapup.until);
         self.report_idle(agent, now);
     }
@@ -88,6 +113,11 @@ impl Engine {
 
     /// A claim whose phone is idle again.
     pub(crate) fn free_claim(&mut self, claim: &Claim, now: Now) {
+        if claim.medium == Media::Chat {
+            self.shared_release(claim.agent, Release::Chat, now.mono);
+            self.report_chats(&claim.def, &claim.flow, now);
+            return;
+        }
         self.shared.set_owner(claim.agent, None);
         self.shared_release(claim.agent, Release::Free, now.mono);
         self.report_idle(claim.agent, now);
@@ -183,7 +213,7 @@ impl Engine {
         self.dispatch.take_late(&mut self.made);
         self.deliver(now.mono);
         if begun {
-            self.time_wrapup(agent, left, now);
+            self.time_wrapup(agent, now.mono.plus_us(left), None, now);
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::link::sdp_range;
 use crate::provision::FlowDef;
 use crate::relay::push_line;
 use std::sync::Arc;
+use strowger_dispatch::Media;
 use strowger_sip::dialog::Dialog;
 use strowger_sip::endpoint::ServerTxn;
 use strowger_sip::msg::{Message, Name, percent_decode, unescape};
@@ -81,9 +82,9 @@ impl Engine {
             let range = sdp_range(msg.first(Name::ContentType), data).ok_or(Refused::Code(codes.bad_sdp))?;
             let view = Sdp::parse(&data[range]).map_err(|_| Refused::Code(codes.bad_sdp))?;
             match view.flavour() {
-                Flavour::Audio => {}
+                Flavour::Audio | Flavour::Chat => {}
                 Flavour::Unusable => return Err(Refused::Code(codes.bad_sdp)),
-                Flavour::Chat | Flavour::Other => return Err(Refused::Code(codes.bad_media)),
+                Flavour::Other => return Err(Refused::Code(codes.bad_media)),
             }
         }
         match msg.session_expires() {
@@ -149,9 +150,12 @@ impl Engine {
             display = if name.display.is_empty() { user.clone() } else { text(&unescape(name.display)) };
             strowger_sip::msg::unfold(without_tag(msg.first(Name::From).unwrap_or_default(), name.tag()), &mut from);
         }
+        // Without a description it is an audio call.
+        let described = self.legs.get(caller).and_then(|l| l.remote.as_ref()).and_then(|body| body.media());
         Call {
             state: CallState::ToAgent,
             flow,
+            medium: described.unwrap_or(Media::Audio),
             received: now,
             ticket: self.shared.next_ticket(),
             bucket,

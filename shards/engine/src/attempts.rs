@@ -41,7 +41,7 @@ impl Engine {
     pub(crate) fn enter_queue(&mut self, c: Key, now: Now) {
         let Some(call) = self.calls.get(c) else { return };
         let spec = WaitSpec {
-            media: Media::Audio,
+            media: call.medium,
             skill: call.flow.skill,
             priority: call.flow.priority,
             ticket: call.ticket,
@@ -94,15 +94,16 @@ impl Engine {
             self.enter_queue(c, now);
             return;
         };
-        let message = self.calls.get(c).is_some_and(|call| call.flow.message_flow_id.is_some());
-        let (state, mode, pre) = if message {
+        let Some(call) = self.calls.get(c) else { return };
+        let (medium, flow) = (call.medium, call.flow.clone());
+        let (state, mode, pre) = if flow.message_flow_id.is_some() {
             (CallState::Preagent, Mode::Delayed, Preagent::Ringing)
         } else {
             (CallState::ToAgent, self.offer_mode(c), Preagent::Off)
         };
         self.set_state(c, state);
-        let uri = def.location.clone().unwrap_or_default();
-        let claim = Box::new(Claim { agent, def: def.clone(), plan: None });
+        let uri = def.address(medium).unwrap_or_default().to_owned();
+        let claim = Claim { agent, def: def.clone(), medium, flow: flow.clone(), plan: None };
         let attempt = |leg| Attempt {
             leg,
             agent: def.clone(),
@@ -115,9 +116,11 @@ impl Engine {
             bridged: false,
             corrected: false,
         };
-        self.dispatch_owner(agent, c);
+        if medium == Media::Audio {
+            self.shared.set_owner(agent, Some((self.shard, c.to_u64())));
+        }
         let Some(leg) = self.open_leg(c, Role::Agent, uri.as_bytes(), self.offered_to(c, mode), since, now) else {
-            self.attempt_unsendable(c, agent, now);
+            self.attempt_unsendable(c, claim, now);
             return;
         };
         let ring = self.ep.start_timer(
@@ -126,7 +129,7 @@ impl Engine {
             TimerKind::Ring as u8,
         );
         if let Some(l) = self.legs.get_mut(leg) {
-            l.claim = Some(claim);
+            l.claim = Some(Box::new(claim));
             l.timer = Some(ring);
         }
         let Some(call) = self.calls.get_mut(c) else { return };
@@ -134,12 +137,14 @@ impl Engine {
         call.queued = None;
         call.stranded = None;
         call.rang = false;
-        let flow = call.flow.clone();
         let alone = call.link == Link::Loose;
         if let Some(call) = self.calls.get(c) {
             self.count_distributed(call, &def);
         }
-        self.report(&def, AgentReport::InCall { flow }, now);
+        match medium {
+            Media::Audio => self.report(&def, AgentReport::InCall { flow }, now),
+            Media::Chat => self.report_chats(&def, &flow, now),
+        }
         if alone {
             self.want_music(c, now);
         }
@@ -147,11 +152,17 @@ impl Engine {
 
     /// No INVITE can be written: the agent has lost its location by a reload, or the caller's own fields leave no room
     /// for ours. As the fault may be the caller's, it ends the call before that has tried every agent for ever.
-    fn attempt_unsendable(&mut self, c: Key, agent: AgentRef, now: Now) {
+    fn attempt_unsendable(&mut self, c: Key, claim: Claim, now: Now) {
         self.stats.shard(self.shard).internal_errors.add(1);
-        self.shared.set_owner(agent, None);
-        self.shared_release(agent, Release::Wrapup, now.mono);
-        self.time_wrapup(agent, self.backoff_us(), now);
+        let agent = claim.agent;
+        match claim.medium {
+            Media::Audio => {
+                self.shared.set_owner(agent, None);
+                self.shared_release(agent, Release::Wrapup, now.mono);
+                self.time_wrapup(agent, now.mono.plus_us(self.backoff_us()), None, now);
+            }
+            Media::Chat => self.end_chat(claim, self.backoff_us(), self.backoff_us(), now),
+        }
         let Some(call) = self.calls.get_mut(c) else { return };
         call.errors += 1;
         call.refused.push(agent);
@@ -167,12 +178,9 @@ impl Engine {
         self.calls.get(c).filter(|_| mode == Mode::Caller).map(|call| call.caller)
     }
 
-    fn backoff_us(&self) -> u64 {
+    /// Pause after a refusal.
+    pub(crate) fn backoff_us(&self) -> u64 {
         self.cfg.call.reject_backoff_us.max(LEAST_BACKOFF_US)
-    }
-
-    fn dispatch_owner(&self, agent: AgentRef, c: Key) {
-        self.shared.set_owner(agent, Some((self.shard, c.to_u64())));
     }
 
     /// What the INVITE to the agent carries (spec: sip.md).
@@ -346,11 +354,7 @@ impl Engine {
             self.count_answered(call, &attempt, -1);
         }
         let ceiling = self.calls.get(c).map_or(0, |call| call.flow.max_wrapup_s);
-        let wrapup = match self.wrapup_us(attempt.agent.wrapup_s, ceiling) {
-            0 => self.backoff_us(),
-            us => us,
-        };
-        self.end_claim(attempt.leg, wrapup, now);
+        self.end_refused_claim(attempt.leg, self.wrapup_us(attempt.agent.wrapup_s, ceiling), now);
         self.let_go(attempt.leg, now);
         if refusal == Refusal::NoAnswer {
             self.count_miss(attempt.agent.agent, now);

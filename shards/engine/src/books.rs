@@ -7,6 +7,7 @@ use crate::control::{AgentEvent, AgentReport, CallState, Output};
 use crate::engine::Engine;
 use crate::provision::AgentDef;
 use std::sync::Arc;
+use strowger_dispatch::Media;
 use strowger_sip::time::Now;
 
 /// How one attempt, or the call, ended.
@@ -44,6 +45,9 @@ impl Engine {
         );
         if hold != call.onhold {
             counts.onhold.add(if hold { 1 } else { -1 });
+            if call.medium == Media::Chat {
+                counts.onhold_chats.add(if hold { 1 } else { -1 });
+            }
             call.onhold = hold;
         }
         if hold && !call.held_once {
@@ -81,7 +85,12 @@ impl Engine {
         counts.answered.add(sign);
         counts.waited.add(sign);
         counts.wait_us.add(sign * wait);
-        shard.agents.at(attempt.agent.agent.slot).answered.add(sign);
+        let agent = shard.agents.at(attempt.agent.agent.slot);
+        agent.answered.add(sign);
+        if call.medium == Media::Chat {
+            counts.answered_chats.add(sign);
+            agent.answered_chats.add(sign);
+        }
     }
 
     /// A talk ended.
@@ -145,7 +154,10 @@ impl Engine {
             rejected: call.rejected,
             fstats: bits,
             cid: call.ticket,
-            media: CdrMedia::Audio,
+            media: match call.medium {
+                Media::Audio => CdrMedia::Audio,
+                Media::Chat => CdrMedia::Chat,
+            },
             cause,
             param: call.param.clone(),
         };

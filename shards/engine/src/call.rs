@@ -4,7 +4,7 @@ use crate::arena::Key;
 use crate::control::CallState;
 use crate::provision::{AgentDef, FlowDef};
 use std::sync::Arc;
-use strowger_dispatch::{AgentRef, WaitRef};
+use strowger_dispatch::{AgentRef, Media, WaitRef};
 use strowger_sip::time::{Mono, Now};
 use strowger_sip::wheel::TimerId;
 
@@ -89,6 +89,8 @@ pub(crate) struct Attempt {
 pub(crate) struct Call {
     pub state: CallState,
     pub flow: Arc<FlowDef>,
+    /// Audio call or chat, by the caller's first description.
+    pub medium: Media,
     pub received: Now,
     /// Order of arrival over all shards; kept through rejections.
     pub ticket: u64,

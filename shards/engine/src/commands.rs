@@ -4,6 +4,7 @@ use crate::arena::Key;
 use crate::books::Outcome;
 use crate::control::{Audit, CallInfo, Control, Output, Reply};
 use crate::engine::Engine;
+use strowger_dispatch::Media;
 use strowger_sip::time::Now;
 
 impl Engine {
@@ -54,7 +55,7 @@ impl Engine {
         Some(CallInfo {
             id: self.call_id(key),
             state: call.state,
-            chat: false,
+            chat: call.medium == Media::Chat,
             caller_user: call.caller_user.clone(),
             caller_display: call.caller_display.clone(),
             received_unix_us: call.received.unix_us,

@@ -164,10 +164,30 @@ pub struct CallInfo {
 }
 
 /// Between shards. Bounded rings with outboxes carry it; messages are hints, the dispatch words decide.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub enum MeshMsg {
     /// A call of the receiving shard was given an agent; `since`: when that agent came free.
     Matched { matched: Match, since: Mono },
+    /// A chat with an agent whose home is the receiving shard is over. No hint: the wrap-up is timed there alone.
+    ChatOver(Box<ChatOver>),
+}
+
+/// A chat that is over, with a wrap-up. Times in microseconds.
+#[derive(Debug, Clone)]
+pub struct ChatOver {
+    pub agent: Arc<AgentDef>,
+    pub flow: Arc<FlowDef>,
+    /// To be added to what runs.
+    pub wrapup_us: u64,
+    /// When the agent refused it: nothing is offered to the agent for so long.
+    pub pause_us: u64,
+    pub ended: Mono,
+}
+
+/// An agent's home: the shard that carries out the control plane's commands about it, and times the wrap-ups after its chats.
+#[must_use]
+pub fn home_shard(agent: AgentRef, shards: u16) -> u16 {
+    u16::try_from(agent.slot % u32::from(shards.max(1))).unwrap_or(0)
 }
 
 /// A change of an agent's state, for `E_CALLCENTER_AGENT_REPORT`.

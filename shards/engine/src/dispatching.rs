@@ -21,7 +21,7 @@ impl Engine {
         let c = Key { slot: call.slot, generation: call.generation };
         let known = self.calls.get(c).filter(|_| call.shard == self.shard).ok_or(NotPlaced::NoCall)?;
         let wait = known.wait.ok_or(NotPlaced::NotQueued)?;
-        if !self.speaks(c, Media::Audio) {
+        if !self.speaks(c, known.medium) {
             return Err(NotPlaced::UnsupportedMedia);
         }
         let claimed = self.dispatch.claim(wait, agent);

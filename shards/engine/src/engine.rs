@@ -12,7 +12,7 @@ use crate::stats::StatsHub;
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
-use strowger_dispatch::{Dispatch, Handle, Match, Media};
+use strowger_dispatch::{Dispatch, Handle, Match};
 use strowger_sip::endpoint::{ClientTxn, Endpoint, Event, FailReason, Resolve, TimerEvent, Transmit};
 use strowger_sip::hash::HashedMap;
 use strowger_sip::id::tag_slot;
@@ -157,6 +157,7 @@ impl Engine {
     pub fn handle_mesh(&mut self, now: Now, msg: MeshMsg) {
         match msg {
             MeshMsg::Matched { matched, since } => self.matches.push_back((matched, since)),
+            MeshMsg::ChatOver(over) => self.on_chat_over(&over, now),
         }
         self.settle(now);
     }
@@ -432,7 +433,8 @@ impl Engine {
             return;
         };
         if code < 300 {
-            leg.remote = msg.and_then(Self::body_of).filter(|b| b.media() == Some(Media::Audio));
+            let medium = self.calls.get(c).map(|call| call.medium);
+            leg.remote = msg.and_then(Self::body_of).filter(|b| b.media() == medium);
             if leg.remote.is_some() && !leg.offered {
                 leg.phase = Phase::OwesAck;
                 leg.owes_ack = Some((invite.txn, invite.cseq));

@@ -1,9 +1,9 @@
 //! One dialog of a call: the caller's, a media server's, or an agent's.
 
 use crate::arena::Key;
-use crate::provision::AgentDef;
+use crate::provision::{AgentDef, FlowDef};
 use std::sync::Arc;
-use strowger_dispatch::AgentRef;
+use strowger_dispatch::{AgentRef, Media};
 use strowger_sip::dialog::Dialog;
 use strowger_sip::endpoint::{ClientTxn, ServerTxn};
 use strowger_sip::id::Token;
@@ -93,11 +93,14 @@ pub(crate) enum Plan {
     Free,
 }
 
-/// An agent's audio slot, held by this leg until it is released.
+/// An agent's audio slot, or one of its chat slots, held by this leg until it is released.
 #[derive(Debug, Clone)]
 pub(crate) struct Claim {
     pub agent: AgentRef,
     pub def: Arc<AgentDef>,
+    pub medium: Media,
+    /// Whose call it is.
+    pub flow: Arc<FlowDef>,
     pub plan: Option<Plan>,
 }
 

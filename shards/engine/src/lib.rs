@@ -17,6 +17,7 @@ mod books;
 pub mod buckets;
 mod call;
 pub mod cdr;
+mod chats;
 mod commands;
 pub mod config;
 pub mod control;

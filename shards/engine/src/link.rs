@@ -260,7 +260,7 @@ impl Engine {
         let other = if mode == Mode::Caller { Mode::Delayed } else { Mode::Caller };
         let again = !attempt.other_mode;
         attempt.other_mode = true;
-        let uri = attempt.agent.location.clone().unwrap_or_default();
+        let uri = attempt.agent.address(call.medium).unwrap_or_default().to_owned();
         if !(again && self.swap_agent_leg(c, leg, uri.as_bytes(), other, now)) {
             self.attempt_error(c, code, now);
         }

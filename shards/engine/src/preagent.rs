@@ -15,7 +15,6 @@ use crate::control::CallState;
 use crate::engine::{Engine, TimerKind};
 use crate::leg::{OutInvite, Purpose, Role};
 use crate::link::GLARE_OWN_US;
-use strowger_dispatch::Media;
 use strowger_sip::msg::Message;
 use strowger_sip::time::{Mono, Now};
 
@@ -158,7 +157,8 @@ impl Engine {
         now: Now,
     ) {
         let body = msg.and_then(Self::body_of);
-        let usable = call.is_some() && body.as_ref().is_some_and(|b| b.media() == Some(Media::Audio));
+        let medium = call.and_then(|c| self.calls.get(c)).map(|call| call.medium);
+        let usable = medium.is_some() && body.as_ref().and_then(|b| b.media()) == medium;
         let Some(leg) = self.legs.get_mut(key) else { return };
         let offers = body.is_some() && !offered;
         leg.remote = body.or(leg.remote.take());

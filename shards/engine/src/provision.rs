@@ -3,7 +3,7 @@
 use crate::config::AgentOffer;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use strowger_dispatch::{AgentRef, SkillId};
+use strowger_dispatch::{AgentRef, Media, SkillId};
 
 /// A flow (queue), row of `cc_flows`.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,6 +42,17 @@ pub struct AgentDef {
     pub skills: Vec<SkillId>,
     /// Seconds; 0 = the global one.
     pub wrapup_s: u32,
+}
+
+impl AgentDef {
+    /// Where it takes audio calls, or chats; `None`: it takes none.
+    #[must_use]
+    pub fn address(&self, medium: Media) -> Option<&str> {
+        match medium {
+            Media::Audio => self.location.as_deref(),
+            Media::Chat => self.msrp_location.as_deref(),
+        }
+    }
 }
 
 /// Everything provisioned, at one moment.

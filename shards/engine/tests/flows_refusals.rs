@@ -59,10 +59,10 @@ fn every_refusal_has_its_code_and_the_first_reason_wins() {
     s.bench.login("ann", true);
     refused(&mut s, "sip:sales@10.0.0.1", good, REFUSED, "606");
     refused(&mut s, "sip:sales@10.0.0.1", good, "no description", "606");
-    refused(&mut s, "sip:sales@10.0.0.1", good, CHAT, "607");
     refused(&mut s, "sip:sales@10.0.0.1", good, FAX, "607");
     s.bench.login("ann", false);
     refused(&mut s, "sip:sales@10.0.0.1", good, &audio, "604");
+    refused(&mut s, "sip:sales@10.0.0.1", good, CHAT, "604");
     refused(&mut s, "sip:sales@10.0.0.1", good, "", "604");
     s.assert_counts([0, 0, 0, 0]);
     s.assert_cdrs(&[]);

@@ -74,7 +74,8 @@ pub fn agents(plane: &ControlPlane) -> Value {
         }
         if view.state == AgentState::InChat {
             row.insert("Ongoing chats".into(), json!(view.chats_open));
-            row.insert("Free chats".into(), json!(view.chat_slots.saturating_sub(view.chats_open)));
+            let taken = view.chats_open.saturating_add(u8::from(view.slot_withheld));
+            row.insert("Free chats".into(), json!(view.chat_slots.saturating_sub(taken)));
         }
         rows.push(Value::Object(row));
     }

@@ -8,7 +8,7 @@ use crate::control::{Answer, Parts, ShardPort};
 use crate::store::names::Names;
 use crate::store::{Cell, open_provisioning};
 use std::sync::{Arc, Mutex};
-use strowger_dispatch::{AgentRef, AgentState, ChatPolicy, Dispatch, Handle, Limits, Match, Media, WaitSpec};
+use strowger_dispatch::{AgentRef, AgentState, ChatPolicy, Dispatch, Handle, Limits, Match, Media, Release, WaitSpec};
 use strowger_engine::control::{Control, NotPlaced, Reply};
 use strowger_engine::registry::{Registry, RegistryLimits, Table};
 use strowger_engine::{CallId, CallInfo, CallState, Provisioning, StatsHub};
@@ -290,6 +290,48 @@ async fn lists_tell_of_calls_and_agents() {
         agents["Agents"][2].to_string(),
         r#"{"id":"agent3","Ref":0,"Loged in":"YES","State":"wrapup","Wrapup-ends":5}"#
     );
+}
+
+#[tokio::test]
+async fn lists_tell_of_chats() {
+    let b = bench(false).await;
+    let cells = [("msrp_location", Cell::Text("sip:a3@h".into())), ("msrp_max_sessions", Cell::Int(4))];
+    b.store.set(Table::Agents, "agent3", &cells).await.unwrap();
+    b.plane.reload().await.unwrap();
+    let p = b.prov();
+    let (flow, agent3) = (Arc::clone(p.flow("sales").unwrap()), p.agents_by_id["agent3"]);
+    for ticket in 0..3 {
+        let spec = WaitSpec { media: Media::Chat, skill: flow.skill, priority: 256, ticket, refused: &[] };
+        b.shard.handle.lock().unwrap().wait(spec, &mut vec![]).unwrap();
+    }
+    let row = async || b.call("cc_list_agents", json!([])).await.unwrap()["Agents"][2].to_string();
+    assert_eq!(
+        row().await,
+        r#"{"id":"agent3","Ref":3,"Loged in":"YES","State":"inchat","Ongoing chats":3,"Free chats":1}"#
+    );
+    b.shard.handle.lock().unwrap().release(agent3, Release::ChatWrapup, &mut vec![]);
+    assert_eq!(
+        row().await,
+        r#"{"id":"agent3","Ref":2,"Loged in":"YES","State":"inchat","Ongoing chats":2,"Free chats":1}"#,
+        "one is withheld"
+    );
+    b.make_busy();
+    b.shard.calls.lock().unwrap().iter_mut().for_each(|c| c.chat = true);
+    let queue = b.call("cc_list_queue", json!([])).await.unwrap();
+    assert_eq!(queue["Calls"][0]["Media"], "MSRP");
+    let counts = b.plane.statistics.hub().shard(0).flows.at(flow.idx);
+    counts.onhold_chats.add(2);
+    counts.answered_chats.add(5);
+    b.plane.statistics.hub().shard(0).agents.at(agent3.slot).answered_chats.add(4);
+    for (name, value) in [
+        ("ccf_onhold_chats-sales", 2),
+        ("ccg_onhold_chats", 2),
+        ("ccf_answ_inchats-sales", 5),
+        ("ccg_answered_inchats", 5),
+        ("cca_answ_inchats-agent3", 4),
+    ] {
+        assert_eq!(b.stat(name).await, Some(value), "{name}");
+    }
 }
 
 #[tokio::test]

@@ -3,12 +3,13 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub mod chats;
 mod phone;
 mod scene;
 
 pub use phone::Phone;
 #[allow(unused_imports, reason = "each test binary uses its own part")]
-pub use scene::{BOB, MEDIA, Scene};
+pub use scene::{ANN, BOB, MEDIA, Scene};
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -64,6 +65,13 @@ pub fn agent(id: &str, addr: &str, skills: &str) -> AgentRow {
     }
 }
 
+/// An agent `id` who takes up to `sessions` chats at `sip:id@addr`, and no audio.
+pub fn chatter(id: &str, addr: &str, skills: &str, sessions: i64) -> AgentRow {
+    let location = Some(format!("sip:{id}@{addr}"));
+    let msrp_max_sessions = Some(sessions);
+    AgentRow { location: None, msrp_location: location, msrp_max_sessions, ..agent(id, addr, skills) }
+}
+
 /// A flow `id` of priority 256 with music at the media server.
 pub fn flow(id: &str, skill: &str) -> FlowRow {
     FlowRow {
@@ -90,6 +98,16 @@ impl Bench {
         agents: &mut Vec<AgentRow>,
         change: impl FnOnce(&mut EngineConfig, &mut Vec<FlowRow>, &mut Vec<AgentRow>),
     ) -> Bench {
+        Bench::with_policy(ChatPolicy::Balancing, flows, agents, change)
+    }
+
+    /// As [`Bench::with_rows`], with a policy for chats.
+    pub fn with_policy(
+        policy: ChatPolicy,
+        flows: &mut Vec<FlowRow>,
+        agents: &mut Vec<AgentRow>,
+        change: impl FnOnce(&mut EngineConfig, &mut Vec<FlowRow>, &mut Vec<AgentRow>),
+    ) -> Bench {
         let listeners =
             vec![ListenerInfo { transport: Transport::Udp, via: ENGINE.into(), contact_host: ENGINE.into() }];
         let mut cfg = EngineConfig {
@@ -100,7 +118,7 @@ impl Bench {
         };
         change(&mut cfg, flows, agents);
         let limits = Limits { shards: SHARDS, agents: 1000, waiting_per_shard: 1000, skills: 100 };
-        let dispatch = Arc::new(Dispatch::new(limits, ChatPolicy::Balancing));
+        let dispatch = Arc::new(Dispatch::new(limits, policy));
         let stats = Arc::new(StatsHub::new(SHARDS, 100, 1000));
         let registry = Registry::new(dispatch.handle(SHARDS), RegistryLimits { flows: 100, skills: 100 });
         let now = Now { mono: Mono(1_000_000_000), unix_us: START_UNIX_US };
@@ -263,6 +281,7 @@ impl Bench {
         }
         for flow in self.registry.current().flows.values() {
             assert_eq!(self.stats.flow(flow.idx, |f| f.onhold.get()), 0, "on hold");
+            assert_eq!(self.stats.flow(flow.idx, |f| f.onhold_chats.get()), 0, "chats on hold");
             assert_eq!(self.stats.flow(flow.idx, |f| f.queued.get()), 0, "queued");
             assert_eq!(self.stats.flow(flow.idx, |f| f.ongoing.get()), 0, "ongoing");
         }

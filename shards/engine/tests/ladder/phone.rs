@@ -68,6 +68,8 @@ pub struct Phone {
     pub content_type: String,
     /// Lines at the end of the description.
     pub more_sdp: String,
+    /// It describes an MSRP session, not audio.
+    pub chats: bool,
 }
 
 impl Phone {
@@ -91,12 +93,21 @@ impl Phone {
             answer_extra: String::new(),
             content_type: "application/sdp".to_owned(),
             more_sdp: String::new(),
+            chats: false,
         }
     }
 
     /// This phone's description; the session name tells whose it is.
     pub fn sdp(&self) -> String {
         let (name, ip) = (&self.name, self.addr.ip());
+        if self.chats {
+            return format!(
+                "v=0\r\no={name} 77 {version} IN IP4 {ip}\r\ns={name}\r\nc=IN IP4 {ip}\r\nt=0 0\r\nm=message {port} TCP/MSRP *\r\na=accept-types:text/plain\r\na=path:msrp://{ip}:{port}/{name};tcp\r\n{more}",
+                version = self.version,
+                port = self.port,
+                more = self.more_sdp,
+            );
+        }
         format!(
             "v=0\r\no={name} 77 {} IN IP4 {ip}\r\ns={name}\r\nc=IN IP4 {ip}\r\nt=0 0\r\nm=audio {} RTP/AVP 0 8 101\r\na=rtpmap:101 telephone-event/8000\r\n{}",
             self.version, self.port, self.more_sdp
