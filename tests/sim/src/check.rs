@@ -2,7 +2,9 @@
 //! state machine of calls: only what was seen, and rules that a reader can check by eye.
 
 use crate::plan::SECOND;
+use crate::stages::{Listed, Stages};
 use crate::text;
+use crate::ua::Kind;
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use strowger_dispatch::AgentRef;
@@ -42,7 +44,7 @@ const GRACE_US: u64 = SECOND + SECOND / 10;
 const TIMER_B_US: u64 = 32 * SECOND;
 
 /// How late a wrap-up may end.
-const LATE_US: u64 = 2_000;
+pub const LATE_US: u64 = 2_000;
 
 /// One call's records.
 #[derive(Debug, Default)]
@@ -83,6 +85,7 @@ pub struct Ledger {
     pub ended_dialogs: HashSet<String>,
     /// Call-IDs of INVITEs to peers that were sent already.
     invited: HashSet<String>,
+    pub stages: Stages,
     wrapups: WrapupRules,
 }
 
@@ -121,6 +124,7 @@ impl Ledger {
     pub fn new(calls: u32, agents: u32, wrapups: WrapupRules) -> Ledger {
         Ledger {
             wrapups,
+            stages: Stages::new(calls),
             calls: (0..calls).map(|_| Rows::default()).collect(),
             agents: vec![Booked::default(); agents as usize],
             ..Ledger::default()
@@ -133,6 +137,12 @@ impl Ledger {
         match (msg.method(), msg.code()) {
             (Some(Method::Bye), _) => {
                 self.ended_dialogs.insert(id.to_owned());
+            }
+            (Some(Method::Invite), _) if msg.to_tag().is_none() => {
+                let call = text::call_number(msg).and_then(|n| self.stages.of.get_mut(n as usize));
+                if let Some(course) = call {
+                    course.received.get_or_insert(now);
+                }
             }
             (_, Some(code)) if code < 200 => {
                 if let Some(branch) = branch(msg) {
@@ -185,7 +195,9 @@ impl Ledger {
         if !self.invited.insert(id.to_owned()) {
             return Ok(None);
         }
-        let (Some(agent), Some(call)) = (text::agent_of(to), text::call_number(msg)) else { return Ok(None) };
+        let Some(call) = text::call_number(msg) else { return Err("INVITE of no caller".to_owned()) };
+        self.stages.invited(call, Kind::at(to), text::header(msg, b"X-CC-State"), now)?;
+        let Some(agent) = text::agent_of(to) else { return Ok(None) };
         let booked = &mut self.agents[agent as usize];
         match booked.call {
             None if now < booked.wraps_until => Err(format!(
@@ -258,6 +270,7 @@ impl Ledger {
     pub fn record(&mut self, cdr: Cdr, call: u32, now: u64) -> Checked {
         let wrong = |what: String| Violation::new(what).call(call);
         record_is_sound(&cdr).map_err(wrong)?;
+        self.stages.recorded(&cdr, call, now).map_err(wrong)?;
         let rows = &mut self.calls[call as usize];
         if rows.ended.is_some() {
             return Err(wrong(format!("record {:?} after the call's last one", cdr.call_type)));
@@ -296,6 +309,7 @@ fn record_is_sound(c: &Cdr) -> Result<(), String> {
     let fits = match c.call_type {
         CallType::Handled => agent && bits == 7 && c.talk_s >= 1,
         CallType::Dropped if agent => bits == 11,
+        CallType::Dropped if bits == fstats::INBOUND => c.flow.dissuading_hangup && c.flow.message_dissuading.is_some(),
         CallType::Dropped => bits == 9,
         CallType::Rejected => agent && bits == 3,
         CallType::InternalError => bits & fstats::INBOUND > 0 && (bits & fstats::DISTRIBUTED > 0) == agent,
@@ -355,24 +369,16 @@ impl Ledger {
     }
 }
 
-/// A call in the queue.
-#[derive(Debug, Clone, Copy)]
-pub struct Waiting {
-    pub call: u32,
-    pub skill: u32,
-    pub priority: u32,
-    pub ticket: u64,
-    /// When it entered the queue last.
-    pub since: u64,
-}
-
 /// An agent who has just got `got` (now not waiting) could have had no better call, of those that waited before this moment.
-pub fn order_is_kept(got: Waiting, agent: u32, skills: &[u32], waiting: &[Waiting], now: u64) -> Checked {
+pub fn order_is_kept(got: &Listed, agent: u32, skills: &[u32], waiting: &[Listed], now: u64) -> Checked {
     for w in waiting.iter().filter(|w| w.since < now) {
-        if skills.contains(&w.skill) && (w.priority, w.ticket) < (got.priority, got.ticket) {
+        if skills.contains(&w.flow.skill.0) && w.rank() < got.rank() {
             let what = format!(
-                "a{agent} got c{} (priority {}, ticket {}) while c{} (priority {}, ticket {}) waits",
-                got.call, got.priority, got.ticket, w.call, w.priority, w.ticket
+                "a{agent} got c{} (rank {:?}) while c{} (rank {:?}) waits",
+                got.call,
+                got.rank(),
+                w.call,
+                w.rank()
             );
             return Err(Violation::new(what).call(w.call).agent(agent));
         }
@@ -381,57 +387,13 @@ pub fn order_is_kept(got: Waiting, agent: u32, skills: &[u32], waiting: &[Waitin
 }
 
 /// A waiting call and a free agent of its skill do not coexist.
-pub fn nobody_waits_in_vain(free: &[(u32, Vec<u32>)], waiting: &[Waiting]) -> Checked {
+pub fn nobody_waits_in_vain(free: &[(u32, Vec<u32>)], waiting: &[Listed]) -> Checked {
     for w in waiting {
-        if let Some((agent, _)) = free.iter().find(|(_, skills)| skills.contains(&w.skill)) {
+        if let Some((agent, _)) = free.iter().find(|(_, skills)| skills.contains(&w.flow.skill.0)) {
             return Err(Violation::new(format!("c{} waits while a{agent} is free", w.call)).call(w.call).agent(*agent));
         }
     }
     Ok(())
-}
-
-/// Counters of one flow, as the engine says and as the records say.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Counted {
-    pub incalls: i64,
-    pub distributed: i64,
-    pub answered: i64,
-    pub abandoned: i64,
-    pub processed: i64,
-}
-
-impl Ledger {
-    /// A recount from the records of one flow index. The last row of a call says whether it was answered.
-    #[must_use]
-    pub fn recount(&self, flow: u32) -> Counted {
-        let mut n = Counted::default();
-        for call in &self.calls {
-            let rows: Vec<&Cdr> = call.rows.iter().filter(|r| r.flow.idx == flow).collect();
-            n.incalls += i64::from(!rows.is_empty());
-            n.distributed += rows.iter().filter(|r| r.agent.is_some()).count() as i64;
-            n.abandoned += rows.iter().filter(|r| r.fstats & fstats::ABANDONED > 0).count() as i64;
-            n.processed += rows.iter().filter(|r| r.call_type == CallType::Handled).count() as i64;
-            n.answered += i64::from(rows.last().is_some_and(|r| r.fstats & fstats::ANSWERED > 0));
-        }
-        n
-    }
-
-    /// The same for one slot of the agent table, whoever lived there.
-    #[must_use]
-    pub fn recount_slot(&self, slot: u32) -> Counted {
-        let mut n = Counted::default();
-        let there = |r: &&Cdr| r.agent.as_ref().is_some_and(|a| a.agent.slot == slot);
-        for call in &self.calls {
-            for row in call.rows.iter().filter(there) {
-                n.distributed += 1;
-                n.abandoned += i64::from(row.fstats & fstats::ABANDONED > 0);
-                n.processed += i64::from(row.call_type == CallType::Handled);
-            }
-            let last = call.rows.last().filter(there);
-            n.answered += i64::from(last.is_some_and(|r| r.fstats & fstats::ANSWERED > 0));
-        }
-        n
-    }
 }
 
 /// The number in `a7`.

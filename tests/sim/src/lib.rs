@@ -12,13 +12,16 @@
 pub mod check;
 mod desk;
 pub mod plan;
+mod recount;
 mod rest;
 pub mod rng;
 mod script;
+mod stages;
 mod text;
 pub mod trace;
 mod ua;
 mod uas;
+mod watch;
 mod world;
 
 use check::Violation;

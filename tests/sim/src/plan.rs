@@ -73,7 +73,11 @@ pub struct MediaOdds {
     pub refuse: u32,
     pub slow: u32,
     pub deaf: u32,
+    /// Music that ends.
     pub hangup: u32,
+    /// Messages that play on for long, or for ever.
+    pub late: u32,
+    pub endless: u32,
     pub reboot: u32,
 }
 
@@ -180,7 +184,7 @@ fn draw_agent(r: &mut Rng) -> AgentOdds {
         no_answer: r.swarm(200),
         deaf: r.swarm(150),
         cross_cancel: r.swarm(700),
-        fork: r.swarm(100),
+        fork: r.swarm(300),
         brief: r.swarm(300),
         silent: r.swarm(60),
         busy_hands: r.swarm(500),
@@ -198,6 +202,8 @@ fn draw_media(r: &mut Rng) -> MediaOdds {
         slow: r.swarm(400),
         deaf: r.swarm(100),
         hangup: r.swarm(400),
+        late: r.swarm(400),
+        endless: r.swarm(150),
         reboot: r.swarm(60),
     }
 }
@@ -237,9 +243,14 @@ pub fn flow_row(n: u32, r: &mut Rng) -> FlowRow {
         skill: Some(format!("s{}", r.below(SKILLS))),
         prependcid: r.chance(300).then(|| "Desk".to_owned()),
         max_wrapup_time: r.chance(300).then(|| r.range(1, 3) as i64),
+        dissuading_hangup: r.chance(400).then_some(1),
+        dissuading_onhold_th: r.chance(500).then(|| r.range(1, 8) as i64),
+        dissuading_ewt_th: r.chance(400).then(|| r.range(1, 10) as i64),
+        dissuading_qsize_th: r.chance(400).then(|| r.range(1, 3) as i64),
         message_welcome: r.chance(350).then(|| "sip:welcome@10.2.0.2".to_owned()),
         message_queue: Some("sip:music@10.2.0.1".to_owned()),
-        ..FlowRow::default()
+        message_dissuading: r.chance(450).then(|| "sip:dissuading@10.2.0.3".to_owned()),
+        message_flow_id: r.chance(300).then(|| "sip:briefing@10.2.0.4".to_owned()),
     }
 }
 

@@ -1,10 +1,11 @@
 //! What must hold when nothing is left to happen.
 
-use crate::check::{Checked, Counted, Violation, agent_number};
-use crate::ua::{Kind, Phase};
+use crate::check::{Checked, Violation, agent_number};
+use crate::recount::Counted;
+use crate::ua::{Dialog, Kind, Phase};
 use crate::world::World;
 use strowger_dispatch::AgentState;
-use strowger_engine::cdr::CallType;
+use strowger_engine::cdr::{CallType, fstats};
 use strowger_engine::control::Audit;
 use strowger_engine::stats::{AgentCounts, FlowCounts};
 
@@ -61,6 +62,10 @@ impl World {
                 answered: flow(idx, |f| f.answered.get()),
                 abandoned: flow(idx, |f| f.abandoned.get()),
                 processed: flow(idx, |f| f.processed.get()),
+                talk_us: flow(idx, |f| f.talk_us.get()),
+                waited: flow(idx, |f| f.waited.get()),
+                wait_us: flow(idx, |f| f.wait_us.get()),
+                onhold_total: flow(idx, |f| f.onhold_total.get()),
             };
             let is = self.ledger.recount(idx);
             if says != is {
@@ -78,11 +83,12 @@ impl World {
         let agent = |i, read: fn(&AgentCounts) -> i64| self.stats.agent(i, read);
         for (id, a) in &self.registry.current().agents_by_id {
             let says = Counted {
-                incalls: 0,
                 distributed: agent(a.slot, |c| c.distributed.get()),
                 answered: agent(a.slot, |c| c.answered.get()),
                 abandoned: agent(a.slot, |c| c.abandoned.get()),
                 processed: agent(a.slot, |c| c.processed.get()),
+                talk_us: agent(a.slot, |c| c.talk_us.get()),
+                ..Counted::default()
             };
             let is = self.ledger.recount_slot(a.slot);
             if says != is {
@@ -145,6 +151,14 @@ impl World {
                 match row.call_type {
                     CallType::Handled if !phones.any(|d| d.facts.said_2xx.is_some()) => {
                         return wrong("no phone of that agent has answered that call");
+                    }
+                    CallType::Dropped if row.fstats == fstats::INBOUND => {
+                        let mut messages =
+                            self.dialogs.iter().filter(|d| d.kind == Kind::Dissuading && d.call == n as u32);
+                        let over = |d: &Dialog| d.facts.said_bye.is_some() || d.facts.said_no.is_some() || d.gone();
+                        if self.plan.net.loss == 0 && !messages.any(over) {
+                            return wrong("no dissuading message has ended");
+                        }
                     }
                     // Sometimes the network swallows all of a caller's ACKs.
                     CallType::Dropped if row.cause == 408 && self.plan.net.loss > 0 => {}

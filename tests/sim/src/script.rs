@@ -255,9 +255,13 @@ impl Dialog {
                 let talk = ctx.within(talk);
                 self.later(ctx, talk, Act::Leave);
             }
-            Kind::Welcome => {
-                let at = ctx.within(4 * SECOND);
-                self.later(ctx, at, Act::Leave);
+            Kind::Welcome | Kind::Dissuading | Kind::Briefing => {
+                let odds = ctx.media();
+                let late = ctx.rng.chance(odds.late);
+                let at = ctx.within(if late { 30 * SECOND } else { 4 * SECOND });
+                if !ctx.rng.chance(odds.endless) {
+                    self.later(ctx, at, Act::Leave);
+                }
             }
             _ => {
                 let hangup = ctx.media().hangup;
@@ -310,7 +314,7 @@ impl Dialog {
     }
 
     pub fn on_reinvite(&mut self, ctx: &mut Ctx<'_>, n: usize, msg: &Message<'_>) {
-        if self.clients.iter().any(|c| c.code == 0 && matches!(c.method, "INVITE" | "UPDATE")) {
+        if self.has_offered() {
             ctx.saw("491 to a re-INVITE that crossed");
             self.reply(ctx, n, 491, "", "");
             return;
@@ -347,7 +351,7 @@ impl Dialog {
             self.reply(ctx, n, 200, "", "");
             return;
         }
-        if self.clients.iter().any(|c| c.code == 0 && matches!(c.method, "INVITE" | "UPDATE")) {
+        if self.has_offered() {
             self.reply(ctx, n, 491, "", "");
             return;
         }
@@ -383,6 +387,8 @@ impl Dialog {
             Kind::Agent => format!("a{}", text::agent_of(self.addr).unwrap_or(0)),
             Kind::Music => "music".to_owned(),
             Kind::Welcome => "welcome".to_owned(),
+            Kind::Dissuading => "dissuading".to_owned(),
+            Kind::Briefing => "briefing".to_owned(),
         }
     }
 }

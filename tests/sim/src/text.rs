@@ -97,6 +97,13 @@ pub fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap_or("?")
 }
 
+/// Value of a header by its name; empty for none.
+#[must_use]
+pub fn header<'a>(msg: &Message<'a>, name: &[u8]) -> &'a str {
+    let found = msg.headers().find(|h| h.name.eq_ignore_ascii_case(name));
+    found.map(|h| text(h.value)).unwrap_or_default()
+}
+
 /// Parses what came from the network; everything here is well-formed.
 #[must_use]
 pub fn parse(bytes: &[u8]) -> Option<Message<'_>> {

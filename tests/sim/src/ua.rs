@@ -5,7 +5,7 @@ use crate::plan::{MS, Plan, SECOND};
 use crate::rng::Rng;
 use crate::text::{self, Bytes, Request, media_of, sdp};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use strowger_sip::msg::{Message, Name};
 
 pub const T1: u64 = 500 * MS;
@@ -18,6 +18,27 @@ pub enum Kind {
     Agent,
     Music,
     Welcome,
+    Dissuading,
+    /// `message_flow_id`.
+    Briefing,
+}
+
+impl Kind {
+    /// Who lives at an address.
+    #[must_use]
+    pub fn at(addr: SocketAddr) -> Kind {
+        match addr.ip() {
+            IpAddr::V4(ip) => match ip.octets() {
+                [10, 1, ..] => Kind::Agent,
+                [10, 3, ..] => Kind::Caller,
+                [.., 2] => Kind::Welcome,
+                [.., 3] => Kind::Dissuading,
+                [.., 4] => Kind::Briefing,
+                _ => Kind::Music,
+            },
+            IpAddr::V6(_) => Kind::Music,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -207,6 +228,11 @@ impl Dialog {
         }
     }
 
+    /// It will answer nothing, or knows nothing of the dialog any more.
+    pub fn gone(&self) -> bool {
+        self.dead || self.facts.unfaithful
+    }
+
     pub fn describe(&self) -> String {
         sdp(self.addr, self.index + 1, self.version, self.port, if self.held { "sendonly" } else { "sendrecv" })
     }
@@ -221,6 +247,12 @@ impl Dialog {
         self.phase == Phase::Up
             && !self.clients.iter().any(|c| c.code == 0 && matches!(c.method, "INVITE" | "UPDATE"))
             && !self.servers.iter().any(|s| s.method == "INVITE" && (s.code == 0 || (s.code < 300 && !s.acked)))
+    }
+
+    /// An offer of ours may be open: in a request, or in a 2xx whose ACK has not come (RFC 6337 section 4).
+    pub fn has_offered(&self) -> bool {
+        self.clients.iter().any(|c| c.code == 0 && matches!(c.method, "INVITE" | "UPDATE"))
+            || self.servers.iter().any(|s| s.method == "INVITE" && s.code / 100 == 2 && !s.acked && !s.offered)
     }
 
     /// Sends a request. Its number in `clients`.

@@ -1,20 +1,22 @@
 //! One run: engines, peers, network and operators around one heap of events in virtual time.
 
-use crate::check::{self, Checked, Ledger, Offer, Seen, Violation, Waiting, WrapupRules};
+use crate::check::{self, Checked, Ledger, Offer, Violation, WrapupRules};
 use crate::desk::Reload;
 use crate::plan::{self, MOST_AGENTS, MS, Op, Options, Plan, SECOND};
 use crate::rng::Rng;
+use crate::stages::Crowd;
 use crate::text::{self, Bytes, ENGINE};
 use crate::trace::Trace;
 use crate::ua::{Act, Ctx, Dialog, Kind, Phase, Tick};
+use crate::watch::FLOW_SLOTS;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use strowger_dispatch::{AgentState, ChatPolicy, Dispatch, Limits};
+use strowger_dispatch::{ChatPolicy, Dispatch, Limits};
 use strowger_engine::control::Audit;
 use strowger_engine::registry::{Registry, RegistryLimits};
-use strowger_engine::{BucketTable, Control, Engine, EngineConfig, MeshMsg, Output, Reply, StatsHub};
+use strowger_engine::{BucketTable, Control, Engine, EngineConfig, MeshMsg, Output, StatsHub};
 use strowger_sip::endpoint::{EndpointConfig, ListenerInfo};
 use strowger_sip::hash::HashKey;
 use strowger_sip::net::{ListenerId, Path, Transport};
@@ -22,7 +24,7 @@ use strowger_sip::scan::{self, Owner};
 use strowger_sip::time::{Mono, Now};
 
 /// Unix time of the start, microseconds.
-const EPOCH: u64 = 1_700_000_000 * SECOND;
+pub(crate) const EPOCH: u64 = 1_700_000_000 * SECOND;
 /// A run that is not at rest this long after the faults stopped does not come to rest.
 const REST_US: u64 = 900 * SECOND;
 const MOST_STEPS: u64 = 3_000_000;
@@ -95,6 +97,8 @@ pub struct World {
     out: Vec<(SocketAddr, Bytes)>,
     timers: Vec<(u64, u32, Tick)>,
     wrongs: Vec<String>,
+    /// What the flows' counters said before this step.
+    pub(crate) crowds: Vec<Crowd>,
 }
 
 impl World {
@@ -148,6 +152,7 @@ impl World {
             out: Vec::new(),
             timers: Vec::new(),
             wrongs: Vec::new(),
+            crowds: vec![Crowd::default(); FLOW_SLOTS],
             plan,
         };
         world.populate();
@@ -183,7 +188,7 @@ impl World {
         self.heap.push(Item { at, seq: self.seq, event });
     }
 
-    fn clock(&self) -> Now {
+    pub(crate) fn clock(&self) -> Now {
         Now { mono: Mono(self.now), unix_us: EPOCH + self.now }
     }
 
@@ -219,7 +224,8 @@ impl World {
                 }
                 let path = Path::udp(from, ListenerId(0));
                 self.engines[usize::from(shard)].handle_datagram(now, path, &bytes);
-                self.after(shard, true)
+                self.after(shard, true)?;
+                self.moves_are_right(true)
             }
             Event::Timers(shard) => {
                 if self.timer_at[usize::from(shard)] != self.now {
@@ -227,19 +233,22 @@ impl World {
                 }
                 self.timer_at[usize::from(shard)] = u64::MAX;
                 self.engines[usize::from(shard)].handle_timers(now);
-                self.after(shard, true)
+                self.after(shard, true)?;
+                self.moves_are_right(false)
             }
             Event::Mesh { to, msg } => {
                 self.in_flight -= 1;
                 self.engines[usize::from(to)].handle_mesh(now, msg);
-                self.after(to, false)
+                self.after(to, false)?;
+                self.moves_are_right(false)
             }
             Event::Command { shard, id, command } => {
                 let matched = matches!(*command, Control::Matched(_));
                 self.in_flight -= u32::from(matched);
                 self.trace.note(self.now, None, None, || format!("shard {shard}: {}", describe(&command)));
                 self.engines[usize::from(shard)].handle_control(now, id, *command);
-                self.after(shard, !matched)
+                self.after(shard, !matched)?;
+                self.moves_are_right(false)
             }
             Event::ToPeer { to, bytes } => {
                 self.deliver(to, &bytes);
@@ -313,7 +322,7 @@ impl World {
                     let agent = cdr.agent.as_ref().map_or("-", |a| &a.agentid);
                     format!("CDR {:?} agent {agent} fstats {} cause {}", cdr.call_type, cdr.fstats, cdr.cause)
                 });
-                self.cover_record(&cdr);
+                self.cover_record(&cdr, call);
                 return self.ledger.record(cdr, call, self.now);
             }
             Output::AgentEvent(event) => {
@@ -325,7 +334,7 @@ impl World {
         Ok(())
     }
 
-    fn cover_record(&mut self, cdr: &strowger_engine::Cdr) {
+    fn cover_record(&mut self, cdr: &strowger_engine::Cdr, call: u32) {
         use strowger_engine::cdr::CallType::{Dropped, Handled, InternalError, Rejected};
         let what = match (cdr.call_type, cdr.agent.is_some()) {
             (Handled, _) if cdr.rejected > 0 => "handled after a refusal",
@@ -333,12 +342,31 @@ impl World {
             (Rejected, _) if cdr.cause == 0 => "agent's BYE within min_talk",
             (Rejected, _) if cdr.cause == 408 => "agent did not answer",
             (Rejected, _) => "agent refused",
+            (Dropped, false) if cdr.fstats == strowger_engine::cdr::fstats::INBOUND => "ended by dissuading2",
             (Dropped, true) => "caller left while the agent rang",
             (Dropped, false) => "caller left the queue",
             (InternalError, true) => "attempt failed by an error",
             (InternalError, false) => "call failed by an error",
         };
         self.saw(what);
+        if cdr.flow.message_flow_id.is_none() {
+            return;
+        }
+        let heard = |d: &Dialog| d.kind == Kind::Briefing && d.call == call && d.phase == Phase::Up;
+        let hears = self.dialogs.iter().any(|d| heard(d) && !self.ledger.ended_dialogs.contains(&d.call_id));
+        match cdr.call_type {
+            Handled
+                if self
+                    .dialogs
+                    .iter()
+                    .any(|d| d.kind == Kind::Briefing && d.call == call && d.facts.said_2xx.is_some()) =>
+            {
+                self.saw("briefed agent bridged");
+            }
+            Rejected if hears && cdr.cause == 0 => self.saw("agent left while briefed"),
+            Dropped if hears => self.saw("caller left while briefed"),
+            _ => {}
+        }
     }
 
     pub fn saw(&mut self, what: &'static str) {
@@ -429,11 +457,7 @@ impl World {
             }
             return;
         }
-        let kind = match to {
-            SocketAddr::V4(a) if a.ip().octets()[1] == 1 => Kind::Agent,
-            SocketAddr::V4(a) if a.ip().octets()[3] == 2 => Kind::Welcome,
-            _ => Kind::Music,
-        };
+        let kind = Kind::at(to);
         let index = self.dialogs.len() as u32;
         let mut d = Dialog::new(index, kind, text::call_number(&msg).unwrap_or(u32::MAX), to, &key.1);
         d.phase = Phase::Ringing;
@@ -444,95 +468,6 @@ impl World {
         self.by_call.insert(key, index);
         self.dialogs.push(d);
         self.with_peer(index, |d, ctx| d.receive(ctx, &msg, bytes));
-    }
-
-    /// Caller and agent send to each other's present address, once all messages have had their time.
-    fn both_hear_each_other(&mut self, dialog: u32) -> Checked {
-        const SETTLED_US: u64 = 6 * SECOND;
-        let caller = match self.dialogs[dialog as usize].kind {
-            Kind::Caller => dialog,
-            _ => self.dialogs[dialog as usize].call,
-        };
-        let phones = self.dialogs.iter().filter(|d| d.kind == Kind::Agent && d.call == caller && d.phase == Phase::Up);
-        let phones: Vec<&Dialog> = phones.filter(|d| !self.ledger.ended_dialogs.contains(&d.call_id)).collect();
-        let ([phone], Some(c)) = (&phones[..], self.dialogs.get(caller as usize)) else { return Ok(()) };
-        let settled =
-            |d: &Dialog| !d.dead && d.phase == Phase::Up && d.may_offer() && self.now > d.touched + SETTLED_US;
-        if !settled(c) || !settled(phone) || !c.with_agent() {
-            return Ok(());
-        }
-        let (said, heard) = (phone.media(), c.media());
-        if c.remote_media != said || phone.remote_media != heard {
-            let what = format!(
-                "c{caller} sends to {}, a{} listens at {said}; a{1} sends to {}, c{caller} listens at {heard}",
-                c.remote_media,
-                text::agent_of(phone.addr).unwrap_or(0),
-                phone.remote_media,
-            );
-            return Err(Violation::new(what).call(caller));
-        }
-        self.saw("caller and agent heard each other");
-        Ok(())
-    }
-
-    /// What holds after each step of an engine.
-    fn check_step(&mut self, offers: &[Offer], local: bool) -> Checked {
-        let in_flight = self.in_flight > 0;
-        let prov = self.registry.current().clone();
-        for (id, agent) in &prov.agents_by_id {
-            let n = check::agent_number(id);
-            let state = self.dispatch.agent(*agent).map(|v| v.state);
-            let (in_call, in_wrapup) = (state == Some(AgentState::InCall), state == Some(AgentState::Wrapup));
-            let seen = Seen { agent: n, known_as: *agent, in_call, in_wrapup, in_flight };
-            self.ledger.agent_is_true(seen, self.now)?;
-        }
-        let ordered = local && self.reload.is_none();
-        for offer in offers.iter().filter(|_| ordered) {
-            let id = plan::agent_id(offer.agent);
-            let Some(def) = self.registry.agent(&id).and_then(|a| prov.agent(a).cloned()) else { continue };
-            let skills: Vec<u32> = def.skills.iter().map(|s| s.0).collect();
-            let all = self.list_calls(false);
-            let waiting = self.list_calls(true);
-            if let Some(got) = all.iter().find(|w| w.call == offer.call) {
-                check::order_is_kept(*got, offer.agent, &skills, &waiting, self.now)?;
-            }
-        }
-        if !in_flight && self.reload.is_none() && (self.steps.is_multiple_of(16) || !offers.is_empty()) {
-            let free = self.free_agents();
-            let waiting = self.list_calls(true);
-            check::nobody_waits_in_vain(&free, &waiting)?;
-        }
-        Ok(())
-    }
-
-    /// Agents who are free by their word, with their skills by the provisioning.
-    fn free_agents(&self) -> Vec<(u32, Vec<u32>)> {
-        let prov = self.registry.current();
-        let free = |a| self.dispatch.agent(a).is_some_and(|v| v.state == AgentState::Free && !v.retired);
-        prov.agents_by_id
-            .iter()
-            .filter(|(_, a)| free(**a))
-            .filter_map(|(id, a)| Some((check::agent_number(id), prov.agent(*a)?.skills.iter().map(|s| s.0).collect())))
-            .collect()
-    }
-
-    /// Calls of all shards, by command, as an operator would see them.
-    fn list_calls(&mut self, queued_only: bool) -> Vec<Waiting> {
-        let now = self.clock();
-        let mut all = Vec::new();
-        for engine in &mut self.engines {
-            engine.handle_control(now, u64::MAX, Control::ListCalls { from: 0, max: u32::MAX, queued_only });
-            while let Some(output) = engine.poll_output() {
-                let Output::Reply { reply: Reply::Calls { calls, .. }, .. } = output else { continue };
-                all.extend(calls.iter().filter_map(|c| {
-                    let call = c.caller_user.strip_prefix('c')?.parse().ok()?;
-                    let since = c.queued_unix_us.saturating_sub(EPOCH);
-                    let (skill, priority, ticket) = (c.flow.skill.0, c.flow.priority, c.ticket);
-                    Some(Waiting { call, skill, priority, ticket, since })
-                }));
-            }
-        }
-        all
     }
 }
 

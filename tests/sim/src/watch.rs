@@ -1,0 +1,210 @@
+//! What must hold after each step of an engine: the books of calls and agents, the order of service, the thresholds, the gauges.
+
+use crate::check::{self, Checked, Offer, Seen, Violation};
+use crate::plan::{self, SECOND};
+use crate::stages::{Crowd, Listed, Stage, dissuaded_for};
+use crate::text;
+use crate::ua::{Dialog, Kind, Phase};
+use crate::world::{EPOCH, World};
+use strowger_dispatch::AgentState;
+use strowger_engine::control::CallState;
+use strowger_engine::stats::FlowCounts;
+use strowger_engine::{Control, Output, Reply};
+
+/// Flows that a run can see, those of all reloads.
+pub(crate) const FLOW_SLOTS: usize = 8;
+/// Steps between two looks at all calls, and at all gauges.
+const LOOK: u64 = 16;
+const COUNT: u64 = 64;
+
+impl World {
+    /// Caller and agent send to each other's present address, once all messages have had their time.
+    pub(crate) fn both_hear_each_other(&mut self, dialog: u32) -> Checked {
+        const SETTLED_US: u64 = 6 * SECOND;
+        let caller = match self.dialogs[dialog as usize].kind {
+            Kind::Caller => dialog,
+            _ => self.dialogs[dialog as usize].call,
+        };
+        let phones = self.dialogs.iter().filter(|d| d.kind == Kind::Agent && d.call == caller && d.phase == Phase::Up);
+        let phones: Vec<&Dialog> = phones.filter(|d| !self.ledger.ended_dialogs.contains(&d.call_id)).collect();
+        let ([phone], Some(c)) = (&phones[..], self.dialogs.get(caller as usize)) else { return Ok(()) };
+        let settled =
+            |d: &Dialog| !d.dead && d.phase == Phase::Up && d.may_offer() && self.now > d.touched + SETTLED_US;
+        let briefed = |d: &Dialog| d.kind == Kind::Briefing && d.call == caller && d.phase != Phase::Over;
+        let briefed = self.dialogs.iter().any(|d| briefed(d) && !self.ledger.ended_dialogs.contains(&d.call_id));
+        if briefed || !settled(c) || !settled(phone) || !c.with_agent() {
+            return Ok(());
+        }
+        let (said, heard) = (phone.media(), c.media());
+        if c.remote_media != said || phone.remote_media != heard {
+            let what = format!(
+                "c{caller} sends to {}, a{} listens at {said}; a{1} sends to {}, c{caller} listens at {heard}",
+                c.remote_media,
+                text::agent_of(phone.addr).unwrap_or(0),
+                phone.remote_media,
+            );
+            return Err(Violation::new(what).call(caller));
+        }
+        self.saw("caller and agent heard each other");
+        Ok(())
+    }
+
+    /// What holds after each step of an engine.
+    pub(crate) fn check_step(&mut self, offers: &[Offer], local: bool) -> Checked {
+        let in_flight = self.in_flight > 0;
+        let prov = self.registry.current().clone();
+        for (id, agent) in &prov.agents_by_id {
+            let n = check::agent_number(id);
+            let state = self.dispatch.agent(*agent).map(|v| v.state);
+            let (in_call, in_wrapup) = (state == Some(AgentState::InCall), state == Some(AgentState::Wrapup));
+            let seen = Seen { agent: n, known_as: *agent, in_call, in_wrapup, in_flight };
+            self.ledger.agent_is_true(seen, self.now)?;
+        }
+        let ordered = local && self.reload.is_none();
+        for offer in offers.iter().filter(|_| ordered) {
+            let id = plan::agent_id(offer.agent);
+            let Some(def) = self.registry.agent(&id).and_then(|a| prov.agent(a).cloned()) else { continue };
+            let skills: Vec<u32> = def.skills.iter().map(|s| s.0).collect();
+            let all = self.list_calls(false);
+            let waiting = self.list_calls(true);
+            if let Some(got) = all.iter().find(|w| w.call == offer.call) {
+                check::order_is_kept(got, offer.agent, &skills, &waiting, self.now)?;
+            }
+        }
+        if !in_flight && self.reload.is_none() && (self.steps.is_multiple_of(LOOK) || !offers.is_empty()) {
+            let free = self.free_agents();
+            let waiting = self.list_calls(true);
+            check::nobody_waits_in_vain(&free, &waiting)?;
+        }
+        if self.steps.is_multiple_of(COUNT) {
+            let all = self.list_calls(false);
+            self.ledger.stages.compare(&all, self.now)?;
+            self.gauges_are_true(&all)?;
+        }
+        Ok(())
+    }
+
+    /// Every new call that has come to a stage came to the right one; and what flows count from here on.
+    pub(crate) fn moves_are_right(&mut self, one_call: bool) -> Checked {
+        if !self.ledger.stages.back.is_empty() {
+            let all = self.list_calls(false);
+            self.ledger.stages.back.clear();
+            self.ledger.stages.compare(&all, self.now)?;
+        }
+        let moved = std::mem::take(&mut self.ledger.stages.moved);
+        for m in moved.iter().filter(|m| m.to != Stage::Ended) {
+            let of_interest = m.to.is_dissuading() || (m.from.is_arriving() && one_call);
+            let listed = if of_interest { self.list_calls(false) } else { Vec::new() };
+            if let Some(l) = listed.iter().find(|l| l.call == m.call) {
+                self.move_is_right(m.from, m.to, l, one_call)?;
+            }
+            if m.from == Stage::Dissuading1 {
+                self.saw("back from dissuading1");
+            }
+        }
+        for idx in 0..FLOW_SLOTS {
+            let read = |f: fn(&FlowCounts) -> i64| self.stats.flow(idx as u32, f);
+            let crowd = Crowd {
+                queued: read(|f| f.queued.get()),
+                processed: read(|f| f.processed.get()),
+                talk_us: read(|f| f.talk_us.get()),
+            };
+            self.crowds[idx] = crowd;
+        }
+        Ok(())
+    }
+
+    /// A call that came to be dissuaded had to be; one that came to an agent or the queue had not.
+    fn move_is_right(&mut self, from: Stage, to: Stage, l: &Listed, one_call: bool) -> Checked {
+        let wrong = |what: String| Err(Violation::new(what).call(l.call));
+        if to.is_dissuading() && (to == Stage::Dissuading2) != l.flow.dissuading_hangup {
+            return wrong(format!("c{} in {to:?}, against its flow's dissuading_hangup", l.call));
+        }
+        if !from.is_arriving() {
+            self.saw("diverted by time on hold");
+            let limit = u64::from(l.flow.dissuading_onhold_th) * SECOND;
+            let since = self.ledger.stages.of[l.call as usize].queued;
+            return match since {
+                Some(at) if from == Stage::Queued && self.now.abs_diff(at + limit) > check::LATE_US => {
+                    wrong(format!("c{} is diverted {} us after it was queued", l.call, self.now - at))
+                }
+                _ if limit == 0 => wrong(format!("c{} is diverted from the queue without a threshold", l.call)),
+                _ => Ok(()),
+            };
+        }
+        if to == Stage::Welcome || !one_call || self.reload.is_some() {
+            return Ok(());
+        }
+        let on_duty = self.agents_of(l.flow.skill.0);
+        let crowd = self.crowds[(l.flow.idx as usize).min(FLOW_SLOTS - 1)];
+        let why = dissuaded_for(&l.flow, crowd, on_duty);
+        if why.is_some() != to.is_dissuading() {
+            return wrong(format!("c{} goes to {to:?}, its flow says {why:?}: {crowd:?}, {on_duty} agents", l.call));
+        }
+        if let Some(why) = why {
+            self.saw(why);
+        }
+        Ok(())
+    }
+
+    /// Agents of a skill who are logged in.
+    fn agents_of(&self, skill: u32) -> usize {
+        let prov = self.registry.current();
+        let on = |a| self.dispatch.agent(a).is_some_and(|v| v.logged_in && !v.retired);
+        let able = |a| prov.agent(a).is_some_and(|d| d.skills.iter().any(|s| s.0 == skill));
+        prov.agents_by_id.values().filter(|a| on(**a) && able(**a)).count()
+    }
+
+    /// The flows' gauges count the calls that there are.
+    fn gauges_are_true(&self, all: &[Listed]) -> Checked {
+        for idx in 0..FLOW_SLOTS as u32 {
+            let read = |f: fn(&FlowCounts) -> i64| self.stats.flow(idx, f);
+            let count = |wanted: fn(CallState) -> bool| {
+                all.iter().filter(|l| l.flow.idx == idx && wanted(l.state)).count() as i64
+            };
+            let pairs = [
+                ("onhold", read(|f| f.onhold.get()), count(|s| s != CallState::ToAgent)),
+                ("queued", read(|f| f.queued.get()), count(|s| s == CallState::Queued)),
+                ("ongoing", read(|f| f.ongoing.get()), count(|_| true)),
+            ];
+            if let Some((name, says, is)) = pairs.iter().find(|(_, says, is)| says != is) {
+                return Err(Violation::new(format!("gauge {name} of flow {idx} says {says}, there are {is}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Agents who are free by their word, with their skills by the provisioning.
+    fn free_agents(&self) -> Vec<(u32, Vec<u32>)> {
+        let prov = self.registry.current();
+        let free = |a| self.dispatch.agent(a).is_some_and(|v| v.state == AgentState::Free && !v.retired);
+        prov.agents_by_id
+            .iter()
+            .filter(|(_, a)| free(**a))
+            .filter_map(|(id, a)| Some((check::agent_number(id), prov.agent(*a)?.skills.iter().map(|s| s.0).collect())))
+            .collect()
+    }
+
+    /// Calls of all shards, by command, as an operator would see them.
+    pub(crate) fn list_calls(&mut self, queued_only: bool) -> Vec<Listed> {
+        let now = self.clock();
+        let mut all = Vec::new();
+        for engine in &mut self.engines {
+            engine.handle_control(now, u64::MAX, Control::ListCalls { from: 0, max: u32::MAX, queued_only });
+            while let Some(output) = engine.poll_output() {
+                let Output::Reply { reply: Reply::Calls { calls, .. }, .. } = output else { continue };
+                all.extend(calls.into_iter().filter_map(|c| {
+                    Some(Listed {
+                        call: c.caller_user.strip_prefix('c')?.parse().ok()?,
+                        state: c.state,
+                        agent: c.agent.map(|a| check::agent_number(&a.agentid)),
+                        ticket: c.ticket,
+                        since: c.queued_unix_us.saturating_sub(EPOCH),
+                        flow: c.flow,
+                    })
+                }));
+            }
+        }
+        all
+    }
+}
