@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 use strowger_dispatch::{Dispatch, Handle, Match};
-use strowger_sip::endpoint::{ClientTxn, Endpoint, Event, FailReason, Resolve, TimerEvent, Transmit};
+use strowger_sip::endpoint::{ClientTxn, Endpoint, EndpointConfig, Event, FailReason, Resolve, TimerEvent, Transmit};
 use strowger_sip::hash::HashedMap;
 use strowger_sip::id::tag_slot;
 use strowger_sip::msg::{Message, Method};
@@ -106,7 +106,8 @@ impl Engine {
         now: Now,
     ) -> Engine {
         let bucket = cfg.buckets.owned(shard).next().unwrap_or(0);
-        let ep = Endpoint::new(cfg.endpoint.clone(), cfg.key, seed, bucket);
+        let endpoint = EndpointConfig { bad_from: cfg.call.refusals.bad_from, ..EndpointConfig::clone(&cfg.endpoint) };
+        let ep = Endpoint::new(Arc::new(endpoint), cfg.key, seed, bucket);
         let contacts = cfg.endpoint.listeners.iter().map(|l| crate::out::contact(&l.contact_host)).collect();
         let capabilities = crate::out::capabilities(&cfg.endpoint);
         Engine {

@@ -72,11 +72,11 @@ fn every_refusal_has_its_code_and_the_first_reason_wins() {
 }
 
 #[test]
-fn an_unparsable_from_is_400() {
+fn an_unparsable_from_has_its_code() {
     let mut s = scene();
     let sdp = s.caller.sdp();
     for from in ["<sip:>", "nobody at all", "<sip:c@example.com"] {
-        refused(&mut s, "sip:sales@10.0.0.1", from, &sdp, "400");
+        refused(&mut s, "sip:sales@10.0.0.1", from, &sdp, "602");
     }
     s.assert_counts([0, 0, 0, 0]);
     s.assert_rest();

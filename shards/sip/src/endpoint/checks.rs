@@ -54,7 +54,10 @@ impl Endpoint {
     pub(super) fn refuse_fault(&mut self, path: Path, msg: &Message<'_>, err: ParseError) {
         self.stats.malformed += 1;
         if msg.method() != Some(Method::Ack) {
-            self.refuse(path, msg, err.status(), &err.reason());
+            let arrival = msg.method() == Some(Method::Invite) && msg.to_tag().is_none();
+            let code =
+                if arrival && err == ParseError::BadHeader(Name::From) { self.cfg.bad_from } else { err.status() };
+            self.refuse(path, msg, code, &err.reason());
         }
     }
 

@@ -82,6 +82,8 @@ pub struct EndpointConfig {
     pub max_forwards: u32,
     /// Transactions at once, of servers and clients together; beyond, new requests get 503.
     pub max_transactions: usize,
+    /// Answer to an INVITE outside a dialog whose From cannot be read.
+    pub bad_from: u16,
     /// Answer an INVITE with 100 at once, so that the TU may take its time (RFC 3261 section 17.2.1).
     pub auto_trying: bool,
 }
@@ -102,6 +104,7 @@ impl Default for EndpointConfig {
             user_agent: concat!("Strowger/", env!("CARGO_PKG_VERSION")).to_owned(),
             max_forwards: 70,
             max_transactions: 4_000_000,
+            bad_from: 400,
             auto_trying: true,
         }
     }
