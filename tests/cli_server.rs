@@ -130,6 +130,77 @@ fn rows_that_cannot_be_loaded_are_named_and_the_rest_serves() {
 }
 
 #[test]
+fn dispatching_begins_as_it_is_configured() {
+    let scene = Scene::new();
+    for (settings, told) in [
+        (&[][..], 1),
+        (&["--set", "call_center.internal_call_dispatching=0"], 0),
+        (&["--set", "call_center.chat_internal_call_dispatching=0"], 0),
+    ] {
+        let server = Server::start(&scene, settings);
+        let body = server.post("/mi", r#"{"jsonrpc":"2.0","id":1,"method":"cc_internal_call_dispatching"}"#).1;
+        let answer: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(answer["result"], json!({"dispatching": told}), "{settings:?}");
+    }
+}
+
+/// Two chats for two agents, who both live at one socket and let them ring: whom each INVITE is for.
+fn two_chats(policy: &str) -> Vec<String> {
+    let scene = Scene::new();
+    let agents = UdpSocket::bind("127.0.0.1:0").unwrap();
+    agents.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let at = agents.local_addr().unwrap();
+    scene.out(&["flow", "set", "sales", "--skill", "en", "--message-queue", "sip:m@127.0.0.1:5099"]);
+    for agent in ["ann", "bob"] {
+        scene.out(&[
+            "agent",
+            "set",
+            agent,
+            "--location",
+            &format!("sip:{agent}@{at}"),
+            "--skills",
+            "en",
+            "--logstate",
+            "1",
+        ]);
+    }
+    scene.sql("UPDATE cc_agents SET msrp_location = location");
+    let server = Server::start(&scene, &["--set", &format!("call_center.chat_dispatch_policy={policy}")]);
+    let (to, caller) = (server.listen(), UdpSocket::bind("127.0.0.1:0").unwrap());
+    let from = caller.local_addr().unwrap();
+    let sdp = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=message 2855 TCP/MSRP *\r\n\
+               a=accept-types:text/plain\r\na=path:msrp://127.0.0.1:2855/x;tcp\r\n";
+    let (mut calls, mut users) = (vec![], vec![]);
+    for n in 1..=2 {
+        let invite = format!(
+            "INVITE sip:sales@{to} SIP/2.0\r\nVia: SIP/2.0/UDP {from};branch=z9hG4bKchat{n}\r\nMax-Forwards: 70\r\n\
+             From: <sip:carl@{from}>;tag={n}\r\nTo: <sip:sales@{to}>\r\nCall-ID: chat{n}@{from}\r\nCSeq: 1 INVITE\r\n\
+             Contact: <sip:carl@{from}>\r\nContent-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{sdp}",
+            sdp.len()
+        );
+        caller.send_to(invite.as_bytes(), &to).unwrap();
+        // What rings is repeated; each chat has a Call-ID of its own.
+        while calls.len() < n {
+            let mut bytes = [0; 4096];
+            let read = agents.recv(&mut bytes).unwrap();
+            let text = String::from_utf8_lossy(&bytes[..read]).into_owned();
+            let call = text.lines().find(|l| l.starts_with("Call-ID:")).unwrap().to_owned();
+            if text.starts_with("INVITE sip:") && !calls.contains(&call) {
+                calls.push(call);
+                users.push(text["INVITE sip:".len()..].split('@').next().unwrap().to_owned());
+            }
+        }
+    }
+    users
+}
+
+#[test]
+fn chats_go_to_agents_by_the_configured_policy() {
+    let (spread, filled) = (two_chats("balancing"), two_chats("full-load"));
+    assert!(spread[0] != spread[1] && filled[0] == filled[1], "{spread:?} {filled:?}");
+}
+
+#[test]
 fn the_data_directory_keeps_its_key() {
     let scene = Scene::new();
     let key = scene.path("data/hash.key");

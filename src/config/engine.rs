@@ -119,6 +119,34 @@ mod tests {
     }
 
     #[test]
+    fn keys_of_the_manuals_reach_the_engine() {
+        let read =
+            |key: &str| Config::from_text("", &format!("[call_center]\n{key}"), &[]).unwrap().config.call_config();
+        assert_eq!(read("wrapup_time = 45").wrapup_us, 45_000_000);
+        assert_eq!(read("queue_pos_param = \"cc_pos\"").queue_pos_param.as_deref(), Some("cc_pos"));
+        assert!(!read("reject_on_no_agents = 0").reject_on_no_agents);
+        assert_eq!(read("b2b_logic_ctx_param = \"b2b_callid\"").param_header, "X-b2b_callid");
+        let codes: Vec<String> =
+            ["no_flow_id", "bad_from", "unknown_flow", "no_agents", "internal", "bad_sdp", "bad_media"]
+                .iter()
+                .zip(601..)
+                .map(|(key, code)| format!("{key} = {code}\n"))
+                .collect();
+        let text = format!("[refusals]\n{}", codes.concat());
+        let refusals = Config::from_text("", &text, &[]).unwrap().config.call_config().refusals;
+        let expected = Refusals {
+            no_flow_id: 601,
+            bad_from: 602,
+            unknown_flow: 603,
+            no_agents: 604,
+            internal: 605,
+            bad_sdp: 606,
+            bad_media: 607,
+        };
+        assert_eq!(refusals, expected);
+    }
+
+    #[test]
     fn peers_are_told_the_advertised_address() {
         let told = |listen: &str, advertise: &str| {
             let text = format!("[sip]\nlisten = \"udp:{listen}\"\nadvertise = \"{advertise}\"");

@@ -367,3 +367,6 @@ fn load(onhold: i64, logged_in: u32, free: u32) -> i64 {
 fn mean_seconds(us: i64, n: i64) -> i64 {
     if n <= 0 { 0 } else { (us / n + 500_000) / 1_000_000 }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, Row};
 use std::sync::Arc;
 use strowger_dispatch::{AgentRef, SkillId};
 use strowger_engine::cdr::{CallType, CdrMedia};
-use strowger_engine::registry::RowFault;
+use strowger_engine::registry::{AgentRow, FlowRow, RowFault};
 use strowger_engine::{AgentDef, CallId, FlowDef};
 use tempfile::TempDir;
 
@@ -156,6 +156,117 @@ async fn an_existing_database_with_other_names_and_nulls_is_read_in_place() {
         open_error(&config).await,
         "table `my_agents` has no column `skills`; add it, or set [call_center] cca_skills_column"
     );
+}
+
+/// The examples of the new manual; where it keeps a column's own name, another.
+const RENAMED: [(&str, &str); 23] = [
+    ("cc_agents_table", "my_agents"),
+    ("cca_agentid_column", "cid"),
+    ("cca_location_column", "sip_uri"),
+    ("cca_msrp_location_column", "msrp_uri"),
+    ("cca_msrp_max_sessions_column", "max_chats"),
+    ("cca_skills_column", "can"),
+    ("cca_logstate_column", "log_state"),
+    ("cca_wrapuptime_column", "wtime"),
+    ("cca_wrapupend_column", "wrapup_ends"),
+    ("cc_flows_table", "queues"),
+    ("ccf_flowid_column", "queue_id"),
+    ("ccf_priority_column", "queue_prio"),
+    ("ccf_skill_column", "queue_skill"),
+    ("ccf_cid_column", "queue_cli_prefix"),
+    ("ccf_max_wrapup_column", "queue_wrapup"),
+    ("ccf_dissuading_hangup_column", "hangup_on_dissuading"),
+    ("ccf_dissuading_onhold_th_column", "th_diss_onhold"),
+    ("ccf_dissuading_ewt_th_column", "th_diss_ewt"),
+    ("ccf_dissuading_qsize_th_column", "th_diss_qsize"),
+    ("ccf_m_welcome_column", "audio_welcome"),
+    ("ccf_m_queue_column", "audio_queue"),
+    ("ccf_m_dissuading_column", "audio_dissuading"),
+    ("ccf_m_flow_id_column", "audio_flow_id"),
+];
+
+/// Each key alone and all together: the schema is made with the new names, and each column means what it meant.
+#[tokio::test]
+async fn each_key_of_a_table_or_column_renames_it() {
+    let mut sets: Vec<Vec<(&str, &str)>> = RENAMED.iter().map(|r| vec![*r]).collect();
+    sets.push(RENAMED.to_vec());
+    for renamed in sets {
+        let dir = TempDir::new().unwrap();
+        let settings: Vec<String> = renamed.iter().map(|(key, name)| format!("call_center.{key}={name}")).collect();
+        let config = config(&dir, &settings.iter().map(String::as_str).collect::<Vec<_>>());
+        let name = |key: &str, own| renamed.iter().find(|(k, _)| *k == key).map_or(own, |(_, n)| *n).to_owned();
+        let p = open_provisioning(&config).await.unwrap();
+        let flow = format!(
+            "INSERT INTO {} ({}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}) VALUES \
+             ('f', 1, 'en', 'P', 2, 3, 4, 5, 6, 'sip:w@h', 'sip:q@h', 'sip:d@h', 'sip:i@h')",
+            name("cc_flows_table", "cc_flows"),
+            name("ccf_flowid_column", "flowid"),
+            name("ccf_priority_column", "priority"),
+            name("ccf_skill_column", "skill"),
+            name("ccf_cid_column", "prependcid"),
+            name("ccf_max_wrapup_column", "max_wrapup_time"),
+            name("ccf_dissuading_hangup_column", "dissuading_hangup"),
+            name("ccf_dissuading_onhold_th_column", "dissuading_onhold_th"),
+            name("ccf_dissuading_ewt_th_column", "dissuading_ewt_th"),
+            name("ccf_dissuading_qsize_th_column", "dissuading_qsize_th"),
+            name("ccf_m_welcome_column", "message_welcome"),
+            name("ccf_m_queue_column", "message_queue"),
+            name("ccf_m_dissuading_column", "message_dissuading"),
+            name("ccf_m_flow_id_column", "message_flow_id"),
+        );
+        let agent = format!(
+            "INSERT INTO {} ({}, {}, {}, {}, {}, {}, {}, {}) VALUES ('a', 'sip:a@h', 'sip:c@h', 7, 'en', 1, 8, 9)",
+            name("cc_agents_table", "cc_agents"),
+            name("cca_agentid_column", "agentid"),
+            name("cca_location_column", "location"),
+            name("cca_msrp_location_column", "msrp_location"),
+            name("cca_msrp_max_sessions_column", "msrp_max_sessions"),
+            name("cca_skills_column", "skills"),
+            name("cca_logstate_column", "logstate"),
+            name("cca_wrapuptime_column", "wrapup_time"),
+            name("cca_wrapupend_column", "wrapup_end_time"),
+        );
+        sql(&dir, &[&flow, &agent]).await;
+        let rows = p.load().await.unwrap().rows;
+        let text = |t: &str| Some(t.to_owned());
+        let flow = FlowRow {
+            flowid: text("f"),
+            priority: Some(1),
+            skill: text("en"),
+            prependcid: text("P"),
+            max_wrapup_time: Some(2),
+            dissuading_hangup: Some(3),
+            dissuading_onhold_th: Some(4),
+            dissuading_ewt_th: Some(5),
+            dissuading_qsize_th: Some(6),
+            message_welcome: text("sip:w@h"),
+            message_queue: text("sip:q@h"),
+            message_dissuading: text("sip:d@h"),
+            message_flow_id: text("sip:i@h"),
+        };
+        let agent = AgentRow {
+            agentid: text("a"),
+            location: text("sip:a@h"),
+            msrp_location: text("sip:c@h"),
+            msrp_max_sessions: Some(7),
+            skills: text("en"),
+            logstate: Some(1),
+            wrapup_time: Some(8),
+            wrapup_end_time: Some(9),
+        };
+        assert_eq!((rows.flows, rows.agents), (vec![flow], vec![agent]), "{renamed:?}");
+    }
+}
+
+#[tokio::test]
+async fn records_go_to_the_database_of_acc_db_url() {
+    let dir = TempDir::new().unwrap();
+    let elsewhere = config(&dir, &[&format!("call_center.acc_db_url=sqlite:{}/cdrs.db", dir.path().display())]);
+    let c = open_cdrs(&elsewhere).await.unwrap();
+    assert_eq!(c.write(&[cdr(1, "carl")]).await.unwrap(), 1);
+    let pool = SqlitePool::connect(&format!("sqlite:{}/cdrs.db", dir.path().display())).await.unwrap();
+    assert_eq!(sqlx::query_scalar::<_, i64>("SELECT count(*) FROM cc_cdrs").fetch_one(&pool).await.unwrap(), 1);
+    assert_eq!(open_cdrs(&config(&dir, &[])).await.unwrap().count().await.unwrap(), 0, "the default is db_url");
 }
 
 #[tokio::test]

@@ -216,3 +216,25 @@ pub enum Output {
     AgentEvent(AgentEvent),
     Reply { id: u64, reply: Reply },
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_have_the_manuals_names_and_the_numbers_of_cc_calls() {
+        use CallState::{Dissuading1, Dissuading2, Ended, Preagent, Queued, ToAgent, Welcome};
+        let states = [Welcome, Dissuading1, Dissuading2, Queued, Preagent, ToAgent, Ended];
+        let told = states.map(|s| (s as u8, s.name(), s.header_name()));
+        let expected = [
+            (1, "welcome", "welcome"),
+            (2, "dissuading1", "dissuading1"),
+            (3, "dissuading2", "dissuading2"),
+            (4, "queued", "queue"),
+            (5, "preagent", "preagent"),
+            (6, "toagent", "toagent"),
+            (7, "ended", "ended"),
+        ];
+        assert_eq!(told, expected);
+    }
+}

@@ -5,6 +5,7 @@ mod ladder;
 use ladder::{Bench, Got, Phone, Scene, agent, flow};
 use strowger_dispatch::AgentState;
 use strowger_engine::CallState;
+use strowger_engine::stats::{AgentCounts, FlowCounts};
 
 fn welcome_scene(ann_is_in: bool) -> Scene {
     Scene::with(|_, flows, agents| {
@@ -64,6 +65,27 @@ fn after_the_welcome_the_caller_hears_music_while_the_free_agent_rings() {
     s.caller_bye();
     s.assert_cdrs(&["type 0 agent ann fstats 7 rejected 0 wait 3s pickup 1s talk 2s cause 0"]);
     insta::assert_snapshot!(s.bench.ladder());
+    s.assert_rest();
+}
+
+/// Behind `ccg_awt`, `ccf_awt`, `cca_att` and the estimated wait: a call that was answered and one that left.
+#[test]
+fn averages_are_over_what_answered_calls_waited_and_talked() {
+    let mut s = Scene::nobody();
+    s.joins_queue();
+    s.wait_ms(4_000);
+    s.caller_leaves_queue();
+    s.joins_queue();
+    s.wait_ms(5_000);
+    s.talk_from_queue();
+    s.wait_ms(3_000);
+    s.caller_hangs_up_on_ann();
+    let flow = |read: fn(&FlowCounts) -> i64| s.bench.flow_count("sales", read);
+    assert_eq!((flow(|f| f.waited.get()), flow(|f| f.wait_us.get())), (1, 5_000_000));
+    assert_eq!((flow(|f| f.processed.get()), flow(|f| f.talk_us.get())), (1, 3_000_000));
+    let ann = |read: fn(&AgentCounts) -> i64| s.bench.agent_count("ann", read);
+    assert_eq!((ann(|a| a.processed.get()), ann(|a| a.talk_us.get())), (1, 3_000_000));
+    assert_eq!((ann(|a| a.distributed.get()), ann(|a| a.answered.get()), ann(|a| a.abandoned.get())), (1, 1, 0));
     s.assert_rest();
 }
 
