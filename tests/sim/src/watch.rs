@@ -30,7 +30,8 @@ impl World {
         let ([phone], Some(c)) = (&phones[..], self.dialogs.get(caller as usize)) else { return Ok(()) };
         let settled =
             |d: &Dialog| !d.dead && d.phase == Phase::Up && d.may_offer() && self.now > d.touched + SETTLED_US;
-        let briefed = |d: &Dialog| d.kind == Kind::Briefing && d.call == caller && d.phase != Phase::Over;
+        let plays = |d: &Dialog| d.facts.said_2xx.is_some() || d.phase == Phase::Ringing;
+        let briefed = |d: &Dialog| d.kind == Kind::Briefing && d.call == caller && plays(d);
         let briefed = self.dialogs.iter().any(|d| briefed(d) && !self.ledger.ended_dialogs.contains(&d.call_id));
         if briefed || !settled(c) || !settled(phone) || !c.with_agent() {
             return Ok(());
@@ -93,10 +94,17 @@ impl World {
         }
         let moved = std::mem::take(&mut self.ledger.stages.moved);
         for m in moved.iter().filter(|m| m.to != Stage::Ended) {
-            let of_interest = m.to.is_dissuading() || (m.from.is_arriving() && one_call);
+            let of_interest =
+                m.to.is_dissuading() || m.from == Stage::Dissuading1 || (m.from.is_arriving() && one_call);
             let listed = if of_interest { self.list_calls(false) } else { Vec::new() };
             if let Some(l) = listed.iter().find(|l| l.call == m.call) {
-                self.move_is_right(m.from, m.to, l, one_call)?;
+                match m.from {
+                    // It may have come back before this was seen, when the music had never stopped.
+                    Stage::Dissuading1 if m.to == Stage::Queued => {
+                        self.ledger.stages.of[m.call as usize].queued = Some(l.since);
+                    }
+                    _ => self.move_is_right(m.from, m.to, l, one_call)?,
+                }
             }
             if m.from == Stage::Dissuading1 {
                 self.saw("back from dissuading1");
@@ -119,6 +127,9 @@ impl World {
         let wrong = |what: String| Err(Violation::new(what).call(l.call));
         if to.is_dissuading() && (to == Stage::Dissuading2) != l.flow.dissuading_hangup {
             return wrong(format!("c{} in {to:?}, against its flow's dissuading_hangup", l.call));
+        }
+        if !to.is_dissuading() && !from.is_arriving() {
+            return Ok(());
         }
         if !from.is_arriving() {
             self.saw("diverted by time on hold");
