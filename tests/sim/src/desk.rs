@@ -15,7 +15,7 @@ pub(crate) struct Reload {
 }
 
 impl World {
-    fn command(&mut self, shard: u16, command: Control) {
+    pub(crate) fn command(&mut self, shard: u16, command: Control) {
         self.next_command += 1;
         let way = self.desk.range(1, self.plan.net.desk_us);
         let id = self.next_command;
@@ -31,6 +31,8 @@ impl World {
                     self.command(shard, Control::Login { agent, on });
                 }
             }
+            Op::Matching(on) => self.switch_matching(on),
+            Op::Place => self.place_some_call(),
             Op::Reload if self.reload.is_some() => self.reloads_wanted += 1,
             Op::Reload => {
                 self.change_rows();
@@ -93,8 +95,7 @@ impl World {
         let more = self.registry.commit(1, &mut made);
         for m in made {
             self.saw("match made by a reload");
-            self.in_flight += 1;
-            self.command(m.wait.shard, Control::Matched(vec![m]));
+            self.tell_match(m);
         }
         if more {
             let way = self.desk.range(1, MS);
@@ -102,6 +103,7 @@ impl World {
             return;
         }
         self.reload = None;
+        self.reloaded = self.now;
         if self.reloads_wanted > 0 {
             self.reloads_wanted -= 1;
             self.operate(Op::Reload);
@@ -118,6 +120,7 @@ impl World {
         self.trace.note(self.now, None, None, || "--- faults off ---".to_owned());
         // After all commands that are still under way.
         let after = self.now + self.plan.net.desk_us + SECOND;
+        self.push(after, Event::Operate(Op::Matching(true)));
         for n in 0..MOST_AGENTS {
             self.push(after, Event::Operate(Op::Login { agent: n, on: true }));
         }

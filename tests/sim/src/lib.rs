@@ -11,6 +11,7 @@
 
 pub mod check;
 mod desk;
+mod placing;
 pub mod plan;
 mod recount;
 mod rest;

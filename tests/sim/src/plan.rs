@@ -84,8 +84,15 @@ pub struct MediaOdds {
 /// A thing that the operators do at a time.
 #[derive(Debug, Clone)]
 pub enum Op {
-    Login { agent: u32, on: bool },
+    Login {
+        agent: u32,
+        on: bool,
+    },
     Reload,
+    /// `cc_internal_call_dispatching`.
+    Matching(bool),
+    /// `cc_dispatch_call_to_agent`.
+    Place,
 }
 
 #[derive(Debug, Clone)]
@@ -132,6 +139,9 @@ impl Plan {
             let agent = r.below(u64::from(MOST_AGENTS)) as u32;
             ops.push((r.below(faults_us), Op::Login { agent, on: r.chance(500) }));
         }
+        if r.chance(300) {
+            draw_external(r, faults_us, &mut ops);
+        }
         Plan {
             shards,
             calls,
@@ -147,6 +157,20 @@ impl Plan {
             talk_us: *r.pick(&[2, 10, 40]) * SECOND,
             patience_us: *r.pick(&[5, 20, 60]) * SECOND,
         }
+    }
+}
+
+/// Others place the calls, from some moment on, or now and then.
+fn draw_external(r: &mut Rng, faults_us: u64, ops: &mut Vec<(u64, Op)>) {
+    let start = if r.chance(500) { 0 } else { r.below(faults_us / 2) };
+    ops.push((start, Op::Matching(false)));
+    for _ in 0..r.below(4) {
+        let at = r.below(faults_us);
+        ops.push((at, Op::Matching(true)));
+        ops.push((at + r.range(1, 5 * SECOND), Op::Matching(false)));
+    }
+    for _ in 0..r.below(150) {
+        ops.push((r.range(start, faults_us), Op::Place));
     }
 }
 

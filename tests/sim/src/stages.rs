@@ -5,9 +5,9 @@ use crate::check::{LATE_US, Violation};
 use crate::plan::SECOND;
 use crate::ua::Kind;
 use std::sync::Arc;
-use strowger_engine::FlowDef;
 use strowger_engine::cdr::{CallType, Cdr, fstats};
 use strowger_engine::control::CallState;
+use strowger_engine::{CallId, FlowDef};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Stage {
@@ -62,6 +62,7 @@ pub struct Course {
 /// A call as the engine lists it.
 #[derive(Debug, Clone)]
 pub struct Listed {
+    pub id: CallId,
     pub call: u32,
     pub state: CallState,
     pub agent: Option<u32>,

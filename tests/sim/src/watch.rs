@@ -51,7 +51,7 @@ impl World {
     }
 
     /// What holds after each step of an engine.
-    pub(crate) fn check_step(&mut self, offers: &[Offer], local: bool) -> Checked {
+    pub(crate) fn check_step(&mut self, offers: &[Offer], local: bool, placed: bool) -> Checked {
         let in_flight = self.in_flight > 0;
         let prov = self.registry.current().clone();
         for (id, agent) in &prov.agents_by_id {
@@ -61,18 +61,31 @@ impl World {
             let seen = Seen { agent: n, known_as: *agent, in_call, in_wrapup, in_flight };
             self.ledger.agent_is_true(seen, self.now)?;
         }
-        let ordered = local && self.reload.is_none();
-        for offer in offers.iter().filter(|_| ordered) {
+        if local && !in_flight && !offers.is_empty() && !self.dispatch.dispatching() {
+            let what = format!("c{} is matched while matching is off", offers[0].call);
+            return Err(Violation::new(what).call(offers[0].call));
+        }
+        for offer in offers {
             let id = plan::agent_id(offer.agent);
-            let Some(def) = self.registry.agent(&id).and_then(|a| prov.agent(a).cloned()) else { continue };
+            let Some(agent) = self.registry.agent(&id) else { continue };
+            let decided = self.matched_at.get_mut(agent.slot as usize).and_then(Option::take);
+            let decided = decided.filter(|at| *at >= self.reloaded).or(local.then_some(self.now));
+            let (Some(decided), Some(def)) = (decided, prov.agent(agent).cloned()) else { continue };
+            if self.reload.is_some() || placed {
+                continue;
+            }
             let skills: Vec<u32> = def.skills.iter().map(|s| s.0).collect();
             let all = self.list_calls(false);
             let waiting = self.list_calls(true);
             if let Some(got) = all.iter().find(|w| w.call == offer.call) {
-                check::order_is_kept(got, offer.agent, &skills, &waiting, self.now)?;
+                check::order_is_kept(got, offer.agent, &skills, &waiting, decided)?;
             }
         }
-        if !in_flight && self.reload.is_none() && (self.steps.is_multiple_of(LOOK) || !offers.is_empty()) {
+        if !in_flight
+            && self.dispatch.dispatching()
+            && self.reload.is_none()
+            && (self.steps.is_multiple_of(LOOK) || !offers.is_empty())
+        {
             let free = self.free_agents();
             let waiting = self.list_calls(true);
             check::nobody_waits_in_vain(&free, &waiting)?;
@@ -206,6 +219,7 @@ impl World {
                 let Output::Reply { reply: Reply::Calls { calls, .. }, .. } = output else { continue };
                 all.extend(calls.into_iter().filter_map(|c| {
                     Some(Listed {
+                        id: c.id,
                         call: c.caller_user.strip_prefix('c')?.parse().ok()?,
                         state: c.state,
                         agent: c.agent.map(|a| check::agent_number(&a.agentid)),

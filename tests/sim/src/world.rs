@@ -2,6 +2,7 @@
 
 use crate::check::{self, Checked, Ledger, Offer, Violation, WrapupRules};
 use crate::desk::Reload;
+use crate::placing::Expected;
 use crate::plan::{self, MOST_AGENTS, MS, Op, Options, Plan, SECOND};
 use crate::rng::Rng;
 use crate::stages::Crowd;
@@ -99,6 +100,13 @@ pub struct World {
     wrongs: Vec<String>,
     /// What the flows' counters said before this step.
     pub(crate) crowds: Vec<Crowd>,
+    /// The control plane's own hand for matching.
+    pub(crate) matcher: strowger_dispatch::Handle,
+    pub(crate) foreseen: Option<Expected>,
+    /// By agent's slot: when a match that was not carried out at once was made.
+    pub(crate) matched_at: Vec<Option<u64>>,
+    /// When the last reload was done.
+    pub(crate) reloaded: u64,
 }
 
 impl World {
@@ -123,6 +131,7 @@ impl World {
             key.chunks_mut(8).for_each(|c| c.copy_from_slice(&rng.draw().to_le_bytes()));
             Engine::new(cfg.clone(), shard, &dispatch, stats.clone(), prov.clone(), key, now)
         };
+        let matcher = dispatch.handle(plan.shards);
         let engines: Vec<Engine> = (0..plan.shards).map(|s| engine(s, &mut rng)).collect();
         let wrapups = WrapupRules { global_us: plan.call.wrapup_us, reject_backoff_us: plan.call.reject_backoff_us };
         let mut world = World {
@@ -153,6 +162,10 @@ impl World {
             timers: Vec::new(),
             wrongs: Vec::new(),
             crowds: vec![Crowd::default(); FLOW_SLOTS],
+            matcher,
+            foreseen: None,
+            matched_at: vec![None; 64],
+            reloaded: 0,
             plan,
         };
         world.populate();
@@ -244,10 +257,12 @@ impl World {
             }
             Event::Command { shard, id, command } => {
                 let matched = matches!(*command, Control::Matched(_));
+                let placed = matches!(*command, Control::Place { .. });
                 self.in_flight -= u32::from(matched);
                 self.trace.note(self.now, None, None, || format!("shard {shard}: {}", describe(&command)));
+                self.foresee(id, &command);
                 self.engines[usize::from(shard)].handle_control(now, id, *command);
-                self.after(shard, !matched)?;
+                self.after_of(shard, !matched && !placed, placed)?;
                 self.moves_are_right(false)
             }
             Event::ToPeer { to, bytes } => {
@@ -278,6 +293,10 @@ impl World {
 
     /// Carries out what an engine asks for, and checks. `local`: matches of this step were made in this step.
     fn after(&mut self, shard: u16, local: bool) -> Checked {
+        self.after_of(shard, local, false)
+    }
+
+    fn after_of(&mut self, shard: u16, local: bool, placed: bool) -> Checked {
         let s = usize::from(shard);
         let mut offers: Vec<Offer> = Vec::new();
         while let Some(output) = self.engines[s].poll_output() {
@@ -304,13 +323,16 @@ impl World {
         if self.steps.is_multiple_of(100) {
             self.engines[s].idle();
         }
-        self.check_step(&offers, local)
+        self.check_step(&offers, local, placed)
     }
 
     fn on_output(&mut self, shard: u16, output: Output) -> Checked {
         match output {
             Output::Mesh { to, msg } => {
-                self.saw("match sent to another shard");
+                if let MeshMsg::Matched { matched, .. } = &msg {
+                    self.saw("match sent to another shard");
+                    self.note_match(matched.agent);
+                }
                 self.in_flight += 1;
                 let way = self.net.range(1, self.plan.net.mesh_us);
                 self.push(self.now + way, Event::Mesh { to, msg });
@@ -329,7 +351,10 @@ impl World {
                 let n = check::agent_number(&event.agent.agentid);
                 self.trace.note(self.now, None, Some(n), || format!("agent {:?}", brief(&event.state)));
             }
-            Output::Reply { id, reply } => self.on_reply(shard, id, &reply),
+            Output::Reply { id, reply } => {
+                self.on_reply(shard, id, &reply);
+                return self.placing_is_right(id, &reply);
+            }
         }
         Ok(())
     }

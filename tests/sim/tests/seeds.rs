@@ -47,6 +47,9 @@ const SOMETIMES: &[&str] = &[
     "peer went silent",
     "peer's UPDATE with offer",
     "peer's re-INVITE without offer",
+    "matched by switching on",
+    "placed by hand",
+    "refused by hand",
     "reload",
 ];
 
