@@ -20,10 +20,26 @@ use crate::{
 pub struct User {
     /// Its group in the scenario.
     pub plan: usize,
-    /// The leg that occupies it.
-    pub leg: Option<LegId>,
+    /// The legs that occupy it: an audio call, or chats.
+    pub legs: Vec<Occupied>,
     /// Since when it is due for a call; `None` after a rejection, when the target's rules for those decide.
     pub due: Option<Nanos>,
+}
+
+/// A leg that occupies a user.
+#[derive(Debug, Clone, Copy)]
+pub struct Occupied {
+    pub leg: LegId,
+    pub chat: bool,
+}
+
+impl User {
+    /// Whether it has more than one audio call, or `chats` chats, or both kinds.
+    fn is_double_booked(&self, chats: u32) -> bool {
+        let talking = self.legs.iter().filter(|held| held.chat).count();
+        let calls = self.legs.len() - talking;
+        calls > 1 || talking > chats as usize || (calls > 0 && talking > 0)
+    }
 }
 
 /// One attempt to reach an agent.
@@ -44,8 +60,6 @@ pub struct Agent {
     pub hang_up_at: Option<Nanos>,
     pub confirmed: bool,
     pub hung_up: bool,
-    /// The leg that occupied the user when this INVITE came.
-    pub overlaps: Option<LegId>,
 }
 
 impl Agent {
@@ -71,7 +85,6 @@ impl Play {
             hang_up_at: None,
             confirmed: false,
             hung_up: false,
-            overlaps: None,
         }
     }
 
@@ -90,7 +103,7 @@ impl Play {
     pub fn pick_agent(&mut self) -> String {
         let count = self.users.len();
         let first = self.next_agent;
-        let free = (0..count).map(|step| (first + step) % count).find(|&user| self.users[user].leg.is_none());
+        let free = (0..count).map(|step| (first + step) % count).find(|&user| self.users[user].legs.is_empty());
         let user = free.unwrap_or(first % count.max(1));
         self.next_agent = user + 1;
         self.names.get(user).cloned().unwrap_or_default()
@@ -102,15 +115,16 @@ impl Play {
         let Some(leg) = self.legs.get_mut(id) else { return };
         let Part::Agent(agent) = &mut leg.part else { return };
         let user = &mut self.users[agent.user];
-        if self.scenario.loopback && user.leg.is_some() {
+        if self.scenario.loopback && !user.legs.is_empty() {
             agent.holds = false;
             self.open_gauges(1, 0);
             return self.agent_refuses(id, 486);
         }
         self.cx.books.report.agent_invites += 1;
-        agent.overlaps = user.leg.replace(id);
-        agent.due = if agent.overlaps.is_some() { None } else { user.due };
-        let (overlaps, behaviour) = (agent.overlaps.is_some(), agent.behaviour.clone());
+        agent.due = if user.legs.is_empty() { user.due } else { None };
+        user.legs.push(Occupied { leg: id, chat: leg.chat });
+        let overlaps = user.is_double_booked(self.scenario.agents[user.plan].chats);
+        let behaviour = agent.behaviour.clone();
         server::answer(leg, &mut self.cx, 180, false);
         if overlaps {
             // A lost datagram comes again after T1 and twice T1.
@@ -208,9 +222,10 @@ impl Play {
             return;
         }
         let user = &mut self.users[agent.user];
-        if user.leg == Some(id) {
-            user.leg = None;
-            user.due = due;
+        if let Some(at) = user.legs.iter().position(|held| held.leg == id) {
+            let held = user.legs.swap_remove(at);
+            // Wrap-ups of chats add up and withhold a slot: the target's rules decide.
+            user.due = due.filter(|_| !held.chat);
         }
     }
 
@@ -218,14 +233,12 @@ impl Play {
         Some(self.cx.now + self.scenario.wrapup.as_nanos() as Nanos)
     }
 
-    /// Timer: the other leg of this user must be gone, or it was booked twice.
+    /// Timer: what stood in the way of this leg must be gone, or its user was booked twice.
     pub fn overlap_over(&mut self, id: LegId) {
-        let overlapped = self.legs.get(id).and_then(|leg| match &leg.part {
-            Part::Agent(agent) => agent.overlaps,
-            _ => None,
-        });
-        let held = |leg: &Leg| matches!(&leg.part, Part::Agent(agent) if agent.holds);
-        if overlapped.and_then(|other| self.legs.get(other)).is_some_and(held) {
+        let Some(Leg { part: Part::Agent(agent), .. }) = self.legs.get(id) else { return };
+        let user = &self.users[agent.user];
+        let held = user.legs.iter().any(|held| held.leg == id);
+        if held && user.is_double_booked(self.scenario.agents[user.plan].chats) {
             self.cx.books.report.double_bookings += 1;
         }
     }

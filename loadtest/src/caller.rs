@@ -59,6 +59,14 @@ const MIN_TALK_MARGIN: Nanos = 250 * MILLIS;
 /// An impatient caller whose agent just hung up looks again after this time.
 const SECOND_THOUGHT: Nanos = 200 * MILLIS;
 
+/// Where a call goes.
+struct Destination {
+    host: String,
+    user: String,
+    chat: bool,
+    peer: SocketAddr,
+}
+
 impl Play {
     /// A call arrives: it should have been sent at `intended`.
     pub fn call(&mut self, intended: Nanos) {
@@ -70,9 +78,10 @@ impl Play {
         self.cx.live.waiting.fetch_add(1, Relaxed);
         let without_sdp = self.cx.chance(self.scenario.sdp_less);
         let caller = Caller { intended, ready: intended, without_sdp, ..Default::default() };
-        let (host, user, peer) = self.pick_destination();
+        let Destination { host, user, chat, peer } = self.pick_destination();
         let id = self.legs.next_id();
         let mut leg = self.new_caller_leg(id, caller);
+        leg.chat = chat;
         leg.target = format!("sip:{user}@{host}").into_bytes();
         leg.remote = format!("<sip:{user}@{host}>").into_bytes();
         leg.peer = peer;
@@ -87,10 +96,10 @@ impl Play {
         }
     }
 
-    fn pick_destination(&mut self) -> (String, String, SocketAddr) {
+    fn pick_destination(&mut self) -> Destination {
         if self.scenario.loopback {
             let address = self.cx.locals[self.socket_of(Role::Agent)];
-            return (address.to_string(), self.pick_agent(), address);
+            return Destination { host: address.to_string(), user: self.pick_agent(), chat: false, peer: address };
         }
         let total: f64 = self.scenario.flows.iter().map(|flow| flow.weight).sum();
         let mut draw = self.cx.rng.random::<f64>() * total;
@@ -99,8 +108,10 @@ impl Play {
             draw < 0.0
         });
         // Rounding may leave the draw just above the sum.
-        let flow = drawn.or(self.scenario.flows.last()).map_or(String::new(), |flow| flow.name.clone());
-        (self.scenario.target.to_string(), flow, self.scenario.target)
+        let flow = drawn.or(self.scenario.flows.last());
+        let (user, chat) = flow.map_or((String::new(), false), |flow| (flow.name.clone(), flow.chat));
+        let peer = self.scenario.target;
+        Destination { host: peer.to_string(), user, chat, peer }
     }
 
     fn new_caller_leg(&self, id: LegId, caller: Caller) -> Leg {

@@ -167,7 +167,7 @@ impl Context {
     fn prepare_body(&mut self, leg: &Leg, with_sdp: bool) {
         self.body.clear();
         if with_sdp {
-            sdp::write(&mut self.body, leg.label(), self.locals[leg.socket].ip());
+            sdp::write(&mut self.body, leg.label(), leg.chat, self.locals[leg.socket].ip());
         }
     }
 }

@@ -127,6 +127,8 @@ pub struct Incoming {
 pub struct Leg {
     pub id: LegId,
     pub part: Part,
+    /// An MSRP session instead of audio.
+    pub chat: bool,
     /// Which socket it lives on.
     pub socket: usize,
     pub call_id: Box<[u8]>,
@@ -166,6 +168,7 @@ impl Leg {
         Self {
             id,
             part,
+            chat: false,
             socket,
             call_id,
             local: Vec::new(),

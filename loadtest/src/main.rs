@@ -57,6 +57,9 @@ struct Run {
     /// A queue that callers dial, sip:NAME@target, with an optional weight. May be given several times.
     #[arg(long = "flow", value_name = "NAME[=WEIGHT]", default_value = "support", value_parser = flow)]
     flows: Vec<FlowShare>,
+    /// A queue that callers dial for a chat (MSRP). May be given several times.
+    #[arg(long = "chat", value_name = "NAME[=WEIGHT]", value_parser = chat)]
+    chats: Vec<FlowShare>,
     /// A welcome-type message sip:NAME@media that hangs up after a time. May be given several times. Any other name
     /// plays until BYE, as music does.
     #[arg(long = "message", value_name = "NAME=DIST", value_parser = message)]
@@ -94,6 +97,9 @@ struct Common {
     /// Their names; {N} is the number.
     #[arg(long, value_name = "PATTERN", default_value = "agent{N}")]
     agent_name: String,
+    /// Most chats that an agent takes at once.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    agent_chats: u32,
     /// How long phones ring before they are answered (or refuse).
     #[arg(long, value_name = "DIST", default_value = "500ms")]
     ring: Dist,
@@ -149,7 +155,11 @@ enum Gaps {
 fn flow(text: &str) -> Result<FlowShare, String> {
     let (name, weight) = text.split_once('=').unwrap_or((text, "1"));
     let weight = weight.parse().map_err(|_| format!("`{weight}` is no weight; write NAME=NUMBER"))?;
-    Ok(FlowShare { name: name.to_owned(), weight })
+    Ok(FlowShare { name: name.to_owned(), weight, chat: false })
+}
+
+fn chat(text: &str) -> Result<FlowShare, String> {
+    Ok(FlowShare { chat: true, ..flow(text)? })
 }
 
 fn message(text: &str) -> Result<MediaPlan, String> {
@@ -184,7 +194,7 @@ impl Common {
             },
             duration: self.seconds,
             max_calls: self.max_calls,
-            agents: vec![AgentPlan { name: self.agent_name, count: self.agents, behaviours }],
+            agents: vec![AgentPlan { name: self.agent_name, count: self.agents, behaviours, chats: self.agent_chats }],
             talk: self.talk,
             patience: self.patience,
             caller_hangs_up: self.caller_hangs_up,
@@ -208,7 +218,7 @@ fn main() -> ExitCode {
             let json = run.common.json;
             let scenario = Scenario {
                 target: run.target,
-                flows: run.flows,
+                flows: [run.flows, run.chats].concat(),
                 media: run.messages,
                 wrapup: run.wrapup,
                 min_talk: run.min_talk,

@@ -55,7 +55,7 @@ impl Play {
         let plans = scenario.agents.iter().enumerate();
         let users = plans
             .flat_map(|(plan, group): (usize, &AgentPlan)| (0..group.count).map(move |_| plan))
-            .map(|plan| User { plan, leg: None, due: Some(0) })
+            .map(|plan| User { plan, legs: Vec::new(), due: Some(0) })
             .collect();
         let numbers = names.iter().enumerate().map(|(number, name)| (name.clone().into_bytes(), number)).collect();
         Self {
@@ -192,6 +192,7 @@ impl Play {
         let role = part.role();
         let id = self.legs.next_id();
         let mut leg = Leg::new(id, part, socket, msg.call_id.into(), source);
+        leg.chat = sdp::is_chat(msg.body);
         leg.local = [msg.to, b";tag="].concat();
         self.cx.write_tag(leg.label(), &mut leg.local);
         leg.remote = msg.from.to_vec();

@@ -23,6 +23,8 @@ pub struct FlowShare {
     pub name: String,
     /// Relative to the sum of all weights.
     pub weight: f64,
+    /// Its callers offer an MSRP session instead of audio.
+    pub chat: bool,
 }
 
 /// What an agent's phone does with one INVITE.
@@ -46,6 +48,8 @@ pub struct AgentPlan {
     pub count: u32,
     /// Behaviours with their weights; one is drawn for each INVITE.
     pub behaviours: Vec<(f64, Behaviour)>,
+    /// Most chats at once; while it has one, an agent takes no audio call, and the other way round.
+    pub chats: u32,
 }
 
 impl AgentPlan {
@@ -123,11 +127,12 @@ impl Default for Scenario {
             arrivals: Arrivals::default(),
             duration: Duration::from_secs(10),
             max_calls: None,
-            flows: vec![FlowShare { name: "support".into(), weight: 1.0 }],
+            flows: vec![FlowShare { name: "support".into(), weight: 1.0, chat: false }],
             agents: vec![AgentPlan {
                 name: "agent{N}".into(),
                 count: 50,
                 behaviours: vec![(1.0, Behaviour::Answer { ring: Dist::Fixed(Duration::from_millis(500)) })],
+                chats: 0,
             }],
             media: Vec::new(),
             talk: Dist::Fixed(Duration::from_secs(2)),

@@ -3,7 +3,7 @@
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
     io::Write as _,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
 };
 
 use crate::{
@@ -12,19 +12,33 @@ use crate::{
 };
 
 /// Writes a leg's SDP: its label is the session name and, in the media part, an RFC 4574 label; its port follows from it.
-pub fn write(out: &mut Vec<u8>, label: Label, address: IpAddr) {
+/// A chat's is of an MSRP session (RFC 4975) over TCP.
+pub fn write(out: &mut Vec<u8>, label: Label, chat: bool, address: IpAddr) {
     let family = if address.is_ipv4() { "IP4" } else { "IP6" };
     let (number, port) = (label.id.index, label.media_port());
     // Writing to a Vec cannot fail.
     let _ = write!(out, "v=0\r\no=loadtest {number} 1 IN {family} {address}\r\ns=");
     label.write(out);
-    let _ = write!(
-        out,
-        "\r\nc=IN {family} {address}\r\nt=0 0\r\nm=audio {port} RTP/AVP 8 0 101\r\na=rtpmap:8 PCMA/8000\r\n\
-         a=rtpmap:0 PCMU/8000\r\na=rtpmap:101 telephone-event/8000\r\na=label:"
-    );
+    let _ = write!(out, "\r\nc=IN {family} {address}\r\nt=0 0\r\n");
+    if chat {
+        let host = SocketAddr::new(address, port);
+        let _ = write!(out, "m=message {port} TCP/MSRP *\r\na=accept-types:text/plain\r\na=path:msrp://{host}/");
+        label.write(out);
+        out.extend_from_slice(b";tcp\r\na=label:");
+    } else {
+        let _ = write!(
+            out,
+            "m=audio {port} RTP/AVP 8 0 101\r\na=rtpmap:8 PCMA/8000\r\na=rtpmap:0 PCMU/8000\r\n\
+             a=rtpmap:101 telephone-event/8000\r\na=label:"
+        );
+    }
     label.write(out);
     out.extend_from_slice(b"\r\na=sendrecv\r\n");
+}
+
+/// Whether a session description is of an MSRP session.
+pub fn is_chat(body: &[u8]) -> bool {
+    lines(body).any(|line| line.starts_with(b"m=message "))
 }
 
 /// Whose session description a message carries.
@@ -55,7 +69,7 @@ pub fn heard(msg: &Msg<'_>) -> Heard {
             named = Label::read(name).filter(|(_, rest)| rest.is_empty()).map(|(label, _)| label);
         } else if let Some(label) = line.strip_prefix(b"a=label:") {
             labelled = Label::read(label).filter(|(_, rest)| rest.is_empty()).map(|(label, _)| label);
-        } else if let Some(media) = line.strip_prefix(b"m=audio ") {
+        } else if let Some(media) = line.strip_prefix(b"m=audio ").or(line.strip_prefix(b"m=message ")) {
             port = port.or(media.split(|byte| *byte == b' ').next().and_then(number));
         }
     }
@@ -117,13 +131,17 @@ mod tests {
     fn a_description_tells_whose_it_is() {
         let label = Label { role: Role::Agent, id: LegId { index: 30_000, generation: 2 } };
         let mut body = Vec::new();
-        write(&mut body, label, "127.0.0.1".parse().unwrap());
+        write(&mut body, label, false, "127.0.0.1".parse().unwrap());
         assert_eq!(with_body(&body), Heard::Leg(label));
         let text = String::from_utf8(body).unwrap();
         let renamed = text.replace("s=a7530g2", "s=-").replace("o=loadtest 30000 1", "o=- 5 9");
         assert_eq!(with_body(renamed.as_bytes()), Heard::Leg(label));
         let moved = text.replace(&format!("m=audio {}", label.media_port()), "m=audio 9");
         assert_eq!(with_body(moved.as_bytes()), Heard::Damaged(label));
+        let mut chat = Vec::new();
+        write(&mut chat, label, true, "::1".parse().unwrap());
+        assert_eq!((with_body(&chat), is_chat(&chat)), (Heard::Leg(label), true));
+        assert!(!is_chat(text.as_bytes()));
         assert_eq!(with_body(b"v=0\r\ns=-\r\nm=audio 9 RTP/AVP 0\r\n"), Heard::Stranger);
         assert_eq!(with_body(b""), Heard::Nothing);
     }

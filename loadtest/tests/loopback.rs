@@ -13,7 +13,7 @@ fn loopback(behaviours: Vec<(f64, Behaviour)>) -> Scenario {
         loopback: true,
         rate: 400.0,
         duration: Duration::from_secs(1),
-        agents: vec![AgentPlan { name: "agent{N}".into(), count: 800, behaviours }],
+        agents: vec![AgentPlan { name: "agent{N}".into(), count: 800, behaviours, chats: 0 }],
         talk: Dist::Uniform(Duration::from_millis(1), Duration::from_millis(300)),
         min_talk: Duration::ZERO,
         drain: Duration::from_secs(20),

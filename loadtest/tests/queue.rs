@@ -15,7 +15,7 @@ fn queue(count: u32, behaviours: Vec<(f64, Behaviour)>) -> Scenario {
     Scenario {
         rate: 40.0,
         duration: Duration::from_secs(2),
-        agents: vec![AgentPlan { name: "agent{N}".into(), count, behaviours }],
+        agents: vec![AgentPlan { name: "agent{N}".into(), count, behaviours, chats: 0 }],
         talk: Dist::Uniform(Duration::from_millis(100), Duration::from_millis(1_800)),
         drain: Duration::from_secs(15),
         bridge_limit: Duration::from_secs(2),

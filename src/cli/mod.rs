@@ -175,8 +175,10 @@ pub(crate) fn start_logs(config: &Config) {
 
 /// The control plane's runtime.
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    let built =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("control").enable_all().build();
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(2).thread_name("control").enable_all();
+    // Where the cores do not suffice for all, a long list or reload must not hold up calls.
+    let built = builder.on_thread_start(strowger_runtime::sys::step_behind).build();
     built.map_err(|e| Failure::Fault(format!("cannot start threads: {e}")))
 }
 

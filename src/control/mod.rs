@@ -139,6 +139,8 @@ impl ControlPlane {
     pub async fn reload(&self) -> Result<Vec<RowFault>, ControlError> {
         let mut registry = self.registry.lock().await;
         let Provisioned { rows, mut faults } = self.store.load().await?;
+        // The last to let go of it frees it, which for many thousand agents takes milliseconds: not a shard.
+        let _before = self.provisioning();
         let (next, unsound) = registry.load(&rows);
         faults.extend(unsound);
         for fault in &faults {

@@ -14,7 +14,7 @@ use crate::server::{Server, ServerError};
 use crate::store::{Cell, StoreError, open_cdrs, open_provisioning};
 use books::Outcome;
 use clap::Args;
-use loadtest::{AgentPlan, Behaviour, Dist, FlowShare, Generator, Patience, Report, Scenario};
+use loadtest::{AgentPlan, Behaviour, Dist, FlowShare, Generator, MediaPlan, Patience, Report, Scenario};
 use sample::Sampler;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
+use strowger_dispatch::AgentState;
 use strowger_engine::registry::Table;
 use thiserror::Error;
 use view::View;
@@ -71,8 +72,31 @@ pub enum DemoError {
     GeneratorDied,
 }
 
-/// Two queues; callers dial their names.
-const FLOWS: [(&str, &str, f64, i64); 2] = [("sales", "selling", 0.6, 10), ("support", "helping", 0.4, 20)];
+/// A queue of the demo; callers dial its name.
+struct Queue {
+    name: &'static str,
+    skill: &'static str,
+    /// Share of the callers.
+    weight: f64,
+    /// 0 is served first.
+    priority: i64,
+    chat: bool,
+    /// So many waiting, and the next caller hears an apology first.
+    dissuade_at: Option<i64>,
+}
+
+const QUEUES: [Queue; 4] = [
+    Queue { name: "sales", skill: "selling", weight: 0.45, priority: 10, chat: false, dissuade_at: None },
+    Queue { name: "support", skill: "helping", weight: 0.30, priority: 20, chat: false, dissuade_at: Some(10) },
+    // The same agents as sales, before its callers.
+    Queue { name: "vip", skill: "selling", weight: 0.05, priority: 0, chat: false, dissuade_at: None },
+    Queue { name: "web", skill: "writing", weight: 0.20, priority: 30, chat: true, dissuade_at: None },
+];
+/// Skills of agents in turn; who writes takes chats as well as calls.
+const SKILLS: [&str; 4] = ["selling,helping", "selling", "helping,writing", "selling,writing"];
+/// Chats at once of an agent who writes.
+const CHATS: u32 = 3;
+const APOLOGY: Duration = Duration::from_secs(1);
 /// Short, so that things move.
 const WRAPUP: Duration = Duration::from_secs(1);
 const RING_TIMEOUT: Duration = Duration::from_secs(2);
@@ -127,7 +151,10 @@ pub async fn run(args: &DemoArgs, user: &[Setting]) -> Result<Summary, DemoError
     let outcome = Outcome {
         settled,
         agents_in_call: agents_in_call(&server),
-        onhold: server.plane().statistics.get(&server.plane().provisioning(), "ccg_onhold_calls").unwrap_or(-1),
+        onhold: ["ccg_onhold_calls", "ccg_onhold_chats"]
+            .iter()
+            .map(|name| server.plane().statistics.get(&server.plane().provisioning(), name).unwrap_or(-1))
+            .sum(),
         latency: server.shards().latency(),
         shards: server.shards().shards(),
         cpu_seconds: cpu_seconds() - cpu - report.cpu_seconds,
@@ -175,11 +202,9 @@ fn scenario(args: &DemoArgs, config: &Config) -> Scenario {
         target: SocketAddr::from(([127, 0, 0, 1], 5060)),
         rate: args.rate,
         duration: Duration::from_secs_f64(args.seconds),
-        flows: FLOWS
-            .iter()
-            .map(|(name, _, weight, _)| FlowShare { name: (*name).to_owned(), weight: *weight })
-            .collect(),
-        agents: vec![AgentPlan { name: "agent{N}".to_owned(), count: args.agents, behaviours }],
+        flows: QUEUES.iter().map(|q| FlowShare { name: q.name.to_owned(), weight: q.weight, chat: q.chat }).collect(),
+        agents: vec![AgentPlan { name: "agent{N}".to_owned(), count: args.agents, behaviours, chats: CHATS }],
+        media: vec![MediaPlan { name: "sorry".to_owned(), hang_up_after: Some(Dist::Fixed(APOLOGY)) }],
         talk: Dist::LogNormal(talk.mul_f64(0.88), 0.5),
         patience: Some(Patience { share: 0.2, after: Dist::Exponential(Duration::from_secs(4)) }),
         wrapup: Duration::from_micros(config.call_center.wrapup_time.us),
@@ -190,26 +215,34 @@ fn scenario(args: &DemoArgs, config: &Config) -> Scenario {
     }
 }
 
-/// Agents know both skills, one or the other in turn.
 async fn provision(config: &Config, args: &DemoArgs, agents: SocketAddr, media: SocketAddr) -> Result<(), DemoError> {
     let store = open_provisioning(config).await?;
-    for (flow, skill, _, priority) in FLOWS {
-        let cells = [
-            ("skill", Cell::Text(skill.to_owned())),
-            ("priority", Cell::Int(priority)),
-            ("prependcid", Cell::Text(flow.to_uppercase())),
+    for q in &QUEUES {
+        let mut cells = vec![
+            ("skill", Cell::Text(q.skill.to_owned())),
+            ("priority", Cell::Int(q.priority)),
+            ("prependcid", Cell::Text(q.name.to_uppercase())),
             ("message_queue", Cell::Text(format!("sip:music@{media}"))),
         ];
-        store.set(Table::Flows, flow, &cells).await?;
+        if let Some(waiting) = q.dissuade_at {
+            cells.push(("dissuading_qsize_th", Cell::Int(waiting)));
+            cells.push(("message_dissuading", Cell::Text(format!("sip:sorry@{media}"))));
+        }
+        store.set(Table::Flows, q.name, &cells).await?;
     }
     for n in 1..=args.agents {
-        let skills = ["selling,helping", "selling", "helping"][usize::try_from(n % 3).unwrap_or(0)];
-        let cells = [
+        let skills = SKILLS[n as usize % SKILLS.len()];
+        // A few alone serve all.
+        let skills = if (args.agents as usize) < SKILLS.len() { "selling,helping,writing" } else { skills };
+        let mut cells = vec![
             ("location", Cell::Text(format!("sip:agent{n}@{agents}"))),
-            // One agent alone serves all.
-            ("skills", Cell::Text(if args.agents < 3 { "selling,helping" } else { skills }.to_owned())),
+            ("skills", Cell::Text(skills.to_owned())),
             ("logstate", Cell::Int(1)),
         ];
+        if skills.contains("writing") {
+            cells.push(("msrp_location", Cell::Text(format!("sip:agent{n}@{agents}"))));
+            cells.push(("msrp_max_sessions", Cell::Int(CHATS.into())));
+        }
         store.set(Table::Agents, &format!("agent{n}"), &cells).await?;
     }
     Ok(())
@@ -233,7 +266,7 @@ async fn settle(server: &Server) -> Result<bool, DemoError> {
 fn agents_in_call(server: &Server) -> u64 {
     let p = server.plane().provisioning();
     let busy = |a: &&strowger_dispatch::AgentRef| {
-        server.plane().dispatch.agent(**a).is_some_and(|v| v.state == strowger_dispatch::AgentState::InCall)
+        server.plane().dispatch.agent(**a).is_some_and(|v| matches!(v.state, AgentState::InCall | AgentState::InChat))
     };
     p.agents_by_id.values().filter(busy).count() as u64
 }

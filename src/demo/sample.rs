@@ -7,6 +7,20 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 use strowger_dispatch::AgentState;
 
+/// A queue at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct QueueNow {
+    pub name: String,
+    /// 0 is served first.
+    pub priority: u32,
+    pub queued: i64,
+    /// With a message before the queue, or with an agent who is being told whose call it is.
+    pub hearing: i64,
+    pub free_agents: i64,
+    pub answered_calls: i64,
+    pub answered_chats: i64,
+}
+
 /// One moment.
 #[derive(Debug, Clone, Default)]
 pub struct Sample {
@@ -25,6 +39,7 @@ pub struct Sample {
     /// Agents by state.
     pub free: u64,
     pub in_call: u64,
+    pub in_chat: u64,
     pub wrapup: u64,
     pub offline: u64,
     /// Since the sample before, per second.
@@ -37,6 +52,8 @@ pub struct Sample {
     /// Mean wait of the answered calls, seconds, and the CDRs written.
     pub wait: i64,
     pub cdrs: u64,
+    /// The most urgent first.
+    pub queues: Vec<QueueNow>,
     /// Calls on hold over time, the latest last.
     pub history: Vec<u64>,
 }
@@ -62,7 +79,8 @@ impl Sampler {
         let l = &self.live;
         let p = server.plane().provisioning();
         let get = |name: &str| server.plane().statistics.get(&p, name).unwrap_or(0);
-        let queued = p.flows.keys().map(|f| get(&format!("ccf_queued_calls-{f}"))).sum();
+        let mut queues: Vec<QueueNow> = p.flows.iter().map(|(id, flow)| queue(id, flow.priority, &get)).collect();
+        queues.sort_by(|a, b| (a.priority, &a.name).cmp(&(b.priority, &b.name)));
         let dispatch = server.shards().latency().dispatch;
         let mut s = Sample {
             elapsed: self.began.elapsed(),
@@ -72,8 +90,9 @@ impl Sampler {
             refused: l.refused.load(Relaxed),
             failed: l.failed.load(Relaxed),
             rejected: l.rejected_by_agents.load(Relaxed),
-            onhold: get("ccg_onhold_calls"),
-            queued,
+            onhold: get("ccg_onhold_calls") + get("ccg_onhold_chats"),
+            queued: queues.iter().map(|q| q.queued).sum(),
+            queues,
             ringing: l.ringing.load(Relaxed),
             talking: l.talking.load(Relaxed),
             dispatch_p50: micros(&dispatch, 0.5),
@@ -86,7 +105,8 @@ impl Sampler {
         for agent in p.agents_by_id.values() {
             match server.plane().dispatch.agent(*agent).map(|v| v.state) {
                 Some(AgentState::Free) => s.free += 1,
-                Some(AgentState::InCall | AgentState::InChat) => s.in_call += 1,
+                Some(AgentState::InCall) => s.in_call += 1,
+                Some(AgentState::InChat) => s.in_chat += 1,
                 Some(AgentState::Wrapup) => s.wrapup += 1,
                 Some(AgentState::Offline) | None => s.offline += 1,
             }
@@ -108,6 +128,21 @@ impl Sampler {
             self.history.remove(0);
         }
         s.history.clone_from(&self.history);
+    }
+}
+
+fn queue(id: &str, priority: u32, get: impl Fn(&str) -> i64) -> QueueNow {
+    let of = |name: &str| get(&format!("{name}-{id}"));
+    let queued = of("ccf_queued_calls");
+    QueueNow {
+        name: id.to_owned(),
+        priority,
+        queued,
+        // Read one after the other while calls move on.
+        hearing: (of("ccf_onhold_calls") + of("ccf_onhold_chats") - queued).max(0),
+        free_agents: of("ccf_free_agents"),
+        answered_calls: of("ccf_answ_incalls"),
+        answered_chats: of("ccf_answ_inchats"),
     }
 }
 

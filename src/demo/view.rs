@@ -1,6 +1,6 @@
 //! The live view: a full terminal, or a plain line a second.
 
-use super::sample::Sample;
+use super::sample::{QueueNow, Sample};
 use ratatui::DefaultTerminal;
 use ratatui::Frame;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyModifiers};
@@ -79,7 +79,7 @@ fn wants_to_stop() -> bool {
 
 fn line(s: &Sample) -> String {
     format!(
-        "{:4} s  calls: {} offered, {} queued, {} ringing, {} talking, {} answered, {} abandoned  agents: {} free, {} in call, \
+        "{:4} s  calls: {} offered, {} queued, {} ringing, {} talking, {} answered, {} abandoned  agents: {} free, {} in call, {} in chat, \
          {} wrap-up  {:.0} calls/s, {:.0} msg/s  dispatch p99 {} us",
         s.elapsed.as_secs(),
         s.offered,
@@ -90,6 +90,7 @@ fn line(s: &Sample) -> String {
         s.abandoned,
         s.free,
         s.in_call,
+        s.in_chat,
         s.wrapup,
         s.calls_per_second,
         s.messages_per_second,
@@ -102,9 +103,10 @@ fn draw(frame: &mut Frame<'_>, s: &Sample) {
     let outer = Block::bordered().title(title.bold());
     let area = outer.inner(frame.area());
     frame.render_widget(outer, frame.area());
-    let [top, agents, graph, bottom] =
-        Layout::vertical([Constraint::Length(9), Constraint::Length(3), Constraint::Min(4), Constraint::Length(1)])
-            .areas(area);
+    let lines = u16::try_from(s.queues.len()).unwrap_or(u16::MAX).saturating_add(3);
+    let rows = [9, lines, 3].map(Constraint::Length);
+    let [top, queues, agents, graph, bottom] =
+        Layout::vertical([rows[0], rows[1], rows[2], Constraint::Min(4), Constraint::Length(1)]).areas(area);
     let [calls, ended, speed] = Layout::horizontal([Constraint::Ratio(1, 3); 3]).areas(top);
     let row = |name: &str, value: String| Line::from(format!("{name:<14}{value:>12}"));
     panel(
@@ -145,6 +147,7 @@ fn draw(frame: &mut Frame<'_>, s: &Sample) {
             row("rejected", s.rejected.to_string()),
         ],
     );
+    panel(frame, queues, " queues ", queue_rows(s));
     agents_gauge(frame, agents, s);
     let history = Sparkline::default().data(&s.history).style(Style::new().fg(Color::Cyan));
     frame.render_widget(history.block(Block::bordered().title(" calls on hold ")), graph);
@@ -158,11 +161,25 @@ fn panel(frame: &mut Frame<'_>, area: Rect, title: &str, lines: Vec<Line<'_>>) {
     frame.render_widget(Paragraph::new(lines).block(Block::bordered().title(title.to_owned())), area);
 }
 
+fn queue_rows(s: &Sample) -> Vec<Line<'static>> {
+    let head = "              priority     queued    hearing a message   agents free   answered: calls      chats";
+    let row = |q: &QueueNow| {
+        Line::from(format!(
+            "{:<14}{:>8}{:>11}{:>21}{:>14}{:>18}{:>11}",
+            q.name, q.priority, q.queued, q.hearing, q.free_agents, q.answered_calls, q.answered_chats
+        ))
+    };
+    std::iter::once(Line::from(head.dim())).chain(s.queues.iter().map(row)).collect()
+}
+
 fn agents_gauge(frame: &mut Frame<'_>, area: Rect, s: &Sample) {
-    let total = s.free + s.in_call + s.wrapup + s.offline;
+    let (busy, total) = (s.in_call + s.in_chat, s.free + s.in_call + s.in_chat + s.wrapup + s.offline);
     #[allow(clippy::cast_precision_loss)] // for the eye
-    let busy = if total == 0 { 0.0 } else { s.in_call as f64 / total as f64 };
-    let label = format!("{} in call, {} wrap-up, {} free, {} offline", s.in_call, s.wrapup, s.free, s.offline);
+    let busy = if total == 0 { 0.0 } else { busy as f64 / total as f64 };
+    let label = format!(
+        "{} in call, {} in chat, {} wrap-up, {} free, {} offline",
+        s.in_call, s.in_chat, s.wrapup, s.free, s.offline
+    );
     let gauge = Gauge::default().ratio(busy.clamp(0.0, 1.0)).label(label).gauge_style(Style::new().fg(Color::Green));
     frame.render_widget(gauge.block(Block::bordered().title(" agents ")), area);
 }
@@ -180,7 +197,9 @@ mod tests {
             onhold: 12,
             talking: 31,
             in_call: 40,
+            in_chat: 3,
             free: 10,
+            queues: vec![QueueNow { name: "vip".to_owned(), queued: 2, ..QueueNow::default() }],
             ..Sample::default()
         }
     }
@@ -190,7 +209,13 @@ mod tests {
         let mut screen = Terminal::new(TestBackend::new(120, 30)).unwrap();
         screen.draw(|f| draw(f, &sample())).unwrap();
         let text: String = screen.backend().buffer().content().iter().map(|c| c.symbol()).collect();
-        for part in ["calls now", "140", "40 in call, 0 wrap-up, 10 free, 0 offline", "agent free to INVITE"] {
+        for part in [
+            "calls now",
+            "140",
+            "40 in call, 3 in chat, 0 wrap-up, 10 free, 0 offline",
+            "vip                  0          2",
+            "agent free to INVITE",
+        ] {
             assert!(text.contains(part), "{part}");
         }
         let mut tiny = Terminal::new(TestBackend::new(10, 3)).unwrap();
