@@ -156,7 +156,14 @@ code = 403
 reason = "No"
 "#,
     );
+    scene.out(&["flow", "set", "support", "--skill", "en", "--message-queue", "sip:m@h"]);
+    let unknown = scene.out(&["check"]);
+    assert!(
+        unknown.starts_with("warning: [[rules]] 3 flow: there is no flow `sales`; add it, or the rule refuses\n"),
+        "{unknown}"
+    );
     scene.out(&["flow", "set", "sales", "--skill", "en", "--message-queue", "sip:m@h"]);
+    assert!(!scene.out(&["check"]).contains("warning"));
     scene.out(&["agent", "set", "a77", "--skills", "en", "--location", "sip:a@h", "--logstate", "1"]);
     scene.out(&["agent", "set", "a78", "--skills", "en,de", "--location", "sip:a@h"]);
     scene.out(&["agent", "set", "a79", "--skills", "de", "--location", "sip:a@h"]);

@@ -55,6 +55,9 @@ pub(super) fn check(settings: &Settings, args: &CheckArgs) -> Result<(), Failure
         say(&format!("configuration sound; {url} is not there yet: it is made at the first start"));
         return Ok(());
     };
+    for what in route::strangers(config, &rows) {
+        say(&format!("warning: {what}"));
+    }
     let names = Names::of(&config.call_center);
     faults.extend(registry::check(&rows));
     for fault in &faults {

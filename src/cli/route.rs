@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use strowger_dispatch::{ChatPolicy, Dispatch, Limits};
 use strowger_engine::registry::{Registry, RegistryLimits, Rows};
-use strowger_engine::rules::{Act, OnFailure, Request};
+use strowger_engine::rules::{Act, OnFailure, Request, Rule};
 use strowger_engine::{FlowDef, Provisioning};
 use strowger_sip::msg::{Limits as MessageLimits, Message};
 
@@ -47,6 +47,17 @@ pub(super) fn route(config: &Config, args: &CheckArgs, line: &str, rows: &Rows) 
         }
     }
     Err(nothing(if from == 0 { "no rule matches" } else { "no other rule matches" }))
+}
+
+/// Rules that name a flow or an agent outright that is not there.
+pub(super) fn strangers(config: &Config, rows: &Rows) -> Vec<String> {
+    let known = provisioning(rows);
+    let stranger = |(i, rule): (usize, &Rule)| {
+        let (what, id) = rule.names()?;
+        let there = if what == "flow" { known.flow(&id).is_some() } else { known.agents_by_id.contains_key(&*id) };
+        (!there).then(|| format!("[[rules]] {} {what}: there is no {what} `{id}`; add it, or the rule refuses", i + 1))
+    };
+    config.routing_rules().list().iter().enumerate().filter_map(stranger).collect()
 }
 
 fn nothing(why: &str) -> Failure {

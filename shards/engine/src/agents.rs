@@ -115,7 +115,7 @@ impl Engine {
     pub(crate) fn free_claim(&mut self, claim: &Claim, now: Now) {
         if claim.medium == Media::Chat {
             self.shared_release(claim.agent, Release::Chat, now.mono);
-            self.report_chats(&claim.def, &claim.flow, now);
+            self.report_chats(&claim.def, &claim.flow, None, now);
             return;
         }
         self.shared.set_owner(claim.agent, None);

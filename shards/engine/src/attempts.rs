@@ -137,13 +137,14 @@ impl Engine {
         call.queued = None;
         call.stranded = None;
         call.rang = false;
+        let param = call.param.clone();
         let alone = call.link == Link::Loose;
         if let Some(call) = self.calls.get(c) {
             self.count_distributed(call, &def);
         }
         match medium {
-            Media::Audio => self.report(&def, AgentReport::InCall { flow }, now),
-            Media::Chat => self.report_chats(&def, &flow, now),
+            Media::Audio => self.report_call(&def, AgentReport::InCall { flow }, param, now),
+            Media::Chat => self.report_chats(&def, &flow, param, now),
         }
         if alone {
             self.want_music(c, now);

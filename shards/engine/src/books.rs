@@ -184,7 +184,12 @@ impl Engine {
 
     /// Tells the subscribers of a change of an agent.
     pub(crate) fn report(&mut self, agent: &Arc<AgentDef>, state: AgentReport, now: Now) {
-        let event = AgentEvent { agent: agent.clone(), state, unix_us: now.unix_us };
+        self.report_call(agent, state, None, now);
+    }
+
+    /// The same of a call or chat that the agent has got, with its parameter.
+    pub(crate) fn report_call(&mut self, agent: &Arc<AgentDef>, state: AgentReport, param: Option<Box<str>>, now: Now) {
+        let event = AgentEvent { agent: agent.clone(), state, unix_us: now.unix_us, param };
         self.outputs.push_back(Output::AgentEvent(event));
     }
 }

@@ -45,12 +45,12 @@ impl Engine {
         let before = running.and_then(|w| w.pause);
         let pause = if over.pause_us > 0 { before.max(Some(over.ended.plus_us(over.pause_us))) } else { before };
         self.time_wrapup(agent, from.plus_us(over.wrapup_us), pause, now);
-        self.report_chats(&over.agent, &over.flow, now);
+        self.report_chats(&over.agent, &over.flow, None, now);
     }
 
-    /// Reports what an agent does after a chat of `flow` began or ended. One who has logged out meanwhile was reported
+    /// Reports what an agent does after a chat of `flow` began (with its parameter) or ended. One who has logged out meanwhile was reported
     /// offline then, and stays so.
-    pub(crate) fn report_chats(&mut self, def: &Arc<AgentDef>, flow: &Arc<FlowDef>, now: Now) {
+    pub(crate) fn report_chats(&mut self, def: &Arc<AgentDef>, flow: &Arc<FlowDef>, param: Option<Box<str>>, now: Now) {
         let Some(view) = self.shared.agent(def.agent).filter(|v| v.logged_in) else { return };
         let ends = self.stats.board.at(def.agent.slot).wrapup_ends();
         let ends_unix_s = ends / 1_000_000;
@@ -61,7 +61,7 @@ impl Engine {
                     ongoing_sessions: u32::from(view.chats_open),
                     wrapup_ends_unix_s: (ends > now.unix_us).then_some(ends_unix_s),
                 };
-                self.report(def, report, now);
+                self.report_call(def, report, param, now);
             }
             AgentState::Wrapup => self.report(def, AgentReport::Wrapup { ends_unix_s }, now),
             AgentState::Free => self.report(def, AgentReport::Free, now),

@@ -196,6 +196,8 @@ pub struct AgentEvent {
     pub agent: Arc<AgentDef>,
     pub state: AgentReport,
     pub unix_us: u64,
+    /// In a call or chat: its opaque parameter.
+    pub param: Option<Box<str>>,
 }
 
 /// What the event says of the agent.

@@ -282,6 +282,16 @@ impl Rule {
         }
     }
 
+    /// The flow or agent that the rule names outright, with its key.
+    #[must_use]
+    pub fn names(&self) -> Option<(&'static str, String)> {
+        match &self.action {
+            Action::HandleCall { flow, .. } => flow.plain().map(|id| ("flow", id)),
+            Action::AgentLogin { agent, .. } => agent.plain().map(|id| ("agent", id)),
+            Action::Reject { .. } => None,
+        }
+    }
+
     fn matches(&mut self, request: &Request<'_>, captured: &mut Captured) -> bool {
         captured.clear();
         // Only an INVITE can become a call.
@@ -318,7 +328,7 @@ impl Action {
                 fault("agent", "is empty; name an agent, or take one from the request, such as \"$1\"");
             }
             (Action::AgentLogin { state: template, .. }, ActionDef::AgentLogin { state, .. })
-                if template.is_plain() && login_state(state.as_bytes()).is_none() =>
+                if template.plain().is_some() && login_state(state.as_bytes()).is_none() =>
             {
                 fault("state", "is neither a number nor a capture; write 1 (in), 0 (out), or such as \"$1\"");
             }

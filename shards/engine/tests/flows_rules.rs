@@ -76,6 +76,8 @@ fn a_rule_names_the_flow_and_its_parameter_travels_with_the_call() {
     s.wait_ms(2_000);
     s.caller_hangs_up_on_ann();
     assert_eq!(s.bench.cdrs[0].param.as_deref(), Some("line=00;from=caller"));
+    let told: Vec<_> = s.bench.events.iter().filter_map(|e| Some((&e.state, e.param.as_deref()?))).collect();
+    assert!(matches!(told[..], [(AgentReport::InCall { .. }, "line=00;from=caller")]), "{told:?}");
     s.assert_rest();
 }
 

@@ -41,9 +41,11 @@ impl Template {
         Ok(Template(parts))
     }
 
-    /// Takes nothing from the request.
-    pub(super) fn is_plain(&self) -> bool {
-        self.0.iter().all(|p| matches!(p, Part::Text(_)))
+    /// The text, when it takes nothing from the request.
+    pub(super) fn plain(&self) -> Option<String> {
+        let text: Option<Vec<&[u8]>> =
+            self.0.iter().map(|p| if let Part::Text(t) = p { Some(&**t) } else { None }).collect();
+        Some(String::from_utf8_lossy(&text?.concat()).into_owned())
     }
 
     /// Writes the text for a request into `out`, in place of what is there.
