@@ -44,3 +44,26 @@ async fn save(ends: &mut HashMap<Box<str>, u64>, store: &dyn Store) {
         Err(error) => tracing::warn!(%error, "wrap-ups not written; tried again"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use strowger_dispatch::{ChatPolicy, Dispatch, Limits};
+    use strowger_engine::registry::{FlowRow, Registry, RegistryLimits, Rows};
+
+    #[test]
+    fn the_wrapup_after_a_chat_is_kept_though_others_go_on() {
+        let limits = Limits { shards: 1, agents: 1, waiting_per_shard: 1, skills: 1 };
+        let dispatch = Arc::new(Dispatch::new(limits, ChatPolicy::Balancing));
+        let mut registry = Registry::new(dispatch.handle(1), RegistryLimits { flows: 1, skills: 1 });
+        let (flowid, skill) = (Some("f".to_owned()), Some("s".to_owned()));
+        let row = FlowRow { flowid, skill, message_queue: Some("sip:m@h".to_owned()), ..FlowRow::default() };
+        let (loaded, faults) = registry.load(&Rows { flows: vec![row], agents: vec![] });
+        assert_eq!(faults, []);
+        let flow = Arc::clone(loaded.flow("f").unwrap());
+        let chats =
+            |wrapup_ends_unix_s| AgentReport::InChat { flow: flow.clone(), ongoing_sessions: 1, wrapup_ends_unix_s };
+        assert_eq!((end_of(&chats(Some(7))), end_of(&chats(None))), (Some(7), None));
+        assert_eq!((end_of(&AgentReport::Wrapup { ends_unix_s: 9 }), end_of(&AgentReport::Free)), (Some(9), None));
+    }
+}

@@ -1,5 +1,6 @@
 //! End to end: the real binary, real UDP, SIPp on the other side, records read from the database.
 
+mod chats;
 mod hardness;
 mod rules;
 mod server;

@@ -16,6 +16,22 @@ fn scenario(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("loadtest/sipp").join(format!("{name}.xml"))
 }
 
+/// The lines of the scenarios' descriptions that say audio, without their indents, and what says a chat instead.
+const AUDIO: [&str; 4] =
+    ["m=audio [media_port] RTP/AVP 8 0", "a=rtpmap:8 PCMA/8000", "a=rtpmap:0 PCMU/8000", "a=sendrecv"];
+const CHAT: [&str; 3] =
+    ["m=message 2855 TCP/MSRP *", "a=accept-types:text/plain", "a=path:msrp://[local_ip]:2855/[call_number];tcp"];
+
+/// The scenario with MSRP sessions in place of audio, written into `dir`. SIPp takes no part in either.
+fn as_chat(name: &str, dir: &Path) -> PathBuf {
+    let text = std::fs::read_to_string(scenario(name)).expect("the scenario");
+    let (audio, chat) = (AUDIO.join("\n      "), CHAT.join("\n      "));
+    assert!(text.contains(&audio), "{name} describes audio");
+    let path = dir.join("chat.xml");
+    std::fs::write(&path, text.replace(&audio, &chat)).expect("a file");
+    path
+}
+
 /// A port that is free now.
 fn free_port() -> u16 {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
@@ -23,7 +39,7 @@ fn free_port() -> u16 {
 }
 
 impl Sipp {
-    /// A server-side scenario (agent, media) that runs until it is dropped, or for `calls`, to be checked by `passed`.
+    /// A server-side scenario (agent, media; as an MSRP session with "chat " before its name) that runs until it is dropped, or for `calls`, to be checked by `passed`.
     pub fn serve(name: &str, calls: Option<u32>) -> Sipp {
         Sipp::run(name, "127.0.0.1", &[], calls)
     }
@@ -42,7 +58,11 @@ impl Sipp {
         let port = free_port();
         let dir = tempfile::tempdir().expect("a scratch folder");
         let mut command = Command::new("sipp");
-        command.arg("-sf").arg(scenario(name)).args(["-i", "127.0.0.1", "-p", &port.to_string(), "-nostdin"]);
+        let scenario = match name.strip_prefix("chat ") {
+            Some(name) => as_chat(name, dir.path()),
+            None => scenario(name),
+        };
+        command.arg("-sf").arg(scenario).args(["-i", "127.0.0.1", "-p", &port.to_string(), "-nostdin"]);
         command.args(["-trace_err", "-trace_counts", "-fd", "1", "-timeout", "120", "-timeout_error"]).args(more);
         if let Some(calls) = calls {
             command.args(["-m", &calls.to_string()]);
