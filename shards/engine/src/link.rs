@@ -269,7 +269,12 @@ impl Engine {
     /// Waits `least` and up to 2 s more before the next re-INVITE (RFC 3261 section 14.1).
     pub(crate) fn pause_for_glare(&mut self, c: Key, least: u64, now: Now) {
         let pause = least + (self.ep.ids().nonce() % 201) * 10_000;
-        let timer = self.ep.start_timer(now.mono.plus_us(pause), c.to_u64(), TimerKind::Glare as u8);
+        self.pause_invites(c, pause, now);
+    }
+
+    /// No re-INVITE for the call's next connection before `us` have passed.
+    pub(crate) fn pause_invites(&mut self, c: Key, us: u64, now: Now) {
+        let timer = self.ep.start_timer(now.mono.plus_us(us), c.to_u64(), TimerKind::Glare as u8);
         if let Some(old) = self.calls.get_mut(c).and_then(|call| call.glare_timer.replace(timer)) {
             self.ep.stop_timer(old);
         }

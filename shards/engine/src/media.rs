@@ -127,15 +127,28 @@ impl Engine {
         if call.progress_timer.is_some() {
             return;
         }
-        let timer = self.ep.start_timer(now.mono.plus_us(PROGRESS_US), c.to_u64(), TimerKind::Progress as u8);
-        call.progress_timer = Some(timer);
         let caller = call.caller;
+        self.repeat_progress(c, now);
         self.answer_progress(caller, 182, now);
+    }
+
+    /// A caller who is not answered within a minute is told again how it stands.
+    pub(crate) fn repeat_progress(&mut self, c: Key, now: Now) {
+        let timer = self.ep.start_timer(now.mono.plus_us(PROGRESS_US), c.to_u64(), TimerKind::Progress as u8);
+        if let Some(old) = self.calls.get_mut(c).and_then(|call| call.progress_timer.replace(timer)) {
+            self.ep.stop_timer(old);
+        }
     }
 
     pub(crate) fn on_progress_timer(&mut self, c: Key, now: Now) {
         let Some(call) = self.calls.get_mut(c) else { return };
         call.progress_timer = None;
+        if call.link == Link::Fresh && call.hearing().is_some() {
+            let caller = call.caller;
+            self.repeat_progress(c, now);
+            self.answer_progress(caller, 180, now);
+            return;
+        }
         if call.link != Link::Fresh || call.attempt.is_some() {
             return;
         }

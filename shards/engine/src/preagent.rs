@@ -58,8 +58,10 @@ impl Engine {
         if let Some(leg) = self.legs.get_mut(leg) {
             leg.timer = Some(timer);
         }
-        if let Some(call) = self.calls.get_mut(c) {
-            call.set_pre(Preagent::Hearing(leg));
+        let Some(call) = self.calls.get_mut(c) else { return };
+        call.set_pre(Preagent::Hearing(leg));
+        if call.link == Link::Fresh {
+            self.repeat_progress(c, now);
         }
     }
 
@@ -95,6 +97,8 @@ impl Engine {
             // It heard nothing, and its offer is still open: for the caller, unless that has made one as well.
             if self.unanswered_offer(c).is_some() {
                 self.ack_held(agent, now);
+                // The re-INVITE must not overtake that ACK, or the phone has two offers at once.
+                self.pause_invites(c, self.cfg.endpoint.t1_us, now);
             } else if let Some(call) = self.calls.get_mut(c) {
                 call.set_pre(Preagent::Done);
             }

@@ -148,6 +148,30 @@ fn an_unanswered_callers_own_offer_goes_to_the_agent_after_the_message() {
 }
 
 #[test]
+fn an_unanswered_caller_hears_each_minute_of_a_long_message_that_it_rings() {
+    let mut s = scene_with(true, |_| {});
+    s.call();
+    let invite = s.ann_rings();
+    s.caller.expect(&mut s.bench, "180");
+    message_plays(&mut s, &invite);
+    for _ in 0..4 {
+        s.wait_ms(59_999);
+        s.caller.expect_nothing(&mut s.bench);
+        s.wait_ms(1);
+        s.caller.expect(&mut s.bench, "180");
+    }
+    s.ann_hangs_up();
+    s.news_bye();
+    s.bench.login("ann", false);
+    s.media_answers();
+    s.caller_acks();
+    s.wait_ms(120_000);
+    s.caller.expect_nothing(&mut s.bench);
+    s.caller_leaves_queue();
+    s.assert_rest();
+}
+
+#[test]
 fn a_caller_without_a_description_gets_the_agents_second_offer_and_answers_it_in_the_ack() {
     let mut s = scene_with(true, |_| {});
     s.caller.invite(&mut s.bench, "sales", "");
@@ -299,6 +323,9 @@ fn a_message_that_fails_before_an_unanswered_caller_is_answered_holds_the_agent_
     s.news_refuses(404);
     let ack = s.ann.expect(&mut s.bench, "ACK");
     assert!(ack.body().contains("a=inactive"), "both have made an offer: neither can answer the other");
+    s.wait_ms(499);
+    s.ann.expect_nothing(&mut s.bench);
+    s.wait_ms(1);
     let reinvite = s.ann.expect(&mut s.bench, "INVITE");
     assert_eq!(reinvite.sdp('s'), "caller");
     s.ann_answers(&reinvite);
