@@ -5,6 +5,7 @@ mod hardness;
 mod rules;
 mod server;
 mod sipp;
+mod states;
 
 use serde_json::json;
 use server::{CdrRow, Server};
