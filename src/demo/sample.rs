@@ -79,7 +79,7 @@ impl Sampler {
         let l = &self.live;
         let p = server.plane().provisioning();
         let get = |name: &str| server.plane().statistics.get(&p, name).unwrap_or(0);
-        let mut queues: Vec<QueueNow> = p.flows.iter().map(|(id, flow)| queue(id, flow.priority, &get)).collect();
+        let mut queues: Vec<QueueNow> = p.flows.iter().map(|(id, flow)| queue(id, flow.priority, get)).collect();
         queues.sort_by(|a, b| (a.priority, &a.name).cmp(&(b.priority, &b.name)));
         let dispatch = server.shards().latency().dispatch;
         let mut s = Sample {
