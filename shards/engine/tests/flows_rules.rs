@@ -2,6 +2,7 @@
 
 mod ladder;
 
+use ladder::chats::chats;
 use ladder::{Got, Scene};
 use strowger_dispatch::AgentState;
 use strowger_engine::Rules;
@@ -278,4 +279,17 @@ fn a_message_outside_calls_can_log_in_and_is_no_call() {
     assert_eq!(message("*1nobody", "404"), AgentState::Offline);
     assert_eq!(message("sales", "481"), AgentState::Offline);
     s.assert_rest();
+}
+
+#[test]
+fn the_event_of_a_chat_tells_its_parameter_and_that_of_its_end_none() {
+    let rules = Rules::new(vec![Rule::new(&rule("", call("sales", "to=${to_user}"), "")).unwrap()]);
+    let mut s = chats(|cfg, _, _| cfg.call.rules = rules);
+    let mut chat = s.chat(1, "ann");
+    s.bench.wait_ms(2_000);
+    s.caller_ends(&mut chat);
+    let told: Vec<_> =
+        s.bench.events.iter().map(|e| (matches!(e.state, AgentReport::InChat { .. }), &e.param)).collect();
+    assert!(matches!(told[..], [(true, Some(p)), (false, None)] if **p == *"to=sales"), "{told:?}");
+    s.bench.assert_rest();
 }
