@@ -367,6 +367,45 @@ fn a_chat_slot_opens_against_an_arriving_chat() {
     });
 }
 
+/// One chat is open, another was refused: of three slots one is free once the pause is over.
+#[test]
+fn a_pause_after_a_refused_chat_ends_against_an_arriving_chat() {
+    explore(|| {
+        let mut h = House::new();
+        let agent = h.agent(&[SALES], false, 3);
+        h.login(agent);
+        let handle = h.handles[0].as_mut().unwrap();
+        let chats = [0, 1].map(|_| arrive(handle, Media::Chat, SALES, &mut h.out));
+        assert_eq!(chats.map(|chat| handle.take(chat)), [Some(agent); 2]);
+        handle.release(agent, Release::ChatRefused, &mut h.out);
+        let over = move |handle: &mut Handle, out: &mut Vec<_>| assert!(handle.pause_over(agent, out));
+        h.race(vec![(0, Box::new(over)), (1, chat(SALES))]);
+        assert_eq!(h.agent_of(first(1)), Some(agent));
+    });
+}
+
+/// The slot is withheld before the chat comes, or after it was given: never both lost.
+#[test]
+fn a_chat_slot_is_withheld_against_an_arriving_chat() {
+    explore(|| {
+        let mut h = House::new();
+        let agent = h.agent(&[SALES], false, 2);
+        h.login(agent);
+        let handle = h.handles[0].as_mut().unwrap();
+        let open = arrive(handle, Media::Chat, SALES, &mut h.out);
+        assert_eq!(handle.take(open), Some(agent));
+        let withhold = move |handle: &mut Handle, _: &mut Vec<_>| assert!(handle.withhold(agent, false));
+        h.race(vec![(0, Box::new(withhold)), (1, chat(SALES))]);
+        let given = h.agent_of(first(1)) == Some(agent);
+        assert_eq!(h.waits(first(1)), !given);
+        assert_eq!(h.dispatch.agent(agent).unwrap().chats_open, if given { 2 } else { 1 });
+        let mut out = Vec::new();
+        assert!(h.on(0).wrapup_over(agent, &mut out));
+        h.out.append(&mut out);
+        assert_eq!(h.agent_of(first(1)), Some(agent));
+    });
+}
+
 #[test]
 fn logout_against_claim() {
     explore(|| {
