@@ -1,14 +1,14 @@
 //! The reference: what must hold, from the wire, the records and the dispatch words. It shares no code with the engine and keeps no
 //! state machine of calls: only what was seen, and rules that a reader can check by eye.
 
+use crate::booked::{Booked, WrapupRules};
 use crate::plan::SECOND;
 use crate::stages::{Listed, Stages};
 use crate::text;
 use crate::ua::Kind;
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
-use strowger_dispatch::AgentRef;
-use strowger_engine::cdr::{CallType, Cdr, fstats};
+use strowger_engine::cdr::{CallType, Cdr, CdrMedia, fstats};
 use strowger_sip::msg::{Message, Method};
 
 /// A property that does not hold.
@@ -37,9 +37,6 @@ impl Violation {
 
 pub type Checked = Result<(), Violation>;
 
-/// How long an agent may stay taken after its call: until its phone has ended the dialog, a second at most.
-const GRACE_US: u64 = SECOND + SECOND / 10;
-
 /// Life of an INVITE that nobody answers.
 const TIMER_B_US: u64 = 32 * SECOND;
 
@@ -52,19 +49,6 @@ pub struct Rows {
     pub cid: Option<u64>,
     pub rows: Vec<Cdr>,
     pub ended: Option<u64>,
-}
-
-/// An agent, as seen.
-#[derive(Debug, Default, Clone)]
-pub struct Booked {
-    /// The call whose INVITE went to it, until that attempt's record.
-    pub call: Option<u32>,
-    /// When it was last seen with good reason to be taken.
-    pub excused: u64,
-    /// When the wrap-up after its last call ends.
-    pub wraps_until: u64,
-    /// Its reference; another one is another agent by the same name.
-    pub known_as: Option<AgentRef>,
 }
 
 /// What was seen.
@@ -89,34 +73,14 @@ pub struct Ledger {
     wrapups: WrapupRules,
 }
 
-/// The settings that say how long a wrap-up is.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct WrapupRules {
-    pub global_us: u64,
-    pub reject_backoff_us: u64,
-}
-
-impl WrapupRules {
-    /// What follows a record: min(the agent's own or else the global one, the flow's ceiling); after a refusal never nothing.
-    fn after(self, cdr: &Cdr) -> u64 {
-        let Some(agent) = &cdr.agent else { return 0 };
-        let own = if agent.wrapup_s > 0 { u64::from(agent.wrapup_s) * SECOND } else { self.global_us };
-        let ceiling = u64::from(cdr.flow.max_wrapup_s) * SECOND;
-        let wrapup = if ceiling > 0 { own.min(ceiling) } else { own };
-        match cdr.call_type {
-            CallType::Handled => wrapup,
-            CallType::Rejected if wrapup == 0 => self.reject_backoff_us,
-            CallType::Rejected => wrapup,
-            CallType::Dropped | CallType::InternalError => 0,
-        }
-    }
-}
-
 /// An agent's first INVITE of an attempt has gone out.
 #[derive(Debug, Clone, Copy)]
 pub struct Offer {
     pub call: u32,
     pub agent: u32,
+    pub chat: bool,
+    /// Chats that the agent has already.
+    pub beside: usize,
 }
 
 impl Ledger {
@@ -140,8 +104,11 @@ impl Ledger {
             }
             (Some(Method::Invite), _) if msg.to_tag().is_none() => {
                 let call = text::call_number(msg).and_then(|n| self.stages.of.get_mut(n as usize));
-                if let Some(course) = call {
-                    course.received.get_or_insert(now);
+                if let Some(course) = call
+                    && course.received.is_none()
+                {
+                    course.received = Some(now);
+                    course.chat = msg.body().windows(9).any(|w| w == b"m=message");
                 }
             }
             (_, Some(code)) if code < 200 => {
@@ -198,21 +165,18 @@ impl Ledger {
         let Some(call) = text::call_number(msg) else { return Err("INVITE of no caller".to_owned()) };
         self.stages.invited(call, Kind::at(to), text::header(msg, b"X-CC-State"), now)?;
         let Some(agent) = text::agent_of(to) else { return Ok(None) };
+        let chat = self.stages.of.get(call as usize).is_some_and(|c| c.chat);
+        let uri = msg.uri().map(text::text).unwrap_or_default();
+        let again = self.agents[agent as usize].calls.contains(&call); // At another address, maybe.
+        if chat != uri.starts_with("sip:chat-") && !again {
+            return Err(format!("agent a{agent} is called at {uri}, chat: {chat}"));
+        }
         let booked = &mut self.agents[agent as usize];
-        match booked.call {
-            None if now < booked.wraps_until => Err(format!(
-                "agent a{agent} is offered c{call} in its wrap-up, {} us too early",
-                booked.wraps_until - now
-            )),
-            None => {
-                booked.call = Some(call);
-                booked.excused = now;
-                Ok(Some(Offer { call, agent }))
-            }
-            Some(same) if same == call => Ok(None),
-            Some(other) => {
-                Err(format!("agent a{agent} is double-booked: c{other} is not over, and c{call} is offered"))
-            }
+        let beside = booked.calls.len();
+        match booked.offer(call, chat, now) {
+            Ok(true) => Ok(Some(Offer { call, agent, chat, beside })),
+            Ok(false) => Ok(None),
+            Err(what) => Err(format!("agent a{agent} {what}")),
         }
     }
 
@@ -285,14 +249,12 @@ impl Ledger {
         if let Some(agent) = &cdr.agent {
             let n = agent_number(&agent.agentid);
             let booked = &mut self.agents[n as usize];
-            if booked.call != Some(call) {
-                return Err(wrong(format!("record with a{n}, who was with {:?}", booked.call)).agent(n));
-            }
-            booked.call = None;
-            booked.excused = now;
-            booked.wraps_until = now + self.wrapups.after(&cdr);
-        } else if let Some(n) = self.agents.iter().position(|a| a.call == Some(call)) {
+            booked.ended(call, &cdr, self.wrapups, now).map_err(|what| wrong(what).agent(n))?;
+        } else if let Some(n) = self.agents.iter().position(|a| a.calls.contains(&call)) {
             return Err(wrong(format!("record without agent while a{n} is offered the call")));
+        }
+        if self.stages.of[call as usize].chat != (cdr.media == CdrMedia::Chat) {
+            return Err(wrong(format!("record of {:?}", cdr.media)));
         }
         if matches!(cdr.call_type, CallType::Handled | CallType::Dropped) {
             rows.ended = Some(now);
@@ -326,71 +288,42 @@ fn record_is_sound(c: &Cdr) -> Result<(), String> {
     Ok(())
 }
 
-/// An agent's word and what was seen of it.
-#[derive(Debug, Clone, Copy)]
-pub struct Seen {
-    pub agent: u32,
-    pub known_as: AgentRef,
-    pub in_call: bool,
-    pub in_wrapup: bool,
-    /// A match is on its way between shards.
-    pub in_flight: bool,
-}
-
-impl Ledger {
-    /// Each agent in a call has one; each offered call has its agent.
-    pub fn agent_is_true(&mut self, seen: Seen, now: u64) -> Checked {
-        let booked = &mut self.agents[seen.agent as usize];
-        if booked.known_as != Some(seen.known_as) {
-            booked.known_as = Some(seen.known_as);
-            booked.wraps_until = 0;
-        }
-        let wrong = |what: String| Err(Violation { what, call: booked.call, agent: Some(seen.agent) });
-        if seen.in_wrapup && now > booked.wraps_until + LATE_US {
-            return wrong(format!(
-                "the wrap-up of a{} should have ended {} us ago",
-                seen.agent,
-                now - booked.wraps_until
-            ));
-        }
-        if !seen.in_call {
-            return match booked.call {
-                Some(call) => wrong(format!("a{} has c{call}, and is not in a call by its word", seen.agent)),
-                None => Ok(()),
-            };
-        }
-        if booked.call.is_some() || seen.in_flight {
-            booked.excused = now;
-        }
-        if now > booked.excused + GRACE_US {
-            return wrong(format!("agent a{} is stuck in a call that nobody has", seen.agent));
-        }
-        Ok(())
-    }
-}
-
 /// An agent who has just got `got` (now not waiting) could have had no better call, of those that waited before this moment.
-pub fn order_is_kept(got: &Listed, agent: u32, skills: &[u32], waiting: &[Listed], now: u64) -> Checked {
+/// One who is in chats could have had chats alone; one who is free, what it has an address for.
+pub fn order_is_kept(got: &Listed, offer: Offer, can: &Able, waiting: &[Listed], now: u64) -> Checked {
+    let agent = offer.agent;
     for w in waiting.iter().filter(|w| w.since < now) {
-        if skills.contains(&w.flow.skill.0) && w.rank() < got.rank() {
-            let what = format!(
-                "a{agent} got c{} (rank {:?}) while c{} (rank {:?}) waits",
-                got.call,
-                got.rank(),
-                w.call,
-                w.rank()
-            );
+        let takes = if offer.beside > 0 { w.chat } else { can.takes(w) };
+        if takes && can.skills.contains(&w.flow.skill.0) && w.rank() < got.rank() {
+            let say = |l: &Listed| format!("c{} (rank {:?}, chat: {})", l.call, l.rank(), l.chat);
+            let what = format!("a{agent} got {} while {} waits since {}; decided at {now}", say(got), say(w), w.since);
             return Err(Violation::new(what).call(w.call).agent(agent));
         }
     }
     Ok(())
 }
 
-/// A waiting call and a free agent of its skill do not coexist.
-pub fn nobody_waits_in_vain(free: &[(u32, Vec<u32>)], waiting: &[Listed]) -> Checked {
+/// An agent and what it can take.
+#[derive(Debug)]
+pub struct Able {
+    pub agent: u32,
+    pub skills: Vec<u32>,
+    pub audio: bool,
+    pub chat: bool,
+}
+
+impl Able {
+    fn takes(&self, w: &Listed) -> bool {
+        if w.chat { self.chat } else { self.audio }
+    }
+}
+
+/// A waiting call and an agent of its skill who can take it do not coexist.
+pub fn nobody_waits_in_vain(free: &[Able], waiting: &[Listed]) -> Checked {
     for w in waiting {
-        if let Some((agent, _)) = free.iter().find(|(_, skills)| skills.contains(&w.flow.skill.0)) {
-            return Err(Violation::new(format!("c{} waits while a{agent} is free", w.call)).call(w.call).agent(*agent));
+        if let Some(a) = free.iter().find(|a| a.skills.contains(&w.flow.skill.0) && a.takes(w)) {
+            let what = format!("c{} waits while a{} is free", w.call, a.agent);
+            return Err(Violation::new(what).call(w.call).agent(a.agent));
         }
     }
     Ok(())

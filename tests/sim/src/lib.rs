@@ -9,6 +9,7 @@
 //! - Nothing but the seed and the options decides a run: no clock, no thread, no map whose order matters.
 //! - Peers share nothing with the engine but the message parser, for reading.
 
+mod booked;
 pub mod check;
 mod desk;
 mod placing;
@@ -21,6 +22,7 @@ mod stages;
 mod text;
 pub mod trace;
 mod ua;
+mod uac;
 mod uas;
 mod watch;
 mod world;

@@ -79,8 +79,21 @@ impl World {
             (Some(v), _, _) if !v.logged_in => Err(NotPlaced::NotLoggedIn),
             (_, None, _) => Err(NotPlaced::NoCall),
             (_, Some(_), _) if !waits => Err(NotPlaced::NotQueued),
+            (Some(v), _, _) if v.retired => Err(NotPlaced::NoAgent),
             (_, Some(l), Some(d)) if !d.skills.contains(&l.flow.skill) => Err(NotPlaced::NoSkill),
-            (Some(v), _, _) if v.state != AgentState::Free => Err(NotPlaced::NotFreeAudio),
+            (Some(v), Some(l), Some(d)) if l.chat => {
+                // How long a pause runs is not told.
+                if self.now <= self.ledger.agents[agent_number(&d.agentid) as usize].paused_last {
+                    return;
+                }
+                let used = v.chats_open + u8::from(v.slot_withheld);
+                let room = v.state == AgentState::InChat && used < v.chat_slots;
+                let free = v.state == AgentState::Free && v.chat_slots > 0;
+                if free || room { Ok(()) } else { Err(NotPlaced::NotFreeChat) }
+            }
+            (Some(v), _, Some(d)) if v.state != AgentState::Free || d.location.is_none() => {
+                Err(NotPlaced::NotFreeAudio)
+            }
             _ => Ok(()),
         };
         let n = def.map(|d| agent_number(&d.agentid));
@@ -119,8 +132,8 @@ impl World {
 
     /// An agent was matched with a call of another shard, or by the control plane: the order of service was decided now.
     pub(crate) fn note_match(&mut self, agent: AgentRef) {
-        if let Some(at) = self.matched_at.get_mut(agent.slot as usize) {
-            *at = Some(self.now);
+        if let Some(booked) = self.ledger.agents.iter_mut().find(|b| b.known_as == Some(agent)) {
+            booked.decided.push(self.now);
         }
     }
 }

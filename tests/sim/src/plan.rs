@@ -3,6 +3,7 @@
 //! "Swarm": each rate is 0 in half of the runs, so that a fault also shows without the noise of all the others.
 
 use crate::rng::Rng;
+use strowger_dispatch::ChatPolicy;
 use strowger_engine::CallConfig;
 use strowger_engine::config::AgentOffer;
 use strowger_engine::registry::{AgentRow, FlowRow, Rows};
@@ -106,6 +107,9 @@ pub struct Plan {
     pub agent: AgentOdds,
     pub media: MediaOdds,
     pub call: CallConfig,
+    /// How many of 1000 calls are chats.
+    pub chats: u32,
+    pub policy: ChatPolicy,
     pub rows: Rows,
     pub ops: Vec<(u64, Op)>,
     /// End every call by command when the faults stop.
@@ -151,6 +155,8 @@ impl Plan {
             agent: draw_agent(r),
             media: draw_media(r),
             call: draw_config(r),
+            chats: r.swarm(900),
+            policy: *r.pick(&[ChatPolicy::Balancing, ChatPolicy::FullLoad]),
             rows,
             ops,
             end_all: r.chance(60),
@@ -280,9 +286,12 @@ pub fn flow_row(n: u32, r: &mut Rng) -> FlowRow {
 
 pub fn agent_row(n: u32, r: &mut Rng) -> AgentRow {
     let skills: Vec<String> = (0..SKILLS).filter(|_| r.chance(550)).map(|s| format!("s{s}")).collect();
+    let chats = r.chance(600);
     AgentRow {
         agentid: Some(agent_id(n)),
-        location: Some(format!("sip:a{n}@10.1.0.{}", n + 1)),
+        location: (!chats || r.chance(850)).then(|| format!("sip:a{n}@10.1.0.{}", n + 1)),
+        msrp_location: chats.then(|| format!("sip:chat-a{n}@10.1.0.{}", n + 1)),
+        msrp_max_sessions: r.chance(800).then(|| r.range(1, 3) as i64),
         skills: Some(skills.join(",")),
         logstate: Some(i64::from(r.chance(850))),
         wrapup_time: r.chance(400).then(|| r.range(0, 4) as i64),

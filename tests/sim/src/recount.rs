@@ -1,7 +1,7 @@
 //! The counters, counted again from the records and from what was seen of the calls.
 
 use crate::check::Ledger;
-use strowger_engine::cdr::{CallType, Cdr, fstats};
+use strowger_engine::cdr::{CallType, Cdr, CdrMedia, fstats};
 
 /// Counters of one flow or agent, as the engine says and as the records say.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -9,6 +9,7 @@ pub struct Counted {
     pub incalls: i64,
     pub distributed: i64,
     pub answered: i64,
+    pub answered_chats: i64,
     pub abandoned: i64,
     pub processed: i64,
     pub talk_us: i64,
@@ -25,6 +26,7 @@ impl Counted {
         self.distributed += i64::from(row.agent.is_some());
         self.abandoned += i64::from(row.fstats & fstats::ABANDONED > 0);
         self.answered += i64::from(handled);
+        self.answered_chats += i64::from(handled && row.media == CdrMedia::Chat);
         self.processed += i64::from(handled);
         self.talk_us += row.talk_us as i64;
     }

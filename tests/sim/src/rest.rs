@@ -60,6 +60,7 @@ impl World {
                 incalls: flow(idx, |f| f.incalls.get()),
                 distributed: flow(idx, |f| f.distributed.get()),
                 answered: flow(idx, |f| f.answered.get()),
+                answered_chats: flow(idx, |f| f.answered_chats.get()),
                 abandoned: flow(idx, |f| f.abandoned.get()),
                 processed: flow(idx, |f| f.processed.get()),
                 talk_us: flow(idx, |f| f.talk_us.get()),
@@ -73,6 +74,7 @@ impl World {
             }
             let gauges = [
                 ("onhold", flow(idx, |f| f.onhold.get())),
+                ("onhold_chats", flow(idx, |f| f.onhold_chats.get())),
                 ("queued", flow(idx, |f| f.queued.get())),
                 ("ongoing", flow(idx, |f| f.ongoing.get())),
             ];
@@ -85,6 +87,7 @@ impl World {
             let says = Counted {
                 distributed: agent(a.slot, |c| c.distributed.get()),
                 answered: agent(a.slot, |c| c.answered.get()),
+                answered_chats: agent(a.slot, |c| c.answered_chats.get()),
                 abandoned: agent(a.slot, |c| c.abandoned.get()),
                 processed: agent(a.slot, |c| c.processed.get()),
                 talk_us: agent(a.slot, |c| c.talk_us.get()),

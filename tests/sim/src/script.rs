@@ -77,6 +77,7 @@ impl Dialog {
     fn dial(&mut self, ctx: &mut Ctx<'_>) {
         let odds = ctx.caller();
         self.with_sdp = !ctx.rng.chance(odds.no_sdp);
+        self.chat = self.with_sdp && ctx.rng.chance(ctx.plan.chats);
         self.never_acks = ctx.rng.chance(odds.no_ack);
         self.timer = ctx.rng.chance(odds.timer);
         self.updates = ctx.rng.chance(700);
@@ -88,6 +89,9 @@ impl Dialog {
             extra.push_str("Supported: timer\r\nSession-Expires: 120\r\n");
         }
         let body = if self.with_sdp { self.describe() } else { String::new() };
+        if self.chat {
+            ctx.saw("INVITE for a chat");
+        }
         ctx.saw(if self.with_sdp { "INVITE with offer" } else { "INVITE without offer" });
         self.send(ctx, "INVITE", &extra, &body);
         let patience = if ctx.rng.chance(odds.impatient) { 3 * SECOND } else { ctx.plan.patience_us };

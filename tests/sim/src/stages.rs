@@ -51,6 +51,8 @@ pub struct Course {
     pub stage: Stage,
     /// It was on hold at least once.
     pub held: bool,
+    /// Its session is MSRP.
+    pub chat: bool,
     /// When it entered the queue last, if that was seen.
     pub queued: Option<u64>,
     /// When its first INVITE reached the engine, its agent was called, and answered.
@@ -65,6 +67,7 @@ pub struct Listed {
     pub id: CallId,
     pub call: u32,
     pub state: CallState,
+    pub chat: bool,
     pub agent: Option<u32>,
     pub flow: Arc<FlowDef>,
     pub ticket: u64,
@@ -181,6 +184,9 @@ impl Stages {
                     self.go(l.call, Stage::Queued);
                 }
                 _ => return wrong(format!("c{} is listed as {:?}, seen in {stage:?}", l.call, l.state)),
+            }
+            if l.chat != self.of[l.call as usize].chat {
+                return wrong(format!("c{} is listed with chat: {}", l.call, l.chat));
             }
             if l.agent.is_some() != self.of[l.call as usize].stage.with_agent() {
                 return wrong(format!("c{} is listed as {:?} with agent {:?}", l.call, l.state, l.agent));

@@ -72,12 +72,18 @@ fn push_body(body: &str, out: &mut String) {
     let _ = write!(out, "Content-Length: {}\r\n\r\n{body}", body.len());
 }
 
-/// A session description of one audio stream.
+/// A session description of one audio stream, or one chat.
 #[must_use]
-pub fn sdp(addr: SocketAddr, session: u32, version: u32, port: u16, direction: &str) -> String {
+pub fn sdp(addr: SocketAddr, session: u32, version: u32, port: u16, direction: &str, chat: bool) -> String {
     let ip = addr.ip();
+    let stream = match chat {
+        false => format!("m=audio {port} RTP/AVP 0 8\r\n"),
+        true => format!(
+            "m=message {port} TCP/MSRP *\r\na=accept-types:text/plain\r\na=path:msrp://{ip}:{port}/s{session};tcp\r\n"
+        ),
+    };
     format!(
-        "v=0\r\no=sim {session} {version} IN IP4 {ip}\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\nm=audio {port} RTP/AVP 0 8\r\n\
+        "v=0\r\no=sim {session} {version} IN IP4 {ip}\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\n{stream}\
          a={direction}\r\n"
     )
 }
@@ -88,7 +94,9 @@ pub fn media_of(body: &[u8]) -> String {
     let line = |p: &[u8]| {
         body.split(|b| *b == b'\n').find(|l| l.starts_with(p)).map(|l| text(&l[p.len()..]).trim().to_owned())
     };
-    let (Some(ip), Some(media)) = (line(b"c=IN IP4 "), line(b"m=audio ")) else { return String::new() };
+    let (Some(ip), Some(media)) = (line(b"c=IN IP4 "), line(b"m=audio ").or_else(|| line(b"m=message "))) else {
+        return String::new();
+    };
     format!("{ip}:{}", media.split(' ').next().unwrap_or("0"))
 }
 

@@ -90,17 +90,17 @@ pub struct Client {
     pub method: &'static str,
     pub cseq: u32,
     pub branch: String,
-    bytes: Bytes,
-    interval: u64,
-    born: u64,
+    pub(crate) bytes: Bytes,
+    pub(crate) interval: u64,
+    pub(crate) born: u64,
     pub rang: bool,
     /// Final answer; 0 for none.
     pub code: u16,
-    ack: Option<Bytes>,
-    cancel_wanted: bool,
+    pub(crate) ack: Option<Bytes>,
+    pub(crate) cancel_wanted: bool,
     pub cancelled: bool,
     /// It carried a description.
-    offered: bool,
+    pub(crate) offered: bool,
 }
 
 /// A request of theirs.
@@ -155,6 +155,8 @@ pub struct Dialog {
     pub port: u16,
     pub version: u32,
     pub held: bool,
+    /// Its session is MSRP.
+    pub chat: bool,
     /// Port and hold before the change that is being offered.
     pub before: (u16, bool),
     /// When a message last came or went.
@@ -215,6 +217,7 @@ impl Dialog {
             port: 4000 + (index % 10_000) as u16 * 2,
             version: 1,
             held: false,
+            chat: false,
             before: (0, false),
             touched: 0,
             remote_media: String::new(),
@@ -234,7 +237,14 @@ impl Dialog {
     }
 
     pub fn describe(&self) -> String {
-        sdp(self.addr, self.index + 1, self.version, self.port, if self.held { "sendonly" } else { "sendrecv" })
+        sdp(
+            self.addr,
+            self.index + 1,
+            self.version,
+            self.port,
+            if self.held { "sendonly" } else { "sendrecv" },
+            self.chat,
+        )
     }
 
     /// Where we listen.
@@ -315,7 +325,7 @@ impl Dialog {
         self.send(ctx, "BYE", "", "");
     }
 
-    fn cancel(&mut self, ctx: &mut Ctx<'_>, n: usize) {
+    pub(crate) fn cancel(&mut self, ctx: &mut Ctx<'_>, n: usize) {
         let invite = &mut self.clients[n];
         if invite.code > 0 || invite.cancelled {
             return;
@@ -437,147 +447,6 @@ impl Dialog {
             (None, Some(code)) => self.on_response(ctx, code, msg),
             _ => {}
         }
-    }
-
-    fn on_response(&mut self, ctx: &mut Ctx<'_>, code: u16, msg: &Message<'_>) {
-        let branch = msg.top_via().ok().and_then(|v| v.branch()).map(text::text).unwrap_or_default();
-        let Ok(cseq) = msg.cseq() else { return };
-        let found =
-            self.clients.iter().position(|c| c.branch == branch && c.method.as_bytes() == cseq.method.as_bytes());
-        let Some(n) = found else { return };
-        let c = &mut self.clients[n];
-        if code < 200 {
-            if c.method == "INVITE" && c.code == 0 {
-                c.rang = true;
-                let wanted = c.cancel_wanted;
-                if n == 0 && code > 100 && self.phase == Phase::Calling {
-                    self.learn(msg);
-                }
-                if wanted {
-                    self.cancel(ctx, n);
-                }
-            }
-            return;
-        }
-        if c.code > 0 {
-            self.on_final_again(ctx, n, code);
-            return;
-        }
-        c.code = code;
-        match c.method {
-            "INVITE" if code < 300 => self.on_accepted(ctx, n, msg),
-            "INVITE" => {
-                let ack = self.ack_of_refusal(n, msg);
-                ctx.out.push((self.addr, ack.clone()));
-                self.clients[n].ack = Some(ack);
-                if n == 0 {
-                    self.facts.got_final = Some(code);
-                    self.phase = Phase::Over;
-                } else {
-                    self.on_refused(ctx, code);
-                }
-            }
-            "UPDATE" => {
-                if code < 300 {
-                    self.note_media(ctx, msg);
-                } else {
-                    self.on_refused(ctx, code);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn on_final_again(&mut self, ctx: &mut Ctx<'_>, n: usize, code: u16) {
-        let c = &self.clients[n];
-        if c.method == "INVITE" && c.code != code && c.code != 408 {
-            ctx.wrongs.push(format!("{} and then {code} to one INVITE of {}", c.code, self.call_id));
-        }
-        if let Some(ack) = &c.ack {
-            ctx.out.push((self.addr, ack.clone()));
-        }
-    }
-
-    /// Takes To tag and Contact of an answer that opens the dialog.
-    fn learn(&mut self, msg: &Message<'_>) {
-        self.remote = msg.first(Name::To).map(text::text).unwrap_or_default().to_owned();
-        if let Ok(Some(contact)) = msg.contact() {
-            self.target = text::text(contact.uri).to_owned();
-        }
-    }
-
-    fn on_accepted(&mut self, ctx: &mut Ctx<'_>, n: usize, msg: &Message<'_>) {
-        let first = n == 0 && self.phase == Phase::Calling;
-        if n == 0 {
-            self.facts.got_final = Some(200);
-            self.learn(msg);
-        }
-        let c = &self.clients[n];
-        let (offered, cseq, cancelled) = (c.offered, c.cseq, c.cancelled);
-        if msg.body().is_empty() {
-            ctx.wrongs.push(format!("2xx without a description to an INVITE of {}", self.call_id));
-        }
-        self.note_media(ctx, msg);
-        let body = if offered { String::new() } else { self.describe() };
-        let ack = self.ack_of_2xx(n, cseq, &body);
-        if self.never_acks && n == 0 && !ctx.calm {
-            self.facts.unfaithful = true;
-        } else {
-            ctx.out.push((self.addr, ack.clone()));
-            self.clients[n].ack = Some(ack);
-        }
-        if first {
-            self.phase = Phase::Up;
-            if cancelled {
-                ctx.saw("200 crossed the caller's CANCEL");
-                self.bye(ctx);
-            } else if self.leaving {
-                self.bye(ctx);
-            } else {
-                self.on_up(ctx);
-                self.arm_refresh(ctx, msg);
-            }
-        }
-    }
-
-    /// The session interval that the 2xx gave us to keep.
-    fn arm_refresh(&mut self, ctx: &mut Ctx<'_>, msg: &Message<'_>) {
-        if let Ok(Some(session)) = msg.session_expires()
-            && self.timer
-        {
-            ctx.timers.push((u64::from(session.delta) * SECOND / 2, self.index, Tick::Act(Act::Refresh)));
-        }
-    }
-
-    fn ack_of_2xx(&self, n: usize, cseq: u32, body: &str) -> Bytes {
-        text::request(&Request {
-            method: "ACK",
-            uri: &self.target,
-            addr: self.addr,
-            branch: &format!("z9hG4bK-{}-ack{n}", self.index),
-            from: &self.local,
-            to: &self.remote,
-            call_id: &self.call_id,
-            cseq,
-            extra: "",
-            body,
-        })
-    }
-
-    fn ack_of_refusal(&self, n: usize, msg: &Message<'_>) -> Bytes {
-        let c = &self.clients[n];
-        text::request(&Request {
-            method: "ACK",
-            uri: &self.target,
-            addr: self.addr,
-            branch: &c.branch,
-            from: &self.local,
-            to: msg.first(Name::To).map(text::text).unwrap_or_default(),
-            call_id: &self.call_id,
-            cseq: c.cseq,
-            extra: "",
-            body: "",
-        })
     }
 
     /// Their description.

@@ -1,6 +1,6 @@
 //! What must hold after each step of an engine: the books of calls and agents, the order of service, the thresholds, the gauges.
 
-use crate::check::{self, Checked, Offer, Seen, Violation};
+use crate::check::{self, Able, Checked, Offer, Violation};
 use crate::plan::{self, SECOND};
 use crate::stages::{Crowd, Listed, Stage, dissuaded_for};
 use crate::text;
@@ -9,13 +9,19 @@ use crate::world::{EPOCH, World};
 use strowger_dispatch::AgentState;
 use strowger_engine::control::CallState;
 use strowger_engine::stats::FlowCounts;
-use strowger_engine::{Control, Output, Reply};
+use strowger_engine::{AgentDef, Control, Output, Reply};
 
 /// Flows that a run can see, those of all reloads.
 pub(crate) const FLOW_SLOTS: usize = 8;
 /// Steps between two looks at all calls, and at all gauges.
 const LOOK: u64 = 16;
 const COUNT: u64 = 64;
+
+/// What an agent can take when it has nothing.
+fn able(agent: u32, def: &AgentDef) -> Able {
+    let skills = def.skills.iter().map(|s| s.0).collect();
+    Able { agent, skills, audio: def.location.is_some(), chat: def.msrp_location.is_some() }
+}
 
 impl World {
     /// Caller and agent send to each other's present address, once all messages have had their time.
@@ -54,33 +60,32 @@ impl World {
     pub(crate) fn check_step(&mut self, offers: &[Offer], local: bool, placed: bool) -> Checked {
         let in_flight = self.in_flight > 0;
         let prov = self.registry.current().clone();
-        for (id, agent) in &prov.agents_by_id {
-            let n = check::agent_number(id);
-            let state = self.dispatch.agent(*agent).map(|v| v.state);
-            let (in_call, in_wrapup) = (state == Some(AgentState::InCall), state == Some(AgentState::Wrapup));
-            let seen = Seen { agent: n, known_as: *agent, in_call, in_wrapup, in_flight };
-            self.ledger.agent_is_true(seen, self.now)?;
-        }
         if local && !in_flight && !offers.is_empty() && !self.dispatch.dispatching() {
             let what = format!("c{} is matched while matching is off", offers[0].call);
             return Err(Violation::new(what).call(offers[0].call));
         }
         for offer in offers {
+            self.cover_offer(*offer);
             let id = plan::agent_id(offer.agent);
             let Some(agent) = self.registry.agent(&id) else { continue };
-            let decided = self.matched_at.get_mut(agent.slot as usize).and_then(Option::take);
+            let ways = &mut self.ledger.agents[offer.agent as usize].decided;
+            let decided = (!ways.is_empty()).then(|| ways.remove(0));
             let decided = decided.filter(|at| *at >= self.reloaded).or(local.then_some(self.now));
             let (Some(decided), Some(def)) = (decided, prov.agent(agent).cloned()) else { continue };
             if self.reload.is_some() || placed {
                 continue;
             }
-            let skills: Vec<u32> = def.skills.iter().map(|s| s.0).collect();
+            let able = able(offer.agent, &def);
+            // A chat that it was given before may still be on its way.
+            let open = self.dispatch.agent(agent).map_or(0, |v| usize::from(v.chats_open));
+            let offer = Offer { beside: offer.beside.max(open.saturating_sub(1)), ..*offer };
             let all = self.list_calls(false);
             let waiting = self.list_calls(true);
             if let Some(got) = all.iter().find(|w| w.call == offer.call) {
-                check::order_is_kept(got, offer.agent, &skills, &waiting, decided)?;
+                check::order_is_kept(got, offer, &able, &waiting, decided)?;
             }
         }
+        self.agents_are_true()?;
         if !in_flight
             && self.dispatch.dispatching()
             && self.reload.is_none()
@@ -181,6 +186,7 @@ impl World {
 
     /// The flows' gauges count the calls that there are.
     fn gauges_are_true(&self, all: &[Listed]) -> Checked {
+        let chats: Vec<_> = all.iter().filter(|l| l.chat && l.state != CallState::ToAgent).collect();
         for idx in 0..FLOW_SLOTS as u32 {
             let read = |f: fn(&FlowCounts) -> i64| self.stats.flow(idx, f);
             let count = |wanted: fn(CallState) -> bool| {
@@ -188,6 +194,11 @@ impl World {
             };
             let pairs = [
                 ("onhold", read(|f| f.onhold.get()), count(|s| s != CallState::ToAgent)),
+                (
+                    "onhold_chats",
+                    read(|f| f.onhold_chats.get()),
+                    chats.iter().filter(|l| l.flow.idx == idx).count() as i64,
+                ),
                 ("queued", read(|f| f.queued.get()), count(|s| s == CallState::Queued)),
                 ("ongoing", read(|f| f.ongoing.get()), count(|_| true)),
             ];
@@ -198,15 +209,51 @@ impl World {
         Ok(())
     }
 
-    /// Agents who are free by their word, with their skills by the provisioning.
-    fn free_agents(&self) -> Vec<(u32, Vec<u32>)> {
+    fn cover_offer(&mut self, offer: Offer) {
+        let booked = &self.ledger.agents[offer.agent as usize];
+        let (beside, wraps) = (offer.beside > 0, self.now < booked.wraps_until);
+        if beside {
+            self.saw("chat beside chat");
+        }
+        if beside && wraps {
+            self.saw("chat beside a withheld slot");
+        }
+    }
+
+    /// Each agent's word fits what was seen of it.
+    pub(crate) fn agents_are_true(&mut self) -> Checked {
+        let in_flight = self.in_flight > 0;
+        if !in_flight {
+            self.ledger.agents.iter_mut().for_each(|a| a.decided.clear());
+        }
+        for (id, agent) in &self.registry.current().agents_by_id {
+            let n = check::agent_number(id);
+            if self.reload.is_some() || self.now < self.reloaded + self.plan.net.desk_us + self.plan.net.mesh_us {
+                self.ledger.agents[n as usize].excuse_wrapup(self.now + self.plan.call.reject_backoff_us);
+            }
+            if let Some(view) = self.dispatch.agent(*agent) {
+                self.ledger.agents[n as usize].is_true(n, *agent, view, in_flight, self.now)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Agents who can take a call or a chat by their word, with what the provisioning says of them.
+    fn free_agents(&self) -> Vec<Able> {
         let prov = self.registry.current();
-        let free = |a| self.dispatch.agent(a).is_some_and(|v| v.state == AgentState::Free && !v.retired);
-        prov.agents_by_id
-            .iter()
-            .filter(|(_, a)| free(**a))
-            .filter_map(|(id, a)| Some((check::agent_number(id), prov.agent(*a)?.skills.iter().map(|s| s.0).collect())))
-            .collect()
+        let mut all = Vec::new();
+        for (id, agent) in &prov.agents_by_id {
+            let (Some(view), Some(def)) = (self.dispatch.agent(*agent), prov.agent(*agent)) else { continue };
+            let mut able = able(check::agent_number(id), def);
+            let free = view.state == AgentState::Free && !view.retired;
+            let open = view.chats_open + u8::from(view.slot_withheld);
+            let paused = self.now <= self.ledger.agents[able.agent as usize].paused_last + check::LATE_US;
+            let room = view.state == AgentState::InChat && view.logged_in && open < view.chat_slots && !paused;
+            able.audio &= free;
+            able.chat &= free || room;
+            all.push(able);
+        }
+        all
     }
 
     /// Calls of all shards, by command, as an operator would see them.
@@ -222,6 +269,7 @@ impl World {
                         id: c.id,
                         call: c.caller_user.strip_prefix('c')?.parse().ok()?,
                         state: c.state,
+                        chat: c.chat,
                         agent: c.agent.map(|a| check::agent_number(&a.agentid)),
                         ticket: c.ticket,
                         since: c.queued_unix_us.saturating_sub(EPOCH),

@@ -1,6 +1,7 @@
 //! One run: engines, peers, network and operators around one heap of events in virtual time.
 
-use crate::check::{self, Checked, Ledger, Offer, Violation, WrapupRules};
+use crate::booked::WrapupRules;
+use crate::check::{self, Checked, Ledger, Offer, Violation};
 use crate::desk::Reload;
 use crate::placing::Expected;
 use crate::plan::{self, MOST_AGENTS, MS, Op, Options, Plan, SECOND};
@@ -14,7 +15,7 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use strowger_dispatch::{ChatPolicy, Dispatch, Limits};
+use strowger_dispatch::{Dispatch, Limits};
 use strowger_engine::control::Audit;
 use strowger_engine::registry::{Registry, RegistryLimits};
 use strowger_engine::{BucketTable, Control, Engine, EngineConfig, MeshMsg, Output, StatsHub};
@@ -103,8 +104,6 @@ pub struct World {
     /// The control plane's own hand for matching.
     pub(crate) matcher: strowger_dispatch::Handle,
     pub(crate) foreseen: Option<Expected>,
-    /// By agent's slot: when a match that was not carried out at once was made.
-    pub(crate) matched_at: Vec<Option<u64>>,
     /// When the last reload was done.
     pub(crate) reloaded: u64,
 }
@@ -115,7 +114,7 @@ impl World {
         let mut rng = Rng::new(seed);
         let plan = Plan::draw(&mut rng, options);
         let limits = Limits { shards: plan.shards, agents: 64, waiting_per_shard: 4096, skills: 16 };
-        let dispatch = Arc::new(Dispatch::new(limits, ChatPolicy::Balancing));
+        let dispatch = Arc::new(Dispatch::new(limits, plan.policy));
         let stats = Arc::new(StatsHub::new(plan.shards, 64, 64));
         let buckets = Arc::new(BucketTable::even(plan.shards));
         let listener =
@@ -133,7 +132,9 @@ impl World {
         };
         let matcher = dispatch.handle(plan.shards);
         let engines: Vec<Engine> = (0..plan.shards).map(|s| engine(s, &mut rng)).collect();
-        let wrapups = WrapupRules { global_us: plan.call.wrapup_us, reject_backoff_us: plan.call.reject_backoff_us };
+        let way_us = if plan.shards > 1 { plan.net.mesh_us } else { 0 };
+        let wrapups =
+            WrapupRules { global_us: plan.call.wrapup_us, reject_backoff_us: plan.call.reject_backoff_us, way_us };
         let mut world = World {
             now: SECOND,
             seen: BTreeMap::new(),
@@ -164,7 +165,6 @@ impl World {
             crowds: vec![Crowd::default(); FLOW_SLOTS],
             matcher,
             foreseen: None,
-            matched_at: vec![None; 64],
             reloaded: 0,
             plan,
         };
@@ -210,6 +210,7 @@ impl World {
     /// # Errors
     /// The first property that does not hold.
     pub fn run(&mut self) -> Checked {
+        self.agents_are_true()?;
         let end = self.plan.faults_us + REST_US;
         while let Some(item) = self.heap.pop() {
             self.now = self.now.max(item.at);
@@ -282,7 +283,7 @@ impl World {
             }
             Event::Commit => {
                 self.commit();
-                Ok(())
+                self.agents_are_true()
             }
             Event::Calm => {
                 self.calm_down();
@@ -486,6 +487,7 @@ impl World {
         let index = self.dialogs.len() as u32;
         let mut d = Dialog::new(index, kind, text::call_number(&msg).unwrap_or(u32::MAX), to, &key.1);
         d.phase = Phase::Ringing;
+        d.chat = self.dialogs.get(d.call as usize).is_some_and(|caller| caller.chat);
         d.local =
             format!("{};tag={}", msg.first(strowger_sip::msg::Name::To).map(text::text).unwrap_or_default(), d.tag);
         d.remote = msg.first(strowger_sip::msg::Name::From).map(text::text).unwrap_or_default().to_owned();

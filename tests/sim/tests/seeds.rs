@@ -28,6 +28,8 @@ const SOMETIMES: &[&str] = &[
     "caller left the queue",
     "caller left while briefed",
     "caller left while the agent rang",
+    "chat beside a withheld slot",
+    "chat beside chat",
     "datagram lost",
     "diverted by estimated wait",
     "diverted by queue size",
@@ -70,7 +72,10 @@ fn a_hundred_and_fifty_seeds_hold_and_see_everything() {
 /// Each of these once showed a bug, or a check that was too strict. (A change of what seeds draw makes other runs of them.)
 #[test]
 fn seeds_that_once_failed_hold() {
-    for seed in [10, 42, 66, 153, 258, 353, 567, 1117, 1375, 1376, 1382, 8581, 8596, 10_817, 11_248, 14_995, 16_002] {
+    for seed in [
+        10, 42, 53, 63, 66, 153, 186, 209, 258, 353, 465, 567, 709, 793, 1059, 1117, 1375, 1376, 1382, 1882, 8581,
+        8596, 10_817, 11_248, 14_995, 16_002,
+    ] {
         let report = run(seed, &Options::default());
         assert!(report.violation.is_none(), "seed {seed}: {:?}", report.violation);
     }

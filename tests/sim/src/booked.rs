@@ -1,0 +1,161 @@
+//! What each agent has, by the offers and records seen: one audio call or several chats, and the wrap-ups after them
+//! (call-center.md, "An agent handles at one time").
+
+use crate::check::{LATE_US, Violation};
+use crate::plan::SECOND;
+use strowger_dispatch::{AgentRef, AgentState, AgentView};
+use strowger_engine::cdr::{CallType, Cdr, CdrMedia};
+
+/// How long an agent may stay taken after its call: until its phone has ended the dialog, a second at most.
+const GRACE_US: u64 = SECOND + SECOND / 10;
+
+/// The settings that say how long a wrap-up is.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct WrapupRules {
+    pub global_us: u64,
+    pub reject_backoff_us: u64,
+    /// How long the end of a chat may be on its way to the shard that times the agent's wrap-ups.
+    pub way_us: u64,
+}
+
+impl WrapupRules {
+    /// What follows a record: min(the agent's own or else the global one, the flow's ceiling); after a refusal never nothing.
+    fn after(self, cdr: &Cdr) -> u64 {
+        let Some(agent) = &cdr.agent else { return 0 };
+        let own = if agent.wrapup_s > 0 { u64::from(agent.wrapup_s) * SECOND } else { self.global_us };
+        let ceiling = u64::from(cdr.flow.max_wrapup_s) * SECOND;
+        let wrapup = if ceiling > 0 { own.min(ceiling) } else { own };
+        match cdr.call_type {
+            CallType::Handled => wrapup,
+            CallType::Rejected if wrapup == 0 => self.reject_backoff_us,
+            CallType::Rejected => wrapup,
+            CallType::Dropped | CallType::InternalError => 0,
+        }
+    }
+}
+
+/// An agent, as seen.
+#[derive(Debug, Default, Clone)]
+pub struct Booked {
+    /// The calls whose INVITEs went to it, until their attempts' records.
+    pub calls: Vec<u32>,
+    /// They are chats.
+    pub chats: bool,
+    /// When it was last seen with good reason to be taken.
+    pub excused: u64,
+    /// When the wrap-up after its last call ends: at the earliest, and at the latest.
+    pub wraps_until: u64,
+    pub wraps_until_last: u64,
+    /// After a refused chat: nothing is offered until then.
+    pub pauses_until: u64,
+    pub paused_last: u64,
+    /// Until then its client may still be ending a chat that has no wrap-up, and the agent be in chats.
+    pub lingers_until: u64,
+    /// When all know that its last attempt is over.
+    pub known_from: u64,
+    /// When the matches were made that are on their way to their calls, the oldest first.
+    pub decided: Vec<u64>,
+    /// Most chats at once.
+    pub slots: u8,
+    /// Its reference; another one is another agent by the same name.
+    pub known_as: Option<AgentRef>,
+}
+
+impl Booked {
+    /// Call `call` is offered to it now. False: again.
+    pub fn offer(&mut self, call: u32, chat: bool, now: u64) -> Result<bool, String> {
+        if self.calls.contains(&call) {
+            return Ok(false);
+        }
+        let open = self.calls.len();
+        if open > 0 && !(chat && self.chats) {
+            return Err(format!("is double-booked: {:?} not over, and c{call} is offered", self.calls));
+        }
+        let then = self.decided.first().copied().unwrap_or(now);
+        // Its wrap-ups are timed in one place, which may have ended an earlier one before it heard of the last.
+        let known = then >= self.known_from;
+        let wraps = known && then < self.wraps_until;
+        let lingers = chat && then < self.lingers_until;
+        if wraps && open == 0 && !lingers {
+            return Err(format!("is offered c{call} in its wrap-up, {} us too early", self.wraps_until - then));
+        }
+        if chat && known && then < self.pauses_until {
+            return Err(format!("is offered c{call} {} us before its pause is over", self.pauses_until - then));
+        }
+        if chat && open + usize::from(wraps) >= usize::from(self.slots) {
+            return Err(format!(
+                "is offered c{call} beside {:?}, of {} slots, wraps up: {wraps}",
+                self.calls, self.slots
+            ));
+        }
+        self.calls.push(call);
+        self.chats = chat;
+        self.excused = now;
+        Ok(true)
+    }
+
+    /// The attempt of `call` has its record.
+    pub fn ended(&mut self, call: u32, cdr: &Cdr, rules: WrapupRules, now: u64) -> Result<(), String> {
+        let Some(n) = self.calls.iter().position(|c| *c == call) else {
+            return Err(format!("record with an agent who was with {:?}", self.calls));
+        };
+        self.calls.swap_remove(n);
+        (self.excused, self.known_from) = (now, now + if self.chats { rules.way_us } else { 0 });
+        let us = rules.after(cdr);
+        if cdr.media == CdrMedia::Audio {
+            (self.wraps_until, self.wraps_until_last) = (now + us, now + us);
+        } else if us == 0 {
+            self.lingers_until = now + GRACE_US + rules.way_us;
+        } else {
+            // The ends of chats add up where they are timed, and may come there late, and out of order.
+            self.wraps_until = (self.wraps_until.max(now) + us).saturating_sub(rules.way_us);
+            self.wraps_until_last = self.wraps_until_last.max(now) + us + rules.way_us;
+            if cdr.call_type == CallType::Rejected {
+                self.paused_last = now + rules.reject_backoff_us + rules.way_us;
+                self.pauses_until = self.wraps_until.min((now + rules.reject_backoff_us).saturating_sub(rules.way_us));
+            }
+        }
+        Ok(())
+    }
+
+    /// It may be in a wrap-up for an attempt that could not be begun: its address is gone by a reload.
+    pub fn excuse_wrapup(&mut self, until: u64) {
+        self.wraps_until_last = self.wraps_until_last.max(until);
+    }
+
+    /// The agent's word is true. `in_flight`: a match, or the end of a chat, is on its way between shards.
+    pub fn is_true(
+        &mut self,
+        n: u32,
+        agent: AgentRef,
+        view: AgentView,
+        in_flight: bool,
+        now: u64,
+    ) -> Result<(), Violation> {
+        if self.known_as != Some(agent) {
+            self.known_as = Some(agent);
+            (self.wraps_until, self.wraps_until_last, self.pauses_until, self.slots) = (0, 0, 0, 0);
+        }
+        self.slots = if self.calls.is_empty() { view.chat_slots } else { self.slots.max(view.chat_slots) };
+        let call = self.calls.first().copied();
+        let wrong = |what: String| Err(Violation { what, call, agent: Some(n) });
+        if view.state == AgentState::Wrapup && now > self.wraps_until_last + LATE_US && !in_flight {
+            return wrong(format!("the wrap-up of a{n} should have ended {} us ago", now - self.wraps_until_last));
+        }
+        let taken = match view.state {
+            AgentState::InCall => 1,
+            AgentState::InChat => usize::from(view.chats_open),
+            _ => 0,
+        };
+        if taken < self.calls.len() || (call.is_some() && self.chats != (view.state == AgentState::InChat)) {
+            return wrong(format!("a{n} has {:?}, and is {view:?} by its word", self.calls));
+        }
+        if taken == self.calls.len() || in_flight {
+            self.excused = now;
+        }
+        if now > self.excused + GRACE_US {
+            return wrong(format!("agent a{n} is stuck: {view:?}, and has {:?}", self.calls));
+        }
+        Ok(())
+    }
+}
