@@ -7,5 +7,6 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod demo;
+mod logs;
 pub mod server;
 pub mod store;

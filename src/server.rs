@@ -4,7 +4,7 @@ use crate::config::{Config, Listen};
 use crate::control::cdr::{CdrCounts, WriterConfig};
 use crate::control::fronts::{self, FrontError, Fronts};
 use crate::control::stats::Statistics;
-use crate::control::{self, ControlError, ControlPlane, cdr, http, resolve, wrapup};
+use crate::control::{self, ControlError, ControlPlane, cdr, events, http, resolve, wrapup};
 use crate::store::names::Names;
 use crate::store::{Provisioned, StoreError, open_cdrs, open_provisioning};
 use std::fs::OpenOptions;
@@ -101,6 +101,7 @@ impl Server {
         };
         let shards = Arc::new(start_shards(bound, spec).await?);
         let cdrs = Arc::<CdrCounts>::default();
+        let hub = Arc::new(events::Hub::new(config.events.queue.usize(), config.events.expire.us / 1_000_000));
         let plane = Arc::new(ControlPlane::new(control::Parts {
             shards: Arc::new(Arc::downgrade(&shards)),
             dispatch: Arc::clone(&dispatch),
@@ -109,9 +110,10 @@ impl Server {
             names,
             registry,
             cdrs: Arc::clone(&cdrs),
+            events: Arc::clone(&hub),
         }));
         let writer = cdr::run(shards.cdrs(), cdr_store, writer_config(config), Arc::clone(&cdrs));
-        let writers = vec![tokio::spawn(writer), tokio::spawn(wrapup::run(shards.events(), store))];
+        let writers = vec![tokio::spawn(writer), tokio::spawn(reports(shards.events(), hub, store))];
         let resolver = tokio::spawn(resolve::run(shards.resolves(), Arc::downgrade(&shards)));
         plane.begin(&found.rows).await?;
         let router = http::router(
@@ -252,6 +254,20 @@ impl Server {
         }
         Ok(true)
     }
+}
+
+/// Agent events until the shards are gone, then the last ends of wrap-ups into the database.
+async fn reports(
+    from: flume::Receiver<strowger_engine::control::AgentEvent>,
+    hub: Arc<events::Hub>,
+    store: Arc<dyn crate::store::Provisioning>,
+) {
+    let latest = wrapup::Latest::default();
+    let (open, ended) = oneshot::channel();
+    let writer = tokio::spawn(wrapup::run(latest.clone(), store, ended));
+    events::run(from, hub, latest).await;
+    drop(open);
+    let _ = writer.await;
 }
 
 /// The registry with its first load; its commits are pending.

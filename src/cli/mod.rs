@@ -10,12 +10,11 @@ mod provision;
 mod route;
 mod run;
 
-use crate::config::{Config, ConfigError, Loaded, LogFormat, Setting};
+use crate::config::{Config, ConfigError, Loaded, Setting};
 use clap::{Args, Parser, Subcommand};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use tracing_subscriber::EnvFilter;
 
 /// SIP contact-centre engine: callers reach flows, wait with music, are connected to the agent with the skill.
 ///
@@ -160,17 +159,6 @@ impl Settings {
     fn load(&self) -> Result<Loaded, ConfigError> {
         Config::load(self.config.as_deref(), &self.all())
     }
-}
-
-/// Logs to standard error, as `[log]` says.
-pub(crate) fn start_logs(config: &Config) {
-    let filter = EnvFilter::try_new(&config.log.level).unwrap_or_else(|_| EnvFilter::new("info"));
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // A second subscriber in one process: the first stays.
-    let _ = match config.log.format.0 {
-        LogFormat::Text => logs.with_ansi(false).try_init(),
-        LogFormat::Json => logs.json().try_init(),
-    };
 }
 
 /// The control plane's runtime.

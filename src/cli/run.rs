@@ -1,13 +1,14 @@
 //! `strowger run`: serve until SIGTERM or SIGINT; a second one does not wait for the present calls.
 
-use super::{Failure, Settings, runtime, say, start_logs};
+use super::{Failure, Settings, runtime, say};
+use crate::logs;
 use crate::server::Server;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 pub(super) fn run(settings: &Settings) -> Result<(), Failure> {
     let loaded = settings.load()?;
-    start_logs(&loaded.config);
+    logs::start(&loaded.config);
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
@@ -28,6 +29,7 @@ pub(super) fn run(settings: &Settings) -> Result<(), Failure> {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            () = server.plane().killed() => tracing::info!("told to stop by the management interface"),
             failure = server.failure() => return Err(fault(&failure)),
         }
         let again = async {

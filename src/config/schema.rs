@@ -318,9 +318,9 @@ section! {
     /// Events to subscribers (event_subscribe).
     Events = "events";
     /// Events that wait for one subscriber; what a slow one misses is counted.
-    queue: Whole<1, 1_048_576> = Whole(1024), later "events are";
+    queue: Whole<1, 1_048_576> = Whole(1024);
     /// Seconds that a subscription lives when it does not say.
-    expire: Seconds = Seconds::new(3600), later "events are";
+    expire: Seconds = Seconds::new(3600);
 }
 
 section! {

@@ -214,7 +214,6 @@ fn each_kind_of_bad_value_is_named() {
         ("[cdr]\nspool_dir = \"/s\"", "the CDR spool is not in this build; leave the key at its default, \"\""),
         ("[cdr]\nbatch = 0", "0 is out of range, expected 1 to 1000"),
         ("[metrics]\npath = \"/mi\"", "/mi is taken already; choose another, such as /metrics"),
-        ("[events]\nqueue = 5", "events are not in this build; leave the key at its default, 1024"),
         ("[server]\ndata_dir = \"\"", "the path is empty"),
         ("[log]\nlevel = \"a=b=c\"", "is not a level or filter; use error, warn, info, debug or trace"),
         ("[log]\nlevel = \"loud\"", "is not a level or filter; use error, warn, info, debug or trace"),

@@ -3,6 +3,7 @@
 //! - [`ControlPlane`]: provisioning and logins, lists, statistics; what the management interface calls.
 //! - [`dispatching`]: matching switched on and off, calls placed by hand.
 //! - [`mi`]: JSON-RPC over a table of commands; [`http`] and [`fronts`]: its HTTP, FIFO and datagram fronts.
+//! - [`events`]: agent events to subscribers.
 //! - [`cdr`]: the batching CDR writer. [`resolve`]: name resolution for the shards. [`wrapup`]: wrap-ups into the database.
 //!
 //! Invariants
@@ -12,6 +13,7 @@
 pub mod cdr;
 pub mod clock;
 pub mod dispatching;
+pub mod events;
 pub mod fronts;
 pub mod http;
 pub mod metrics;
@@ -36,7 +38,7 @@ use strowger_engine::registry::{Registry, RowFault, Rows};
 use strowger_engine::{CallInfo, Control, Provisioning, Reply};
 use strowger_runtime::Gone;
 use thiserror::Error;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 
 /// Changes of one slice of a reload; between slices others get the thread.
 const SLICE: usize = 256;
@@ -64,6 +66,7 @@ pub struct Parts {
     /// Loaded once already; its commits are pending.
     pub registry: Registry,
     pub cdrs: Arc<CdrCounts>,
+    pub events: Arc<events::Hub>,
 }
 
 /// See the module.
@@ -73,6 +76,9 @@ pub struct ControlPlane {
     pub(crate) statistics: Statistics,
     pub(crate) peaks: std::sync::Mutex<metrics::Peaks>,
     pub(crate) cdrs: Arc<CdrCounts>,
+    pub(crate) events: Arc<events::Hub>,
+    /// Somebody has told the server to stop.
+    kill: Notify,
     pub(crate) started_unix_us: u64,
     store: Arc<dyn Store>,
     names: Names,
@@ -97,6 +103,8 @@ impl ControlPlane {
             statistics: parts.statistics,
             peaks: std::sync::Mutex::default(),
             cdrs: parts.cdrs,
+            events: parts.events,
+            kill: Notify::new(),
             started_unix_us: clock::unix_us(),
             store: parts.store,
             names: parts.names,
@@ -213,6 +221,16 @@ impl ControlPlane {
             }
         }
         Ok(all)
+    }
+
+    /// Asks for an orderly stop, as SIGTERM does.
+    pub fn kill(&self) {
+        self.kill.notify_one();
+    }
+
+    /// Ends when somebody has asked for a stop.
+    pub async fn killed(&self) {
+        self.kill.notified().await;
     }
 
     /// No new calls from here on (or again).

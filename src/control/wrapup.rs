@@ -2,27 +2,42 @@
 
 use crate::store::Provisioning as Store;
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use strowger_engine::control::{AgentEvent, AgentReport};
+use tokio::sync::oneshot;
 
 /// Pause between two writes.
 const EVERY: Duration = Duration::from_millis(500);
 
-/// Takes the shards' events until they are gone.
-pub async fn run(events: flume::Receiver<AgentEvent>, store: Arc<dyn Store>) {
-    let mut ends: HashMap<Box<str>, u64> = HashMap::new();
-    let mut tick = tokio::time::interval(EVERY);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            event = events.recv_async() => match event {
-                Ok(event) => if let Some(end) = end_of(&event.state) {
-                    ends.insert(event.agent.agentid.clone(), end);
-                },
-                Err(_) => return save(&mut ends, &*store).await,
-            },
-            _ = tick.tick(), if !ends.is_empty() => save(&mut ends, &*store).await,
+/// Ends that are not written yet, by agent.
+#[derive(Debug, Clone, Default)]
+pub struct Latest(Arc<Mutex<HashMap<Box<str>, u64>>>);
+
+impl Latest {
+    /// Takes note of an event that begins a wrap-up.
+    pub fn note(&self, event: &AgentEvent) {
+        if let Some(ends) = end_of(&event.state) {
+            self.map().insert(event.agent.agentid.clone(), ends);
+        }
+    }
+
+    fn map(&self) -> MutexGuard<'_, HashMap<Box<str>, u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A failure is tried again with the next; what is lost is the rest of a wrap-up, after a crash.
+    async fn save(&self, store: &dyn Store) {
+        let batch: Vec<(Box<str>, u64)> = std::mem::take(&mut *self.map()).into_iter().collect();
+        if batch.is_empty() {
+            return;
+        }
+        if let Err(error) = store.save_wrapups(&batch).await {
+            tracing::warn!(%error, "wrap-ups not written; tried again");
+            let mut map = self.map();
+            for (agent, ends) in batch {
+                map.entry(agent).or_insert(ends);
+            }
         }
     }
 }
@@ -36,12 +51,15 @@ fn end_of(state: &AgentReport) -> Option<u64> {
     }
 }
 
-/// A failure is tried again with the next; what is lost is the rest of a wrap-up, after a crash.
-async fn save(ends: &mut HashMap<Box<str>, u64>, store: &dyn Store) {
-    let batch: Vec<(Box<str>, u64)> = ends.iter().map(|(id, end)| (id.clone(), *end)).collect();
-    match store.save_wrapups(&batch).await {
-        Ok(()) => ends.clear(),
-        Err(error) => tracing::warn!(%error, "wrap-ups not written; tried again"),
+/// Writes what is noted until `ended` is dropped, then the rest.
+pub async fn run(latest: Latest, store: Arc<dyn Store>, mut ended: oneshot::Receiver<()>) {
+    let mut tick = tokio::time::interval(EVERY);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = &mut ended => return latest.save(&*store).await,
+            _ = tick.tick() => latest.save(&*store).await,
+        }
     }
 }
 

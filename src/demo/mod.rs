@@ -133,7 +133,7 @@ pub async fn run(args: &DemoArgs, user: &[Setting]) -> Result<Summary, DemoError
     let config = config(&folder.0, user)?;
     let terminal = !args.json && std::io::stdout().is_terminal();
     if !terminal {
-        crate::cli::start_logs(&config);
+        crate::logs::start(&config);
     }
     let mut generator = Generator::bind(&scenario(args, &config))?;
     provision(&config, args, generator.agent_addr(), generator.media_addr()).await?;

@@ -5,6 +5,7 @@
 
 mod core;
 mod dispatching;
+mod events;
 mod lists;
 mod params;
 mod statistics;
@@ -21,7 +22,7 @@ use serde_json::{Map, Value, json};
 pub struct MiError {
     pub code: i64,
     pub message: String,
-    /// For bad parameters: which.
+    /// What is wrong in detail: for bad parameters, which.
     pub data: Option<String>,
 }
 
@@ -33,6 +34,11 @@ impl MiError {
 
     fn invalid_params(data: impl Into<String>) -> MiError {
         MiError { code: -32602, message: "Invalid params".to_owned(), data: Some(data.into()) }
+    }
+
+    /// With what is wrong, in words, as `data`.
+    fn because(self, what: impl ToString) -> MiError {
+        MiError { data: Some(what.to_string()), ..self }
     }
 
     fn invalid_request() -> MiError {

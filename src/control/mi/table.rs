@@ -1,7 +1,7 @@
 //! The table of commands: each declared once, with its names, parameters, help and handler.
 
 use super::params::Args;
-use super::{MiError, core, dispatching, lists, statistics};
+use super::{MiError, core, dispatching, events, lists, statistics};
 use crate::control::{ControlError, ControlPlane};
 use serde_json::{Value, json};
 use std::future::Future;
@@ -117,6 +117,27 @@ pub const COMMANDS: &[Command] = &[
         run: |plane, args| Box::pin(async move { statistics::reset(plane, &args) }),
     },
     Command {
+        old: "events_list",
+        new: "evi:list",
+        help: "lists the events that can be subscribed to",
+        params: NONE,
+        run: |_, _| Box::pin(async { Ok(events::events()) }),
+    },
+    Command {
+        old: "event_subscribe",
+        new: "evi:subscribe",
+        help: "sends an event to a socket (udp:HOST:PORT, unix:PATH, tcp:HOST:PORT[/METHOD]) for so many seconds; 0 ends it",
+        params: &[&["event", "socket"], &["event", "socket", "expire"]],
+        run: |plane, args| Box::pin(events::subscribe(plane, args)),
+    },
+    Command {
+        old: "subscribers_list",
+        new: "evi:subscribers",
+        help: "lists the subscribers: of all events, of one, or one by its socket",
+        params: &[&[], &["event"], &["event", "socket"]],
+        run: |plane, args| Box::pin(async move { events::subscribers(plane, &args) }),
+    },
+    Command {
         old: "which",
         new: "core:which",
         help: "lists all commands, or the sets of parameters of one",
@@ -143,6 +164,27 @@ pub const COMMANDS: &[Command] = &[
         help: "tells since when this server runs",
         params: NONE,
         run: |plane, _| Box::pin(async { Ok(core::uptime(plane)) }),
+    },
+    Command {
+        old: "ps",
+        new: "core:ps",
+        help: "lists the process and its threads",
+        params: NONE,
+        run: |_, _| Box::pin(async { Ok(core::ps()) }),
+    },
+    Command {
+        old: "log_level",
+        new: "core:log_level",
+        help: "tells the log level, or sets it for the whole server: -3 (alerts) to 4 (debug)",
+        params: &[&[], &["level"], &["level", "pid"]],
+        run: |_, args| Box::pin(async move { core::log_level(&args) }),
+    },
+    Command {
+        old: "kill",
+        new: "core:kill",
+        help: "stops the server orderly, as SIGTERM does",
+        params: NONE,
+        run: |plane, _| Box::pin(async { Ok(core::kill(plane)) }),
     },
 ];
 

@@ -1,0 +1,56 @@
+//! The shards' agent events on their way: to the subscribers, and to the writer of wrap-ups.
+
+use super::{AGENT_REPORT, Hub};
+use crate::control::wrapup::Latest;
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+use strowger_engine::control::{AgentEvent, AgentReport};
+
+/// How often subscriptions whose time is over are looked for.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// Takes the shards' events until they are gone.
+pub async fn run(events: flume::Receiver<AgentEvent>, hub: Arc<Hub>, wrapups: Latest) {
+    let mut sweep = tokio::time::interval(SWEEP);
+    sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            event = events.recv_async() => {
+                let Ok(event) = event else { return };
+                wrapups.note(&event);
+                if hub.wanted(AGENT_REPORT) {
+                    hub.raise(AGENT_REPORT, &params(&event));
+                }
+            }
+            _ = sweep.tick() => hub.expire(),
+        }
+    }
+}
+
+/// Parameters of the event: `status` is the module's word on the wire, `state` the manuals'.
+fn params(event: &AgentEvent) -> Value {
+    let (state, wrapup_ends, flow, sessions) = match &event.state {
+        AgentReport::Offline => ("offline", None, None, None),
+        AgentReport::Free => ("free", None, None, None),
+        AgentReport::InCall { flow } => ("incall", None, Some(flow), None),
+        AgentReport::InChat { flow, ongoing_sessions, wrapup_ends_unix_s } => {
+            ("inchat", *wrapup_ends_unix_s, Some(flow), Some(*ongoing_sessions))
+        }
+        AgentReport::Wrapup { ends_unix_s } => ("wrapup", Some(*ends_unix_s), None, None),
+    };
+    let mut params = Map::new();
+    params.insert("agent_id".to_owned(), json!(event.agent.agentid));
+    params.insert("status".to_owned(), json!(state));
+    params.insert("state".to_owned(), json!(state));
+    if let Some(ends) = wrapup_ends {
+        params.insert("wrapup_ends".to_owned(), json!(ends));
+    }
+    if let Some(flow) = flow {
+        params.insert("flow_id".to_owned(), json!(flow.flowid));
+    }
+    if let Some(sessions) = sessions {
+        params.insert("ongoing_sessions".to_owned(), json!(sessions));
+    }
+    Value::Object(params)
+}
