@@ -52,5 +52,44 @@ fn params(event: &AgentEvent) -> Value {
     if let Some(sessions) = sessions {
         params.insert("ongoing_sessions".to_owned(), json!(sessions));
     }
+    if let Some(param) = &event.param {
+        params.insert("param".to_owned(), json!(param));
+    }
     Value::Object(params)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::tests::cdr;
+
+    #[test]
+    fn each_state_has_its_parameters() {
+        let record = cdr(1, "carl");
+        let (flow, agent) = (record.flow, record.agent.unwrap());
+        let told = |state, param: Option<&str>| {
+            params(&AgentEvent { agent: Arc::clone(&agent), state, unix_us: 7, param: param.map(Box::from) })
+        };
+        for (state, word) in [(AgentReport::Offline, "offline"), (AgentReport::Free, "free")] {
+            assert_eq!(told(state, None), json!({"agent_id": "ann", "status": word, "state": word}));
+        }
+        assert_eq!(
+            told(AgentReport::InCall { flow: Arc::clone(&flow) }, Some("order 5")),
+            json!({"agent_id": "ann", "status": "incall", "state": "incall", "flow_id": "sales", "param": "order 5"})
+        );
+        assert_eq!(
+            told(AgentReport::Wrapup { ends_unix_s: 9 }, None),
+            json!({"agent_id": "ann", "status": "wrapup", "state": "wrapup", "wrapup_ends": 9})
+        );
+        let chat = |wrapup_ends_unix_s| AgentReport::InChat {
+            flow: Arc::clone(&flow),
+            ongoing_sessions: 2,
+            wrapup_ends_unix_s,
+        };
+        assert_eq!(
+            told(chat(Some(9)), None),
+            json!({"agent_id": "ann", "status": "inchat", "state": "inchat", "flow_id": "sales", "ongoing_sessions": 2, "wrapup_ends": 9})
+        );
+        assert_eq!(told(chat(None), None).get("wrapup_ends"), None);
+    }
 }
