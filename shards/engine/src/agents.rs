@@ -57,7 +57,7 @@ impl Engine {
     }
 
     /// Starts the wrap-up after an audio call.
-    fn begin_wrapup(&mut self, claim: &Claim, us: u64, now: Now) {
+    pub(crate) fn begin_wrapup(&mut self, claim: &Claim, us: u64, now: Now) {
         self.shared.set_owner(claim.agent, None);
         self.shared_release(claim.agent, Release::Wrapup, now.mono);
         self.time_wrapup(claim.agent, now.mono.plus_us(us), None, now);

@@ -157,11 +157,7 @@ impl Engine {
         self.stats.shard(self.shard).internal_errors.add(1);
         let agent = claim.agent;
         match claim.medium {
-            Media::Audio => {
-                self.shared.set_owner(agent, None);
-                self.shared_release(agent, Release::Wrapup, now.mono);
-                self.time_wrapup(agent, now.mono.plus_us(self.backoff_us()), None, now);
-            }
+            Media::Audio => self.begin_wrapup(&claim, self.backoff_us(), now),
             Media::Chat => self.end_chat(claim, self.backoff_us(), self.backoff_us(), now),
         }
         let Some(call) = self.calls.get_mut(c) else { return };

@@ -308,6 +308,9 @@ fn worn_out(user: usize, extra: usize) {
     s.wait_ms(10_000);
     s.ann.expect_nothing(&mut s.bench);
     assert_eq!((s.ann_state(), s.gauges()), (AgentState::Free, (0, 0)));
+    let pauses =
+        s.bench.events.iter().filter(|e| matches!(e.state, strowger_engine::control::AgentReport::Wrapup { .. }));
+    assert_eq!(pauses.count(), 3, "one after each try");
 }
 
 #[test]
