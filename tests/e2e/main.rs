@@ -2,6 +2,7 @@
 
 mod chats;
 mod hardness;
+mod reload;
 mod rules;
 mod server;
 mod sipp;
