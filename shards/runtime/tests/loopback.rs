@@ -86,7 +86,7 @@ impl Machine for Probe {
                     self.ep.request(now.mono, &out, 0);
                 }
             }
-            Control::Provision(_) => {}
+            Control::Provision(_) | Control::Place { .. } => {}
         }
         self.outputs.push(Output::Reply { id, reply });
     }
@@ -358,7 +358,11 @@ fn shards_short_of_cpu_time_are_never_deaf() {
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for _ in 0..cpus {
-            scope.spawn(|| while !over.load(Relaxed) {});
+            scope.spawn(|| {
+                while !over.load(Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
         }
         let began = Instant::now();
         let mut calls = 0..;
