@@ -131,6 +131,7 @@ pub fn launch(name: &str, cpu: Option<usize>, task: impl FnOnce() + Send + 'stat
         .preempt_timer(NEVER)
         .spawn(move || async move {
             sys::precise_timeouts();
+            sys::short_slices();
             task();
         })
         .map(Executor)

@@ -20,6 +20,36 @@ pub fn precise_timeouts() {
     unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1_000 as libc::c_ulong, 0, 0, 0) };
 }
 
+/// `struct sched_attr` of Linux, its first version.
+#[repr(C)]
+#[derive(Default)]
+struct SchedAttr {
+    size: u32,
+    policy: u32,
+    flags: u64,
+    nice: i32,
+    priority: u32,
+    runtime: u64,
+    deadline: u64,
+    period: u64,
+}
+
+/// Asks the scheduler for short slices for this thread: when it wakes, one with longer slices makes way at once instead of at the end
+/// of its own, up to 3 ms later. Linux 6.12 and newer; elsewhere nothing changes.
+pub fn short_slices() {
+    /// The shortest that Linux grants.
+    const SLICE_NS: u64 = 100_000;
+    let mut attr = SchedAttr::default();
+    let size = u32::try_from(size_of::<SchedAttr>()).unwrap_or(0);
+    // SAFETY: `attr` is valid for writes of `size` bytes for the whole call; 0 is this thread.
+    let read = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attr, size, 0) };
+    if read == 0 && attr.policy == libc::SCHED_OTHER.unsigned_abs() {
+        attr.runtime = SLICE_NS;
+        // SAFETY: `attr` is valid for reads of the size in it for the whole call; it concerns this thread alone.
+        unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attr, 0) };
+    }
+}
+
 /// Has this thread run behind others where CPU time is short. For those that carry no calls.
 pub fn step_behind() {
     // SAFETY: setpriority takes integers; for PRIO_PROCESS and 0 Linux changes the calling thread alone.
