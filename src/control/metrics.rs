@@ -166,7 +166,7 @@ const LATENCIES: [OfLatency; 5] = [
     ("strowger_dispatch_latency_seconds", "From an agent's coming free to the INVITE to it.", |l| &l.dispatch),
     ("strowger_loop_turn_seconds", "One turn of a shard's loop that had work.", |l| &l.turn),
     ("strowger_receive_to_send_seconds", "From a datagram to the answers that it caused.", |l| &l.receive_to_send),
-    ("strowger_timer_lateness_seconds", "How late the first due timer of a turn fired.", |l| &l.timer_lateness),
+    ("strowger_timer_lateness_seconds", "How late the latest timer of a turn fired.", |l| &l.timer_lateness),
     ("strowger_mesh_seconds", "From one shard's ring to the other shard.", |l| &l.mesh),
 ];
 

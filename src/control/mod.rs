@@ -42,7 +42,7 @@ use tokio::sync::{Mutex, Notify};
 
 /// Changes of one slice of a reload; between slices others get the thread.
 const SLICE: usize = 256;
-/// Call slots of one page of a list: a tenth of a millisecond of a shard's time.
+/// Call slots of one page of a list: few, for a page is read within one turn of a shard.
 const PAGE: u32 = 32;
 
 /// Why an operation of the control plane failed.

@@ -135,8 +135,8 @@ impl Handle {
     }
 
     /// Hands over matches made by [`claim`](Self::claim), [`logout`](Self::logout), [`retire_agent`](Self::retire_agent),
-    /// [`begin_wrapup`](Self::begin_wrapup) and [`withhold`](Self::withhold). Call it after them. (They make one only when another thread changes the same agent at the same
-    /// moment, or for further chats.) Every operation that has an `out` hands them over, too.
+    /// [`begin_wrapup`](Self::begin_wrapup) and [`withhold`](Self::withhold). Call it after them. (They make one only when another
+    /// thread changes the same agent at the same moment, or for further chats.) Every operation that has an `out` hands them over, too.
     pub fn take_late(&mut self, out: &mut Vec<Match>) {
         out.append(&mut self.late);
     }

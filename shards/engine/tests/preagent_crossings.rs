@@ -85,6 +85,13 @@ fn abandoned(s: &mut Scene) {
     s.assert_rest();
 }
 
+/// What follows a message in every story that ends well: ann is moved, bridged, and talks.
+fn is_bridged_and_ends(s: &mut Scene) {
+    ann_moves(s);
+    bridged(s);
+    talks_and_ends(s);
+}
+
 #[test]
 fn a_message_that_answers_and_hangs_up_at_once() {
     let mut s = scene_with(false, |_| {});
@@ -101,9 +108,7 @@ fn a_message_that_answers_and_hangs_up_at_once() {
     s.news.expect(&mut s.bench, "200");
     // Her ACK with the message's answer may still be on its way: the next offer is behind it.
     s.ann.expect(&mut s.bench, "ACK");
-    ann_moves(&mut s);
-    bridged(&mut s);
-    talks_and_ends(&mut s);
+    is_bridged_and_ends(&mut s);
 }
 
 #[test]
@@ -169,9 +174,7 @@ fn the_agents_requests_in_the_message_go_to_its_server() {
     s.caller.expect_nothing(&mut s.bench);
     s.media.expect_nothing(&mut s.bench);
     s.news_hangs_up();
-    ann_moves(&mut s);
-    bridged(&mut s);
-    talks_and_ends(&mut s);
+    is_bridged_and_ends(&mut s);
 }
 
 #[test]
@@ -190,9 +193,7 @@ fn the_servers_requests_in_the_message_go_to_the_agent() {
     let sdp = s.ann.sdp();
     s.ann.answer(&mut s.bench, &relayed, 200, &sdp);
     s.ann.expect(&mut s.bench, "ACK");
-    ann_moves(&mut s);
-    bridged(&mut s);
-    talks_and_ends(&mut s);
+    is_bridged_and_ends(&mut s);
 }
 
 #[test]
@@ -207,9 +208,7 @@ fn a_message_that_hangs_up_with_the_agents_reinvite_in_its_hands() {
     s.news.expect(&mut s.bench, "ACK");
     s.ann.expect(&mut s.bench, "500");
     s.ann.ack_error(&mut s.bench);
-    ann_moves(&mut s);
-    bridged(&mut s);
-    talks_and_ends(&mut s);
+    is_bridged_and_ends(&mut s);
 }
 
 #[test]
@@ -226,9 +225,7 @@ fn a_message_that_hangs_up_before_the_agents_ack_moves_her_after_it() {
     s.news_hangs_up();
     s.ann.expect_nothing(&mut s.bench);
     s.ann.ack(&mut s.bench, "");
-    ann_moves(&mut s);
-    bridged(&mut s);
-    talks_and_ends(&mut s);
+    is_bridged_and_ends(&mut s);
 }
 
 #[test]
@@ -243,9 +240,7 @@ fn a_message_whose_dialog_is_found_dead_is_over() {
     s.ann.expect(&mut s.bench, "500");
     s.ann.ack_error(&mut s.bench);
     s.news_bye();
-    ann_moves(&mut s);
-    bridged(&mut s);
-    talks_and_ends(&mut s);
+    is_bridged_and_ends(&mut s);
 }
 
 #[test]
@@ -476,9 +471,7 @@ fn a_caller_who_is_answered_by_the_music_in_the_message_is_moved_by_reinvite() {
     s.media.expect(&mut s.bench, "ACK");
     s.caller_acks();
     s.news_hangs_up();
-    ann_moves(&mut s);
-    bridged(&mut s);
-    talks_and_ends(&mut s);
+    is_bridged_and_ends(&mut s);
 }
 
 #[test]
@@ -516,9 +509,7 @@ fn a_server_that_wants_a_longer_session_is_called_again_with_the_agents_offer() 
     assert_eq!(again.sdp('s'), "ann");
     s.ann.expect(&mut s.bench, "ACK");
     s.news_hangs_up();
-    ann_moves(&mut s);
-    bridged(&mut s);
-    talks_and_ends(&mut s);
+    is_bridged_and_ends(&mut s);
 }
 
 /// Our refresh of the caller's session, which allows no UPDATE.
@@ -538,9 +529,7 @@ fn session_timers_refresh_both_ends_of_a_long_message() {
         phone.answer(&mut s.bench, &refresh, 200, "");
     }
     s.news_hangs_up();
-    ann_moves(&mut s);
-    bridged(&mut s);
-    talks_and_ends(&mut s);
+    is_bridged_and_ends(&mut s);
 }
 
 #[test]
@@ -575,7 +564,5 @@ fn a_message_that_is_found_dead_by_the_session_timer_is_over() {
     let refresh = s.news.expect(&mut s.bench, "UPDATE");
     s.news.answer(&mut s.bench, &refresh, 481, "");
     s.news_bye();
-    ann_moves(&mut s);
-    bridged(&mut s);
-    talks_and_ends(&mut s);
+    is_bridged_and_ends(&mut s);
 }

@@ -7,7 +7,7 @@
 //!
 //! Why not glommio's own parking: in 0.9 `LocalExecutor::run_task_queues` returns false, "nothing to run", also when
 //! the preemption timer fired before the first queue had its turn, and the executor then sleeps in its ring with a
-//! runnable task and no timer left. On a machine short of CPU that happens about once in a thousand yields; a shard that
+//! runnable task and no timer left. On a machine short of CPU that happened within seconds to minutes; a shard that
 //! yielded was deaf to sockets and timers alike. Hence no yields, and a preemption timer that never fires
 //! ([`NEVER`]), so that the first turn can't be lost either.
 
