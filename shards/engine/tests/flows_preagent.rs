@@ -2,17 +2,10 @@
 
 mod ladder;
 
+use ladder::briefed::{ann_bye, ann_moves, bridged, scene_with};
 use ladder::{Got, Scene};
 use strowger_dispatch::AgentState;
 use strowger_engine::{CallState, Control, EngineConfig};
-
-fn scene_with(logged_in: bool, change: impl FnOnce(&mut EngineConfig)) -> Scene {
-    Scene::with(|cfg, flows, agents| {
-        agents[0].logstate = Some(i64::from(logged_in));
-        flows[0].message_flow_id = Some("sip:flowid@10.0.3.2:5060".into());
-        change(cfg);
-    })
-}
 
 /// A caller waits with music; then Ann logs in, and her phone rings.
 fn rings() -> (Scene, Got) {
@@ -53,29 +46,9 @@ fn hearing() -> Scene {
 
 /// The message is over: Ann is asked for another offer, and gives it.
 #[track_caller]
-fn ann_moves(s: &mut Scene) -> Got {
+fn message_ends(s: &mut Scene) -> Got {
     s.news_hangs_up();
-    let reinvite = s.ann.expect(&mut s.bench, "INVITE");
-    assert_eq!(reinvite.body(), "");
-    let sdp = s.ann.sdp();
-    s.ann.answer(&mut s.bench, &reinvite, 200, &sdp);
-    reinvite
-}
-
-/// The caller answers Ann's offer, and she gets the answer in her ACK.
-#[track_caller]
-fn bridged(s: &mut Scene) {
-    let offer = s.caller_moves();
-    assert_eq!(offer.sdp('s'), "ann");
-    let ack = s.ann.expect(&mut s.bench, "ACK");
-    assert_eq!(ack.sdp('s'), "caller");
-    s.media_bye();
-}
-
-#[track_caller]
-fn ann_bye(s: &mut Scene) {
-    let bye = s.ann.expect(&mut s.bench, "BYE");
-    s.ann.answer(&mut s.bench, &bye, 200, "");
+    ann_moves(s)
 }
 
 /// The call waits again with its music, and its caller leaves; Ann is in her wrap-up.
@@ -104,7 +77,7 @@ fn the_agent_hears_the_message_and_is_then_connected_to_the_caller() {
     s.caller.expect_nothing(&mut s.bench);
     s.assert_counts([1, 1, 0, 0]);
     assert_eq!(s.state(), CallState::Preagent);
-    let reinvite = ann_moves(&mut s);
+    let reinvite = message_ends(&mut s);
     assert_eq!(reinvite.other("X-CC-State").as_deref(), Some("toagent"));
     s.assert_counts([1, 1, 0, 0]);
     bridged(&mut s);
@@ -179,7 +152,7 @@ fn a_caller_without_a_description_gets_the_agents_second_offer_and_answers_it_in
     let invite = s.ann_rings();
     s.caller.expect(&mut s.bench, "180");
     message_plays(&mut s, &invite);
-    ann_moves(&mut s);
+    message_ends(&mut s);
     let ok = s.caller.expect(&mut s.bench, "200");
     assert_eq!(ok.sdp('s'), "ann");
     s.ann.expect_nothing(&mut s.bench);
@@ -291,7 +264,7 @@ fn an_agent_who_dies_behind_a_provisional_answer_is_not_waited_for_without_end()
 fn an_agent_who_hangs_up_within_min_talk_time_of_the_bridge_is_a_rejection() {
     let mut s = hearing();
     s.wait_ms(5_000);
-    ann_moves(&mut s);
+    message_ends(&mut s);
     bridged(&mut s);
     s.wait_ms(900);
     s.ann_hangs_up();
@@ -470,7 +443,7 @@ fn a_logout_or_a_reload_in_the_message_changes_nothing_for_the_call() {
     assert_eq!(s.ann_state(), AgentState::InCall);
     s.bench.reload(&[ladder::flow("sales", "sales")], &[]);
     s.wait_ms(1_000);
-    ann_moves(&mut s);
+    message_ends(&mut s);
     bridged(&mut s);
     s.wait_ms(3_000);
     s.caller_hangs_up_on_ann();

@@ -2,17 +2,10 @@
 
 mod ladder;
 
+use ladder::briefed::{ann_bye, ann_moves, bridged, scene_with};
 use ladder::{Got, Scene};
 use strowger_dispatch::AgentState;
 use strowger_engine::{CallState, EngineConfig};
-
-fn scene_with(logged_in: bool, change: impl FnOnce(&mut EngineConfig)) -> Scene {
-    Scene::with(|cfg, flows, agents| {
-        agents[0].logstate = Some(i64::from(logged_in));
-        flows[0].message_flow_id = Some("sip:flowid@10.0.3.2:5060".into());
-        change(cfg);
-    })
-}
 
 /// Ann answers, and the message plays to her.
 #[track_caller]
@@ -35,30 +28,6 @@ fn hearing_with(change: impl FnOnce(&mut EngineConfig)) -> Scene {
     let invite = s.ann_rings();
     message_plays(&mut s, &invite);
     s
-}
-
-/// Ann is asked for an offer, and gives it.
-#[track_caller]
-fn ann_moves(s: &mut Scene) {
-    let reinvite = s.ann.expect(&mut s.bench, "INVITE");
-    assert_eq!(reinvite.body(), "");
-    let sdp = s.ann.sdp();
-    s.ann.answer(&mut s.bench, &reinvite, 200, &sdp);
-}
-
-#[track_caller]
-fn bridged(s: &mut Scene) {
-    let offer = s.caller_moves();
-    assert_eq!(offer.sdp('s'), "ann");
-    let ack = s.ann.expect(&mut s.bench, "ACK");
-    assert_eq!(ack.sdp('s'), "caller");
-    s.media_bye();
-}
-
-#[track_caller]
-fn ann_bye(s: &mut Scene) {
-    let bye = s.ann.expect(&mut s.bench, "BYE");
-    s.ann.answer(&mut s.bench, &bye, 200, "");
 }
 
 /// They talk for 2 s; one record, one answered call.
