@@ -3,6 +3,7 @@
 //! [`Config::load`] is the entry. Every fault of a file is found in one go, and each says where it is and what to do.
 //! Invariant: a key is honoured, or it is an error; nothing is ignored.
 
+mod db_url;
 mod engine;
 mod example;
 mod read;
@@ -11,14 +12,14 @@ mod schema;
 mod sense;
 mod value;
 
+pub use db_url::DbUrl;
 pub use example::example_toml;
 pub use read::nearest;
 pub use schema::{
     CallCenter, Cdr, Events, Journal, Key, Log, Metrics, Mi, Refusals, Rule, Section, Server, Shards, Sip,
 };
 pub use value::{
-    Advertise, DbUrl, FileMode, HeaderName, HttpPath, Ident, Listen, LogFormat, Scalar, Seconds, Switch, Value, Whole,
-    Word,
+    Advertise, FileMode, HeaderName, HttpPath, Ident, Listen, LogFormat, Scalar, Seconds, Switch, Value, Whole, Word,
 };
 
 use std::fmt;

@@ -3,9 +3,10 @@
 //! A key is declared once, here. A key marked `later` belongs to a part of the product that this build does not
 //! have: it is known and typed, and setting it to something else than its default is an error that says so.
 
+use super::db_url::DbUrl;
 use super::value::{
-    Advertise, DbUrl, FileMode, HeaderName, HttpPath, Ident, Listen, LogFormat, Offer, Scalar, Seconds, Switch, Value,
-    Whole, Word,
+    Advertise, FileMode, HeaderName, HttpPath, Ident, Listen, LogFormat, Offer, Scalar, Seconds, Switch, Value, Whole,
+    Word,
 };
 use crate::control::fronts::MiSocket;
 use std::net::SocketAddr;
@@ -155,7 +156,8 @@ section! {
 section! {
     /// Flows, agents and calls. The keys of the OpenSIPS module's manuals under their own names, then our own.
     CallCenter = "call_center" aliases &[("chat_internal_call_dispatching", "internal_call_dispatching")];
-    /// Database of flows and agents. sqlite:PATH; created with its tables when it is not there.
+    /// Database of flows and agents: sqlite:PATH, scylla://HOST,HOST:9042/KEYSPACE, mysql://USER:PASSWORD@HOST/DATABASE or
+    /// postgres://USER:PASSWORD@HOST/DATABASE. SQLite's file is created with its tables when it is not there.
     db_url: DbUrl = DbUrl::Sqlite(PathBuf::from("strowger.db"));
     /// Database of the CDRs. Empty: db_url.
     acc_db_url: Option<DbUrl> = None;

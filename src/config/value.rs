@@ -28,7 +28,7 @@ fn integer(v: &DeValue<'_>) -> Result<i64, String> {
     i64::from_str_radix(i.as_str(), i.radix()).map_err(|_| format!("the number {} is out of range", i.as_str()))
 }
 
-fn text<'a>(v: &'a DeValue<'_>) -> Result<&'a str, String> {
+pub(super) fn text<'a>(v: &'a DeValue<'_>) -> Result<&'a str, String> {
     v.as_str().ok_or_else(|| format!("expected a string in quotes, found {}", v.type_str()))
 }
 
@@ -205,7 +205,6 @@ from_text!(
     Listen,
     Advertise,
     Ident,
-    DbUrl,
     Word<Offer>,
     Word<ChatPolicy>,
     Word<LogFormat>,
@@ -312,41 +311,6 @@ impl FromStr for Ident {
 impl fmt::Display for Ident {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
-    }
-}
-
-/// Where a kind of data lives.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DbUrl {
-    /// `sqlite:PATH`, relative to the working directory.
-    Sqlite(PathBuf),
-}
-
-impl FromStr for DbUrl {
-    type Err = String;
-    fn from_str(s: &str) -> Result<DbUrl, String> {
-        let (scheme, rest) = s.split_once(':').unwrap_or((s, ""));
-        match scheme {
-            "sqlite" => {
-                let path = rest.strip_prefix("//").unwrap_or(rest);
-                if path.is_empty() || path == ":memory:" {
-                    return Err(format!("`{s}` names no file; use sqlite:PATH, such as sqlite:strowger.db"));
-                }
-                Ok(DbUrl::Sqlite(PathBuf::from(path)))
-            }
-            "scylla" | "mysql" | "postgres" | "postgresql" => {
-                Err(format!("{scheme} databases are not in this build; use sqlite:PATH"))
-            }
-            _ => Err(format!("`{s}` is not a database URL; use sqlite:PATH, such as sqlite:strowger.db")),
-        }
-    }
-}
-
-impl fmt::Display for DbUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            DbUrl::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
-        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
-use strowger_engine::Cdr;
+use strowger_engine::{Cdr, CdrRow};
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -49,10 +49,10 @@ pub async fn run(cdrs: flume::Receiver<Cdr>, store: Arc<dyn CdrStore>, config: W
     while let Ok(first) = cdrs.recv_async().await {
         let due = Instant::now() + writer.config.batch_time;
         let mut batch = Vec::with_capacity(writer.config.batch);
-        batch.push(first);
+        batch.push(CdrRow::from(&first));
         while batch.len() < writer.config.batch {
             match timeout_at(due, cdrs.recv_async()).await {
-                Ok(Ok(cdr)) => batch.push(cdr),
+                Ok(Ok(cdr)) => batch.push(CdrRow::from(&cdr)),
                 Ok(Err(_)) | Err(_) => break,
             }
         }
@@ -69,7 +69,7 @@ struct Writer {
 }
 
 impl Writer {
-    async fn write(&mut self, batch: &[Cdr]) {
+    async fn write(&mut self, batch: &[CdrRow]) {
         self.counts.waiting.store(batch.len() as u64, Relaxed);
         match self.until_taken(batch).await {
             Ok(()) => {}
@@ -86,7 +86,7 @@ impl Writer {
     }
 
     /// Tries until the database has the batch, or refuses it, or there is no more time.
-    async fn until_taken(&mut self, batch: &[Cdr]) -> Result<(), Stuck> {
+    async fn until_taken(&mut self, batch: &[CdrRow]) -> Result<(), Stuck> {
         let mut pause = FIRST_PAUSE;
         loop {
             self.counts.in_flight.store(batch.len() as u64, Relaxed);
@@ -118,7 +118,7 @@ impl Writer {
         Instant::now() >= *self.tries_until.get_or_insert_with(|| Instant::now() + LAST_TRIES)
     }
 
-    async fn set_aside(&self, batch: &[Cdr], why: &Stuck) {
+    async fn set_aside(&self, batch: &[CdrRow], why: &Stuck) {
         let path = &self.config.refused_file;
         let lines: String = batch.iter().map(|c| line(c, &why.to_string()) + "\n").collect();
         self.counts.refused.fetch_add(batch.len() as u64, Relaxed);
@@ -147,12 +147,12 @@ async fn append(path: &std::path::Path, bytes: &[u8]) -> std::io::Result<()> {
     file.sync_data().await
 }
 
-fn line(c: &Cdr, why: &str) -> String {
+fn line(c: &CdrRow, why: &str) -> String {
     json!({
         "why": why, "key": format!("{:032x}", c.key), "call_id": c.call.to_string(), "sip_call_id": c.sip_call_id, "caller": c.caller,
         "received_us": c.received_unix_us, "wait_us": c.wait_us, "pickup_us": c.pickup_us, "talk_us": c.talk_us,
-        "talk_time": c.talk_s, "flow_id": c.flow.flowid, "agent_id": c.agent.as_ref().map(|a| &a.agentid),
-        "call_type": c.call_type as i8, "rejected": c.rejected, "fstats": c.fstats, "cid": c.cid, "media": c.media as u8,
+        "talk_time": c.talk_s, "flow_id": c.flow_id, "agent_id": c.agent_id,
+        "call_type": c.call_type, "rejected": c.rejected, "fstats": c.fstats, "cid": c.cid, "media": c.media,
         "cause": c.cause, "param": c.param,
     })
     .to_string()

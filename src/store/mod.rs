@@ -2,6 +2,7 @@
 //!
 //! - [`Provisioning`]: flows and agents (`db_url`).
 //! - [`CdrStore`]: call detail records (`acc_db_url`).
+//! - [`CallStore`]: ongoing calls (`rt_db_url`).
 //!
 //! Each back end creates its tables where they are missing and checks versions and columns where they are there.
 //! Nothing in the signalling path waits for any of it.
@@ -15,7 +16,7 @@ use crate::config::{Config, DbUrl};
 use names::Names;
 use std::future::Future;
 use std::pin::Pin;
-use strowger_engine::Cdr;
+use strowger_engine::CdrRow;
 use strowger_engine::registry::{RowFault, Rows, Table};
 use thiserror::Error;
 
@@ -52,10 +53,55 @@ pub trait Provisioning: Send + Sync {
 
 /// Call detail records.
 pub trait CdrStore: Send + Sync {
-    /// Writes the records whose keys are not there yet, all or none; says how many were new.
-    fn write<'a>(&'a self, batch: &'a [Cdr]) -> Task<'a, usize>;
+    /// Writes the records whose keys are not there yet, all or none; says how many were new. A back end that cannot tell
+    /// counts all.
+    fn write<'a>(&'a self, batch: &'a [CdrRow]) -> Task<'a, usize>;
     /// Rows of `cc_cdrs`.
     fn count(&self) -> Task<'_, u64>;
+    /// At most about `max` records after the place that an earlier page ended at (none: from the oldest). Rows of other
+    /// programs have keys made of their row's id, always the same ones, and call `0.0.0`.
+    fn read<'a>(&'a self, after: Option<&'a str>, max: usize) -> Task<'a, CdrPage>;
+}
+
+/// Some records, and where to go on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CdrPage {
+    pub rows: Vec<CdrRow>,
+    /// The place after the last of them, in words of the back end; `None`: there was nothing more. A later `read` from the
+    /// same place finds what has been written since.
+    pub next: Option<String>,
+}
+
+/// An ongoing call: a row of `cc_calls`, and what a restart needs (a table of ours).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OngoingCall {
+    /// The public name of the call; the column `b2buaid`.
+    pub id: Box<str>,
+    pub state: u8,
+    /// 0 audio, 1 chat.
+    pub media: u8,
+    pub rejections: u32,
+    /// Unix seconds: when it was received; when its present wait or talk began. Seconds: set-up, estimated wait.
+    pub received_unix_s: u64,
+    pub last_start_unix_s: u64,
+    pub setup_s: u64,
+    pub estimated_wait_s: u64,
+    pub caller_display: Box<str>,
+    pub caller_user: Box<str>,
+    pub flow_id: Box<str>,
+    /// Empty: none.
+    pub agent_id: Box<str>,
+    pub param: Box<str>,
+    /// Records of the journal.
+    pub records: Box<[u8]>,
+}
+
+/// Ongoing calls.
+pub trait CallStore: Send + Sync {
+    /// Adds these calls or replaces them, by id; removes those. All or none.
+    fn save<'a>(&'a self, calls: &'a [OngoingCall], over: &'a [Box<str>]) -> Task<'a, ()>;
+    /// Every call that is there.
+    fn load(&self) -> Task<'_, Vec<OngoingCall>>;
 }
 
 /// What went wrong with a database.
@@ -83,25 +129,47 @@ pub enum StoreError {
     Failed(String),
 }
 
-/// Opens the provisioning database.
+/// Opens the provisioning database of a configuration.
 ///
 /// # Errors
 /// When it cannot be opened or has tables of another version or form.
 pub async fn open_provisioning(config: &Config) -> Result<Box<dyn Provisioning>, StoreError> {
-    let names = Names::of(&config.call_center);
-    match &config.call_center.db_url {
+    provisioning_at(&config.call_center.db_url, Names::of(&config.call_center)).await
+}
+
+/// Opens a database with flows and agents.
+///
+/// # Errors
+/// As [`open_provisioning`].
+pub async fn provisioning_at(url: &DbUrl, names: Names) -> Result<Box<dyn Provisioning>, StoreError> {
+    match url {
         DbUrl::Sqlite(path) => Ok(Box::new(sqlite::SqliteProvisioning::open(path, names).await?)),
+        other => Err(not_built(other)),
     }
 }
 
-/// Opens the CDR database.
+/// Opens the CDR database of a configuration.
 ///
 /// # Errors
 /// As [`open_provisioning`].
 pub async fn open_cdrs(config: &Config) -> Result<Box<dyn CdrStore>, StoreError> {
-    match config.acc_db() {
+    cdrs_at(config.acc_db()).await
+}
+
+/// Opens a database with CDRs.
+///
+/// # Errors
+/// As [`open_provisioning`].
+pub async fn cdrs_at(url: &DbUrl) -> Result<Box<dyn CdrStore>, StoreError> {
+    match url {
         DbUrl::Sqlite(path) => Ok(Box::new(sqlite_cdr::SqliteCdrs::open(path).await?)),
+        other => Err(not_built(other)),
     }
+}
+
+fn not_built(url: &DbUrl) -> StoreError {
+    let what = "this build has no driver for it; use sqlite:PATH".to_owned();
+    StoreError::Open { url: url.to_string(), what }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use sqlx::sqlite::SqlitePool;
 use sqlx::{AssertSqlSafe, Row};
 use std::sync::Arc;
 use strowger_dispatch::{AgentRef, SkillId};
+use strowger_engine::Cdr;
 use strowger_engine::cdr::{CallType, CdrMedia};
 use strowger_engine::registry::{AgentRow, FlowRow, RowFault};
 use strowger_engine::{AgentDef, CallId, FlowDef};
@@ -263,7 +264,7 @@ async fn records_go_to_the_database_of_acc_db_url() {
     let dir = TempDir::new().unwrap();
     let elsewhere = config(&dir, &[&format!("call_center.acc_db_url=sqlite:{}/cdrs.db", dir.path().display())]);
     let c = open_cdrs(&elsewhere).await.unwrap();
-    assert_eq!(c.write(&[cdr(1, "carl")]).await.unwrap(), 1);
+    assert_eq!(c.write(&[(&cdr(1, "carl")).into()]).await.unwrap(), 1);
     let pool = SqlitePool::connect(&format!("sqlite:{}/cdrs.db", dir.path().display())).await.unwrap();
     assert_eq!(sqlx::query_scalar::<_, i64>("SELECT count(*) FROM cc_cdrs").fetch_one(&pool).await.unwrap(), 1);
     assert_eq!(open_cdrs(&config(&dir, &[])).await.unwrap().count().await.unwrap(), 0, "the default is db_url");
@@ -332,7 +333,8 @@ pub(crate) fn cdr(key: u128, caller: &str) -> Cdr {
 async fn a_record_is_one_row_however_often_it_is_written() {
     let dir = TempDir::new().unwrap();
     let c = open_cdrs(&config(&dir, &[])).await.unwrap();
-    let all: Vec<Cdr> = (0..300).map(|i| cdr(i, &format!("c{i}"))).collect();
+    let cdr = |key, caller: &str| CdrRow::from(&cdr(key, caller));
+    let all: Vec<CdrRow> = (0..300).map(|i| cdr(i, &format!("c{i}"))).collect();
     assert_eq!(c.write(&all[..200]).await.unwrap(), 200);
     assert_eq!(c.write(&all[100..]).await.unwrap(), 100);
     assert_eq!(c.write(&all).await.unwrap(), 0);

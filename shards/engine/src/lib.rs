@@ -26,6 +26,7 @@ mod dispatching;
 mod dissuading;
 mod ending;
 mod engine;
+pub mod journal;
 mod leg;
 mod link;
 mod media;
@@ -40,7 +41,7 @@ mod session;
 pub mod stats;
 
 pub use buckets::BucketTable;
-pub use cdr::Cdr;
+pub use cdr::{Cdr, CdrRow};
 pub use config::{AgentOffer, CallConfig, EngineConfig, Refusals};
 pub use control::{CallId, CallInfo, CallState, Control, MeshMsg, NotPlaced, Output, Reply};
 pub use engine::Engine;

@@ -1,0 +1,67 @@
+//! What a restart needs of a shard, as records: the latest state of each entity (spec: data.md, "Journal").
+//!
+//! The engine notes which entities an input changed. Before the messages of a turn are sent, its driver has them written
+//! ([`Sink`]) and commits the turn. A turn that is not committed is as if it had never been: nothing of it was sent.
+//!
+//! Invariants
+//! - A record replaces the entity's earlier ones; a removal ends them. Order between entities of one turn has no meaning.
+//! - Times in records are Unix time: the monotonic clock does not survive.
+//! - Records name flows and agents by their ids, never by index or slot: provisioning may differ after the restart.
+
+pub mod wire;
+
+/// What a record is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Kind {
+    /// What the shard as a whole must know: sequence of records, shard counters. One entity, id 0.
+    Shard = 0,
+    /// A call; id: its key.
+    Call = 1,
+    /// A dialog; id: the key of its leg.
+    Leg = 2,
+    /// Run-time state of an agent: logged in, wrap-up, misses; id: slot in this process.
+    Agent = 3,
+    /// Counters of a flow; id: index in this process.
+    FlowCounts = 4,
+    /// Counters of an agent; id: slot in this process.
+    AgentCounts = 5,
+    /// A CDR ([`crate::cdr::CdrRow`]) that neither database nor spool is known to have; id: its sequence number.
+    Cdr = 6,
+}
+
+impl Kind {
+    /// Every kind, by number.
+    pub const ALL: [Kind; 7] =
+        [Kind::Shard, Kind::Call, Kind::Leg, Kind::Agent, Kind::FlowCounts, Kind::AgentCounts, Kind::Cdr];
+
+    /// The kind of that number.
+    #[must_use]
+    pub fn from_u8(n: u8) -> Option<Kind> {
+        Kind::ALL.get(usize::from(n)).copied()
+    }
+}
+
+/// What a record is about, unique in the journal of one shard. The low half of `id` is small and dense (a slot, an index),
+/// but for CDRs, whose ids count up by one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Entity {
+    pub kind: Kind,
+    pub id: u64,
+}
+
+/// Where an engine writes its records. Never fails and never blocks: whoever keeps them reports his troubles elsewhere.
+pub trait Sink {
+    /// The entity is now this.
+    fn put(&mut self, entity: Entity, record: &[u8]);
+    /// The entity is no more.
+    fn remove(&mut self, entity: Entity);
+}
+
+/// What was found of one shard of the process before: the last committed record of each entity that was not removed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// The shard that wrote them; there may be another number of shards now.
+    pub shard: u16,
+    pub records: Vec<(Entity, Box<[u8]>)>,
+}
