@@ -21,6 +21,7 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use strowger_dispatch::Dispatch;
 use strowger_engine::control::{AgentEvent, Control, Reply};
 use strowger_engine::{Cdr, Engine, EngineConfig, MeshMsg, Provisioning, StatsHub};
@@ -75,6 +76,8 @@ pub struct Shards {
     failures: flume::Receiver<ShardFailure>,
     latency: Vec<Arc<ShardLatency>>,
     counts: Vec<Arc<RuntimeCounts>>,
+    /// By shard: how many of its CDRs, in order, are safe.
+    safe_cdrs: Arc<[AtomicU64]>,
     #[expect(dead_code, reason = "held until the shards are gone")]
     locks: Vec<Lock>,
 }
@@ -163,8 +166,21 @@ impl Shards {
         let outlets = Outlets { cdrs: cdr_in, events: event_in, resolves: resolve_in, failures: failure_in };
         let (commands, resolved, executors) = (Vec::new(), Vec::new(), Vec::new());
         let (latency, counts) = (Vec::new(), Vec::new());
-        let shards =
-            Shards { commands, resolved, bells, executors, cdrs, events, resolves, failures, latency, counts, locks };
+        let safe_cdrs = bells.iter().map(|_| AtomicU64::new(0)).collect();
+        let shards = Shards {
+            commands,
+            resolved,
+            bells,
+            executors,
+            cdrs,
+            events,
+            resolves,
+            failures,
+            latency,
+            counts,
+            safe_cdrs,
+            locks,
+        };
         (shards, outlets)
     }
 
@@ -323,6 +339,14 @@ impl Shards {
     #[must_use]
     pub fn cdrs(&self) -> flume::Receiver<Cdr> {
         self.cdrs.clone()
+    }
+
+    /// Every CDR of that shard up to the sequence number (the low 48 bits of its key) is in a database or spool: its
+    /// journal need not keep it any longer. A lower number than before changes nothing.
+    pub fn cdrs_safe(&self, shard: u16, sequence: u64) {
+        if let Some(safe) = self.safe_cdrs.get(usize::from(shard)) {
+            safe.fetch_max(sequence + 1, Ordering::Release);
+        }
     }
 
     /// Agent events of all shards; those that find the channel full are lost (`RuntimeCounts::events_lost`).
