@@ -18,7 +18,7 @@ use crate::{
         AtomicBool, Ordering,
         plain::{self, AtomicU32, AtomicU64, Relaxed},
     },
-    waiting::{MAX_AGENTS, WaitSlot},
+    waiting::{MAX_AGENTS, WaitCall, WaitWord},
 };
 
 /// The agent table, the waiting calls and their index. Shared in an `Arc`; worked on through a [`Handle`] per shard.
@@ -39,9 +39,10 @@ pub struct Dispatch {
     pub(crate) reclaim: Reclaim,
 }
 
-/// The wait slots of one shard.
+/// The wait slots of one shard: each an index into both tables.
 pub(crate) struct ShardWaiting {
-    pub(crate) slots: Segments<WaitSlot>,
+    pub(crate) words: Segments<WaitWord>,
+    pub(crate) calls: Segments<WaitCall>,
     /// A handle for this shard lives.
     pub(crate) handled: plain::AtomicBool,
 }
@@ -49,8 +50,11 @@ pub(crate) struct ShardWaiting {
 impl Dispatch {
     /// Empty tables; dispatching is on.
     pub fn new(limits: Limits, policy: ChatPolicy) -> Self {
-        let shard =
-            |_| ShardWaiting { slots: Segments::new(limits.waiting_per_shard), handled: plain::AtomicBool::new(false) };
+        let shard = |_| ShardWaiting {
+            words: Segments::new(limits.waiting_per_shard),
+            calls: Segments::new(limits.waiting_per_shard),
+            handled: plain::AtomicBool::new(false),
+        };
         Self {
             policy,
             agents: Segments::new(limits.agents.min(MAX_AGENTS)),
@@ -134,8 +138,14 @@ impl Dispatch {
         self.order.fetch_add(1, Relaxed)
     }
 
-    pub(crate) fn wait_slot(&self, wait: WaitRef) -> Option<&WaitSlot> {
-        self.waiting.get(usize::from(wait.shard))?.slots.get(wait.slot)
+    #[inline]
+    pub(crate) fn wait_word(&self, wait: WaitRef) -> Option<&WaitWord> {
+        self.waiting.get(usize::from(wait.shard))?.words.get(wait.slot)
+    }
+
+    /// Of a slot that was ever opened.
+    pub(crate) fn wait_call(&self, wait: WaitRef) -> Option<&WaitCall> {
+        self.waiting.get(usize::from(wait.shard))?.calls.get(wait.slot)
     }
 
     /// A vacant agent slot: one given back, or a new one.

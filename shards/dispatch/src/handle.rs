@@ -38,9 +38,9 @@ impl Handle {
             let handled = waiting.handled.swap(true, plain::Ordering::AcqRel);
             assert!(!handled, "a handle of shard {shard} lives");
             // Entries of a handle that was dropped with calls waiting stay out of use.
-            free.extend(waiting.slots.iter().filter(|(_, slot)| slot.state.is_free()).map(|(i, _)| i));
+            free.extend(waiting.words.iter().filter(|(_, slot)| slot.state.is_free()).map(|(i, _)| i));
             free.reverse();
-            used = waiting.slots.iter().map(|(i, _)| i + 1).last().unwrap_or(0);
+            used = waiting.words.iter().map(|(i, _)| i + 1).last().unwrap_or(0);
         }
         let local = dispatch.reclaim.register(usize::from(shard));
         Self { local, heights: Heights::new(u64::from(shard)), shard, free, used, late: Vec::new(), dispatch }
@@ -102,14 +102,14 @@ impl Handle {
         if wait.shard != self.shard {
             return None;
         }
-        let agent = self.dispatch.wait_slot(wait)?.state.transition_to_consumed(wait.gen_)?;
+        let agent = self.dispatch.wait_word(wait)?.state.transition_to_consumed(wait.gen_)?;
         self.free.push(wait.slot);
         Some(self.claimed(agent))
     }
 
     /// Whether the call waits, without agent.
     pub fn is_waiting(&self, wait: WaitRef) -> bool {
-        self.dispatch.wait_slot(wait).is_some_and(|slot| slot.state.is_waiting(wait.gen_))
+        self.dispatch.wait_word(wait).is_some_and(|slot| slot.state.is_waiting(wait.gen_))
     }
 
     /// Ends a claim. The agent is matched again at once where a call waits for it: `out` says so.
@@ -164,7 +164,8 @@ impl Handle {
             return Ok(slot);
         }
         let waiting = self.dispatch.waiting.get(usize::from(self.shard)).ok_or(Full::Waiting)?;
-        waiting.slots.get_or_grow(self.used).ok_or(Full::Waiting)?;
+        waiting.calls.get_or_grow(self.used).ok_or(Full::Waiting)?;
+        waiting.words.get_or_grow(self.used).ok_or(Full::Waiting)?;
         self.used += 1;
         Ok(self.used - 1)
     }

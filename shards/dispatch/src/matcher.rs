@@ -52,11 +52,12 @@ impl<'a> Op<'a> {
         spec: &WaitSpec<'_>,
         out: &mut Vec<Match>,
     ) -> WaitRef {
-        let (Some(slot), Some(skill)) = (self.d.wait_slot(wait), self.d.index.skill(spec.skill)) else { return wait };
+        let (Some(slot), Some(call)) = (self.d.wait_word(wait), self.d.wait_call(wait)) else { return wait };
+        let Some(skill) = self.d.index.skill(spec.skill) else { return wait };
         let gen_ = slot.state.gen_();
         let entry = Entry { gen_, ..entry };
         let node = skill.waiting(spec.media).insert(entry, self.heights, &self.pin);
-        slot.describe(&entry, spec.skill, spec.media, spec.refused);
+        call.describe(&entry, spec.skill, spec.media, spec.refused);
         slot.node.store(node.as_ptr(), Ordering::Release);
         slot.state.transition_to_waiting(gen_);
         fence(Ordering::SeqCst);
@@ -69,8 +70,8 @@ impl<'a> Op<'a> {
 
     /// The owner closes an entry; one that still waited is unlinked.
     pub(crate) fn close(&self, wait: WaitRef) -> Close {
-        let Some(slot) = self.d.wait_slot(wait) else { return Close::Stale };
-        let (node, skill, media) = (slot.node.load(Ordering::Relaxed), slot.skill(), slot.media());
+        let (Some(slot), Some(call)) = (self.d.wait_word(wait), self.d.wait_call(wait)) else { return Close::Stale };
+        let (node, skill, media) = (slot.node.load(Ordering::Relaxed), call.skill(), call.media());
         fetch_early(node);
         let closed = slot.state.transition_to_abandoned(wait.gen_);
         if let (Close::Left, Some(node), Some(skill)) = (&closed, NonNull::new(node), self.d.index.skill(skill)) {
@@ -84,15 +85,16 @@ impl<'a> Op<'a> {
     fn behind(&self, node: NonNull<Node>) -> Option<NonNull<Node>> {
         // SAFETY: our caller has not removed it yet.
         let id = unsafe { node.as_ref() }.behind()?;
-        self.d.wait_slot(WaitRef { shard: (id >> 32) as u16, slot: id as u32, gen_: 0 })?.waiting_node()
+        self.d.wait_word(WaitRef { shard: (id >> 32) as u16, slot: id as u32, gen_: 0 })?.waiting_node()
     }
 
     pub(crate) fn calls_ahead(&self, wait: WaitRef) -> u32 {
-        let Some(slot) = self.d.wait_slot(wait).filter(|s| s.state.is_waiting(wait.gen_)) else { return 0 };
-        let (rank, order) = slot.place();
+        let waits = self.d.wait_word(wait).is_some_and(|s| s.state.is_waiting(wait.gen_));
+        let Some(call) = self.d.wait_call(wait).filter(|_| waits) else { return 0 };
+        let (rank, order) = call.place();
         let id = u64::from(wait.shard) << 32 | u64::from(wait.slot);
         let entry = Entry { rank, order, id, gen_: wait.gen_ };
-        self.d.index.skill(slot.skill()).map_or(0, |skill| skill.calls_before(&entry, &self.pin))
+        self.d.index.skill(call.skill()).map_or(0, |skill| skill.calls_before(&entry, &self.pin))
     }
 
     /// Takes in hand the first available agent of a skill; one that refused the call only when there is no other.
@@ -133,7 +135,7 @@ impl<'a> Op<'a> {
 
     #[inline]
     fn first_waiting(&self, skill: &Skill, media: Media) -> Option<(Entry, NonNull<Node>)> {
-        let waits = |entry: &Entry| self.d.wait_slot(wait_ref(entry)).is_some_and(|s| s.state.is_waiting(entry.gen_));
+        let waits = |entry: &Entry| self.d.wait_word(wait_ref(entry)).is_some_and(|s| s.state.is_waiting(entry.gen_));
         skill.waiting(media).iter(&self.pin).find(|(entry, _)| waits(entry))
     }
 
@@ -187,7 +189,7 @@ impl<'a> Op<'a> {
         if slot.state.transition_to_claimed(seen, media) == Step::Changed {
             return HandOver::Again;
         }
-        let taken = self.d.wait_slot(wait).map(|s| s.state.transition_to_taken(wait.gen_, agent));
+        let taken = self.d.wait_word(wait).map(|s| s.state.transition_to_taken(wait.gen_, agent));
         if taken != Some(Commit::Taken) {
             slot.state.transition_to_unclaimed(media);
             return HandOver::Again;
@@ -319,9 +321,9 @@ impl<'a> Op<'a> {
 
     /// Gives this call to this agent, by somebody else's choice.
     fn claim(&mut self, wait: WaitRef, agent: AgentRef, out: &mut Vec<Match>) -> Result<(), ClaimError> {
-        let waiting = self.d.wait_slot(wait).filter(|s| s.state.is_waiting(wait.gen_));
-        let call = waiting.ok_or(ClaimError::NotWaiting)?;
-        let (id, media, node) = (call.skill(), call.media(), call.node.load(Ordering::Relaxed));
+        let waiting = self.d.wait_word(wait).filter(|s| s.state.is_waiting(wait.gen_));
+        let (place, call) = waiting.zip(self.d.wait_call(wait)).ok_or(ClaimError::NotWaiting)?;
+        let (id, media, node) = (call.skill(), call.media(), place.node.load(Ordering::Relaxed));
         let skill = self.d.index.skill(id).ok_or(ClaimError::NotWaiting)?;
         let node = NonNull::new(node).ok_or(ClaimError::NotWaiting)?;
         let slot = self.d.agents.get(agent.slot).ok_or(ClaimError::StaleAgent)?;
@@ -343,7 +345,7 @@ impl<'a> Op<'a> {
         if slot.state.transition_to_held(agent.gen_, media) == Hold::Unavailable {
             return Err(busy());
         }
-        let result = self.claim_held(slot, media, id, || call.state.transition_to_taken(wait.gen_, agent.slot));
+        let result = self.claim_held(slot, media, id, || place.state.transition_to_taken(wait.gen_, agent.slot));
         if result.is_ok() {
             // SAFETY: we won the call's word, whose generation the node belongs to, after its insertion.
             unsafe { skill.waiting(media).remove(node, None, &self.pin) };
@@ -396,7 +398,7 @@ impl<'a> Op<'a> {
             let media = Media::ALL[usize::from(media)];
             let Some(skill) = d.index.skill(SkillId(id)) else { continue };
             let Some((entry, _)) = self.first_waiting(skill, media) else { continue };
-            let Some(call) = d.wait_slot(wait_ref(&entry)).filter(|_| d.dispatching()) else { continue };
+            let Some(call) = d.wait_call(wait_ref(&entry)).filter(|_| d.dispatching()) else { continue };
             if let Some(agent) = self.hold_for(skill, media, &call.refused()) {
                 self.settle(agent, out);
                 push(self, &mut heads, id, skill, media);

@@ -28,9 +28,9 @@ use crate::{
     },
 };
 
-/// Highest tower: with one node in four a level higher, enough for 4^12 = 16 million entries.
+/// Highest tower: with one node in eight a level higher, enough for 8^8 = 16 million entries.
 #[cfg(not(any(loom, shuttle)))]
-const LEVELS: usize = 12;
+const LEVELS: usize = 8;
 #[cfg(any(loom, shuttle))]
 const LEVELS: usize = 2;
 
@@ -64,7 +64,7 @@ impl Entry {
 type Link = AtomicPtr<Node>;
 
 /// Followed in memory by `height` links. A cache line of its own, so that a search pays one miss for each node that it passes: with up to
-/// four levels (255 nodes of 256) a node is one line.
+/// four levels (4 095 nodes of 4 096) a node is one line.
 #[repr(C)]
 pub(crate) struct Node {
     entry: Entry,
@@ -274,6 +274,13 @@ impl Set {
         let node = node.as_ptr();
         // SAFETY: not retired before this removal.
         let (entry, height) = unsafe { ((*node).entry, usize::from((*node).height)) };
+        // Both neighbours are written below: together they cost one miss.
+        if let Some(behind) = behind {
+            fetch_early(behind.as_ptr());
+        }
+        #[cfg(not(any(loom, shuttle)))]
+        // SAFETY: as above, and each node has level 0.
+        fetch_early(unsafe { Node::link(node, 0) }.load(Ordering::Relaxed));
         let mut next = ptr::null_mut();
         for level in (0..height).rev() {
             // SAFETY: as above.
@@ -433,7 +440,7 @@ impl Iterator for Iter<'_> {
     }
 }
 
-/// Draws tower heights: one in four goes a level higher. Seeded by the handle's number, so runs repeat.
+/// Draws tower heights: one in eight goes a level higher. Seeded by the handle's number, so runs repeat.
 pub(crate) struct Heights(u64);
 
 impl Heights {
@@ -446,6 +453,6 @@ impl Heights {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        (1 + (self.0.trailing_zeros() / 2) as usize).min(LEVELS)
+        (1 + (self.0.trailing_zeros() / 3) as usize).min(LEVELS)
     }
 }

@@ -1,8 +1,11 @@
 //! A waiting call's word: `waiting -> taken` and `waiting -> abandoned` are the same compare-and-swap, so a call has one winner.
 //!
-//! Who may touch what: the slots of a shard belong to its handle, which alone opens and frees them; `word` leaves `waiting` by
+//! Who may touch what: the slots of a shard belong to its handle, which alone opens and frees them; `state` leaves `waiting` by
 //! anybody's compare-and-swap; all else is written by the owner before it opens the slot and read by others only as of a
 //! generation whose word they swap afterwards.
+//!
+//! Words and nodes are kept apart from the rest ([`WaitWord`], [`WaitCall`]) and close together: whoever leaves a long queue looks at
+//! its neighbour's, and that should be in the processor's cache.
 
 use std::ptr::{self, NonNull};
 
@@ -113,13 +116,36 @@ impl WaitState {
     }
 }
 
-/// One waiting call: a cache line of its own.
-#[repr(align(64))]
+/// One waiting call: what decides, and where it is.
 #[derive(Debug)]
-pub(crate) struct WaitSlot {
+pub(crate) struct WaitWord {
     pub(crate) state: WaitState,
     /// Its node in the set of its skill, while it waits.
     pub(crate) node: AtomicPtr<Node>,
+}
+
+impl Default for WaitWord {
+    fn default() -> Self {
+        Self { state: WaitState::default(), node: AtomicPtr::new(ptr::null_mut()) }
+    }
+}
+
+impl WaitWord {
+    /// The node of the call that waits here now. Whoever is pinned may look at it: it is retired after the call has left that state,
+    /// and so after we have pinned.
+    pub(crate) fn waiting_node(&self) -> Option<NonNull<Node>> {
+        let seen = self.state.0.load(Ordering::Acquire);
+        let node = self.node.load(Ordering::Acquire);
+        // A node of a later generation was stored after the word of this one had changed, which we would see now.
+        let still = state_of(seen) == WAITING && self.state.0.load(Ordering::Acquire) == seen;
+        NonNull::new(node).filter(|_| still)
+    }
+}
+
+/// One waiting call: what it is, in a cache line of its own.
+#[repr(align(64))]
+#[derive(Debug)]
+pub(crate) struct WaitCall {
     ticket: plain::AtomicU64,
     priority: AtomicU32,
     skill: AtomicU32,
@@ -128,11 +154,9 @@ pub(crate) struct WaitSlot {
     media: AtomicU8,
 }
 
-impl Default for WaitSlot {
+impl Default for WaitCall {
     fn default() -> Self {
         Self {
-            state: WaitState::default(),
-            node: AtomicPtr::new(ptr::null_mut()),
             ticket: plain::AtomicU64::new(0),
             priority: AtomicU32::new(0),
             skill: AtomicU32::new(0),
@@ -143,7 +167,7 @@ impl Default for WaitSlot {
     }
 }
 
-impl WaitSlot {
+impl WaitCall {
     /// Owner, before it opens the slot.
     pub(crate) fn describe(&self, entry: &Entry, skill: SkillId, media: Media, refused: &[AgentRef]) {
         self.priority.store(entry.rank, Relaxed);
@@ -155,16 +179,6 @@ impl WaitSlot {
             place.store(u64::from(agent.slot) << 32 | u64::from(agent.gen_), Relaxed);
         }
         self.refusals.store(latest.len() as u8, Relaxed);
-    }
-
-    /// The node of the call that waits here now. Whoever is pinned may look at it: it is retired after the call has left that state,
-    /// and so after we have pinned.
-    pub(crate) fn waiting_node(&self) -> Option<NonNull<Node>> {
-        let seen = self.state.0.load(Ordering::Acquire);
-        let node = self.node.load(Ordering::Acquire);
-        // A node of a later generation was stored after the word of this one had changed, which we would see now.
-        let still = state_of(seen) == WAITING && self.state.0.load(Ordering::Acquire) == seen;
-        NonNull::new(node).filter(|_| still)
     }
 
     /// Rank and order of the call's entry.
