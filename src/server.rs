@@ -98,6 +98,8 @@ impl Server {
             overload: config.overload_config(),
             pin: config.shards.pin.0,
             seed: seed.map_or_else(random, Ok)?,
+            journal: None,
+            restored: [].into(),
         };
         let shards = Arc::new(start_shards(bound, spec).await?);
         let cdrs = Arc::<CdrCounts>::default();
@@ -116,6 +118,7 @@ impl Server {
         let writers = vec![tokio::spawn(writer), tokio::spawn(reports(shards.events(), hub, store))];
         let resolver = tokio::spawn(resolve::run(shards.resolves(), Arc::downgrade(&shards)));
         plane.begin(&found.rows).await?;
+        shards.serve();
         let router = http::router(
             Arc::clone(&plane),
             &config.mi.http_path.0,

@@ -174,8 +174,10 @@ fn started(shards: u16) -> (Shards, SocketAddr, tempfile::TempDir) {
         overload: OverloadConfig::default(),
         pin: false,
         seed: [1; 32],
+        journal: None,
+        restored: [].into(),
     };
-    (start(bound, spec).expect("shards start"), addr, dir)
+    (start(bound, spec).inspect(Shards::serve).expect("shards start"), addr, dir)
 }
 
 /// Idle CPU, round trips one at a time, CPU per packet at a steady rate and saturated.

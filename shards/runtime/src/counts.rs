@@ -26,6 +26,12 @@ pub struct RuntimeCounts {
     /// Gauges: CDRs that wait for the control plane, new calls that wait for their turn.
     pub cdrs_waiting: Count,
     pub backlog: Count,
+    /// The journal's records and bytes, and segments that were not ready when the shard needed them.
+    pub journal_records: Count,
+    pub journal_bytes: Count,
+    pub journal_unready: Count,
+    /// Gauge: entities whose state waits for room on the disk.
+    pub journal_unwritten: Count,
 }
 
 /// Sets a gauge.

@@ -1,5 +1,6 @@
 //! Why a start fails. Each text names the thing and the fix.
 
+use crate::journal::JournalError;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -56,6 +57,8 @@ pub enum StartError {
          io_uring_* calls in their seccomp profile)"
     )]
     IoUring { error: io::Error },
+    #[error(transparent)]
+    Journal(#[from] JournalError),
     #[error("shard {shard} did not start: {reason}")]
     Executor { shard: u16, reason: String },
 }

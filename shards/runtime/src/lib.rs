@@ -14,6 +14,7 @@ pub mod clock;
 pub mod counts;
 pub mod driver;
 pub mod error;
+pub mod journal;
 pub mod latency;
 pub mod lock;
 pub mod machine;

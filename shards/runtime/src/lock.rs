@@ -5,6 +5,7 @@
 //! ends; the file stays, because removing it would let two processes lock two files of one name.
 
 use crate::error::{Holder, StartError};
+use crate::journal::JournalError;
 use crate::sys;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
@@ -33,6 +34,19 @@ pub fn data_dir(dir: &Path) -> Result<Lock, StartError> {
     std::fs::create_dir_all(dir).map_err(failed)?;
     take(&dir.join("strowger.lock")).map_err(|refused| match refused {
         Refused::Held(holder) => StartError::DataDirInUse { path: dir.to_owned(), holder },
+        Refused::Io(error) => failed(error),
+    })
+}
+
+/// Locks a journal's directory, which is created if need be.
+///
+/// # Errors
+/// [`JournalError::InUse`] with its holder, [`JournalError::File`] when it cannot be used at all.
+pub fn journal_dir(dir: &Path) -> Result<Lock, JournalError> {
+    let failed = |error| JournalError::File { path: dir.to_owned(), error };
+    std::fs::create_dir_all(dir).map_err(failed)?;
+    take(&dir.join("strowger.lock")).map_err(|refused| match refused {
+        Refused::Held(holder) => JournalError::InUse { path: dir.to_owned(), holder },
         Refused::Io(error) => failed(error),
     })
 }

@@ -1,6 +1,7 @@
 //! What the loop drives: the engine's verbs as a trait, so that the loop can be tested without a whole call machine.
 
 use std::net::IpAddr;
+use strowger_engine::journal::Sink;
 use strowger_engine::{Control, MeshMsg, Output};
 use strowger_sip::endpoint::{Resolve, Transmit};
 use strowger_sip::net::Path;
@@ -25,6 +26,9 @@ pub trait Machine: 'static {
     fn poll_resolve(&mut self) -> Option<Resolve>;
     /// Nothing to do: collect garbage.
     fn idle(&mut self);
+    /// Writes down what has changed since the last call; the first call writes everything. A machine without state that
+    /// outlives it writes nothing.
+    fn journal<S: Sink>(&mut self, _now: Now, _sink: &mut S) {}
 }
 
 impl Machine for strowger_engine::Engine {

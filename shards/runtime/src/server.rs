@@ -5,6 +5,7 @@ use crate::clock::Clock;
 use crate::counts::RuntimeCounts;
 use crate::driver::{self, Executor, GlommioDriver, Sleeper};
 use crate::error::StartError;
+use crate::journal::{Generation, Journal, Keeper};
 use crate::latency::{LatencySnapshot, ShardLatency};
 use crate::lock::Lock;
 use crate::machine::Machine;
@@ -21,9 +22,10 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use strowger_dispatch::Dispatch;
 use strowger_engine::control::{AgentEvent, Control, Reply};
+use strowger_engine::journal::Recovered;
 use strowger_engine::{Cdr, Engine, EngineConfig, MeshMsg, Provisioning, StatsHub};
 use strowger_sip::time::Now;
 
@@ -49,6 +51,9 @@ pub struct ServerSpec {
     pub pin: bool,
     /// Seed of tags, branches and Call-IDs.
     pub seed: [u8; 32],
+    /// Where the shards' state is kept, if it is; and what was found of the process before.
+    pub journal: Option<Arc<Generation>>,
+    pub restored: Arc<[Recovered]>,
 }
 
 /// The shard that was asked is gone (stopped, or its executor died).
@@ -78,6 +83,10 @@ pub struct Shards {
     counts: Vec<Arc<RuntimeCounts>>,
     /// By shard: how many of its CDRs, in order, are safe.
     safe_cdrs: Arc<[AtomicU64]>,
+    /// Whether sockets are read.
+    serving: Arc<AtomicBool>,
+    /// Outlives the executors, so that the last turns are synced.
+    keeper: Option<Keeper>,
     #[expect(dead_code, reason = "held until the shards are gone")]
     locks: Vec<Lock>,
 }
@@ -94,6 +103,8 @@ struct Parts {
     relay: Relay,
     latency: Arc<ShardLatency>,
     counts: Arc<RuntimeCounts>,
+    journal: Option<Journal>,
+    serving: Arc<AtomicBool>,
 }
 
 /// The shards' ends of what they share towards the control plane.
@@ -111,7 +122,8 @@ struct Starting {
     ready: flume::Receiver<Result<(), String>>,
 }
 
-/// Starts the shards; returns when all of them serve. `build` makes each shard's machine, on the shard's own thread.
+/// Starts the shards; returns when all of them have restored what they take over and have it in their journals. They take
+/// commands then, and calls from [`Shards::serve`] on. `build` makes each shard's machine, on the shard's own thread.
 ///
 /// # Errors
 /// [`StartError`]; shards that were started are stopped again.
@@ -134,26 +146,53 @@ where
     let (mut running, outlets) = Shards::new(bells, spec.cdr_capacity, locks);
     let locals = Arc::new(LocalAddrs::default());
     let cpus = if spec.pin { sys::allowed_cpus() } else { Vec::new() };
+    let (go_in, go) = flume::bounded(usize::from(shards));
     let mut starting = Vec::new();
     for (((shard, shares), mesh), sleeper) in (0..shards).zip(shares).zip(ports).zip(sleepers) {
         let (own, locals, spec) = (Arc::clone(&own), Arc::clone(&locals), spec.clone());
         let (latency, counts) = (Arc::new(ShardLatency::default()), Arc::new(RuntimeCounts::default()));
         let relay = running.connect(&outlets, &latency, &counts);
-        let parts = Parts { shard, spec, shares, own, locals, mesh, sleeper, relay, latency, counts };
+        let safe = Arc::clone(&running.safe_cdrs);
+        let journal = spec.journal.as_ref().and_then(|g| g.journal(shard, safe, Arc::clone(&counts)));
+        let serving = Arc::clone(&running.serving);
+        let parts = Parts { shard, spec, shares, own, locals, mesh, sleeper, relay, latency, counts, journal, serving };
         let cpu = cpus.get(usize::from(shard)).copied().filter(|_| cpus.len() >= usize::from(shards));
         let (ready_in, ready) = flume::bounded(1);
-        let (build, failures) = (build.clone(), outlets.failures.clone());
+        let (build, go, failures) = (build.clone(), go.clone(), outlets.failures.clone());
         let name = format!("shard-{shard}");
-        match driver::launch(&name, cpu, move || supervised(parts, build, ready_in, failures)) {
+        match driver::launch(&name, cpu, move || supervised(parts, build, &ready_in, &go, &failures)) {
             Ok(executor) => starting.push(Starting { shard, executor, ready }),
             Err(reason) => {
                 running.executors = starting.into_iter().map(|s| s.executor).collect();
+                drop(go_in);
                 running.stop();
                 return Err(driver::explain(shard, shards, reason));
             }
         }
     }
-    await_ready(running, starting)
+    let outcome = await_ready(&mut running, starting).and_then(|()| match &spec.journal {
+        None => Ok(()),
+        Some(generation) => {
+            let keeper = generation.keep()?;
+            generation.complete(&keeper)?;
+            running.keeper = Some(keeper);
+            Ok(())
+        }
+    });
+    match outcome {
+        Ok(()) => {
+            for _ in 0..shards {
+                // A shard that is gone has been reported.
+                let _ = go_in.send(());
+            }
+            Ok(running)
+        }
+        Err(error) => {
+            drop(go_in);
+            running.stop();
+            Err(error)
+        }
+    }
 }
 
 impl Shards {
@@ -179,6 +218,8 @@ impl Shards {
             latency,
             counts,
             safe_cdrs,
+            serving: Arc::default(),
+            keeper: None,
             locks,
         };
         (shards, outlets)
@@ -206,7 +247,7 @@ impl Shards {
     }
 }
 
-/// Starts the shards, an [`Engine`] each; returns when all of them serve.
+/// As [`start_with`], an [`Engine`] a shard.
 ///
 /// # Errors
 /// [`StartError`]; shards that were started are stopped again.
@@ -220,42 +261,40 @@ pub fn start(bound: Bound, spec: ServerSpec) -> Result<Shards, StartError> {
     })
 }
 
-fn await_ready(mut running: Shards, starting: Vec<Starting>) -> Result<Shards, StartError> {
+fn await_ready(running: &mut Shards, starting: Vec<Starting>) -> Result<(), StartError> {
     let mut failed = None;
     let shards = running.shards();
     for Starting { shard, executor, ready } in starting {
         let reason = match ready.recv() {
-            Ok(Ok(())) => {
+            Ok(outcome) => {
                 running.executors.push(executor);
-                continue;
+                outcome.err()
             }
-            Ok(Err(reason)) => reason,
             // It ended before it could say anything.
-            Err(_) => executor.join().err().unwrap_or_else(|| "its executor ended at once".to_owned()),
+            Err(_) => Some(executor.join().err().unwrap_or_else(|| "its executor ended at once".to_owned())),
         };
-        failed.get_or_insert((shard, reason));
+        failed = failed.or(reason.map(|reason| (shard, reason)));
     }
-    match failed {
-        None => Ok(running),
-        Some((shard, reason)) => {
-            running.stop();
-            Err(driver::explain(shard, shards, reason))
-        }
-    }
+    failed.map_or(Ok(()), |(shard, reason)| Err(driver::explain(shard, shards, reason)))
 }
 
 /// One shard from its beginning to its end, panics included.
 fn supervised<M: Machine>(
     parts: Parts,
     build: impl FnOnce(u16, &ServerSpec, Now) -> M,
-    ready: flume::Sender<Result<(), String>>,
-    failures: flume::Sender<ShardFailure>,
+    ready: &flume::Sender<Result<(), String>>,
+    go: &flume::Receiver<()>,
+    failures: &flume::Sender<ShardFailure>,
 ) {
     let shard = parts.shard;
     let life = AssertUnwindSafe(move || {
-        let (shard, driver) = assemble(parts, build);
-        let _ = ready.send(Ok(()));
-        shard::run(shard, driver);
+        let (mut shard, driver) = assemble(parts, build);
+        let kept = shard.checkpoint();
+        let _ = ready.send(kept.then_some(()).ok_or_else(|| "its journal has no room on the disk".to_owned()));
+        // Nobody says go where another has failed.
+        if kept && go.recv().is_ok() {
+            shard::run(shard, driver);
+        }
     });
     if let Err(panic) = catch_unwind(life) {
         let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
@@ -268,7 +307,7 @@ fn supervised<M: Machine>(
 }
 
 fn assemble<M: Machine>(parts: Parts, build: impl FnOnce(u16, &ServerSpec, Now) -> M) -> (Shard<M>, GlommioDriver) {
-    let Parts { shard, spec, shares, own, locals, mesh, sleeper, relay, latency, counts } = parts;
+    let Parts { shard, spec, shares, own, locals, mesh, sleeper, relay, latency, counts, journal, serving } = parts;
     let sockets = Sockets::new(shard, shares, own, locals);
     let driver = GlommioDriver::new(sockets.fds(), sleeper);
     let mut clock = Clock::default();
@@ -291,6 +330,9 @@ fn assemble<M: Machine>(parts: Parts, build: impl FnOnce(u16, &ServerSpec, Now) 
         key,
         overload: spec.overload,
         failed: Vec::new(),
+        held: VecDeque::new(),
+        journal,
+        serving,
         latency,
         counts,
         stats: spec.stats,
@@ -327,6 +369,12 @@ impl Shards {
         commands.send(Command::Control { cmd, reply }).map_err(|_| Gone(shard))?;
         self.ring(shard);
         answer.recv().map_err(|_| Gone(shard))
+    }
+
+    /// Lets the shards take calls.
+    pub fn serve(&self) {
+        self.serving.store(true, Ordering::Release);
+        (0..self.shards()).for_each(|shard| self.ring(shard));
     }
 
     fn ring(&self, shard: u16) {

@@ -6,6 +6,8 @@
 //!
 //! Invariants
 //! - The machine is touched by this thread alone, and its outputs are drained before its next input.
+//! - Nothing that an input caused leaves the shard before the journal has what it changed: messages and outputs are held
+//!   until [`Shard::commit`].
 //! - Nothing in a turn blocks, locks or (in steady state) allocates.
 //! - No queue starves another: each has its cap a turn; [`Turn::more`] says that one was reached, and then the shard
 //!   does not sleep.
@@ -13,6 +15,7 @@
 use crate::clock::{Clock, mono_ns};
 use crate::counts::{self, RuntimeCounts};
 use crate::driver::Driver;
+use crate::journal::Journal;
 use crate::latency::ShardLatency;
 use crate::machine::Machine;
 use crate::mesh::{Item, Label, Parcel, Port};
@@ -21,7 +24,9 @@ use crate::outbound::Outbound;
 use crate::overload::{Backlog, OverloadConfig, Refusals, SourceLimits, Verdict, Verdicts};
 use crate::owner::{Route, Router};
 use crate::relay::{Command, Relay, ResolveRequest};
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use strowger_engine::{MeshMsg, Output, StatsHub};
 use strowger_sip::endpoint::Transmit;
 use strowger_sip::hash::HashKey;
@@ -55,6 +60,11 @@ pub(crate) struct Shard<M> {
     pub verdicts: Verdicts,
     pub key: HashKey,
     pub failed: Vec<Transmit>,
+    /// Outputs that wait for the commit.
+    pub held: VecDeque<Output>,
+    pub journal: Option<Journal>,
+    /// Whether sockets are read.
+    pub serving: Arc<AtomicBool>,
     pub latency: Arc<ShardLatency>,
     pub counts: Arc<RuntimeCounts>,
     pub stats: Arc<StatsHub>,
@@ -93,18 +103,26 @@ pub(crate) fn run<M: Machine, D: Driver>(mut shard: Shard<M>, mut driver: D) {
 }
 
 impl<M: Machine> Shard<M> {
+    /// Has the journal hold what the machine begins with; false when there is no room.
+    pub fn checkpoint(&mut self) -> bool {
+        self.commit();
+        !self.journal.as_ref().is_some_and(Journal::is_full)
+    }
+
     fn turn(&mut self, rx: &mut RxBatch, inlets: &[Inlet]) -> Turn {
         let began = mono_ns();
         let mut turn = Turn::default();
         self.take_commands(&mut turn);
         self.take_mesh(&mut turn);
-        for inlet in inlets {
-            self.take_datagrams(*inlet, rx, &mut turn);
+        if self.serving.load(Ordering::Relaxed) {
+            for inlet in inlets {
+                self.take_datagrams(*inlet, rx, &mut turn);
+            }
         }
         self.take_new_calls(&mut turn);
         self.fire_timers(&mut turn);
-        self.relay.pass_cdrs();
         self.flush();
+        self.relay.pass_cdrs();
         if turn.worked {
             self.latency.turn.record(mono_ns() - began);
         }
@@ -269,12 +287,14 @@ impl<M: Machine> Shard<M> {
         turn.more |= !self.backlog.is_empty();
     }
 
-    /// A new INVITE whose turn has come: worked on, unless it is too late or CDRs pile up (how many calls a shard
-    /// holds is the engine's own limit). True: worked on.
+    /// A new INVITE whose turn has come: worked on, unless it is too late, CDRs pile up or the journal has no room (how
+    /// many calls a shard holds is the engine's own limit). True: worked on.
     fn admit(&mut self, bytes: &[u8], path: Path, bucket: Option<u16>, received_ns: u64) -> bool {
         let age_ns = mono_ns().saturating_sub(received_ns);
         let too_late = age_ns > self.overload.max_age_us.saturating_mul(1000);
-        self.decide(bytes, path, bucket, received_ns, too_late || self.relay.waiting.len() > self.overload.cdr_backlog)
+        let unkept = self.journal.as_ref().is_some_and(Journal::is_full);
+        let refuse = too_late || unkept || self.relay.waiting.len() > self.overload.cdr_backlog;
+        self.decide(bytes, path, bucket, received_ns, refuse)
     }
 
     /// Works on a new INVITE or refuses it; a copy of one that was decided goes the same way. True: worked on.
@@ -323,9 +343,7 @@ impl<M: Machine> Shard<M> {
                 self.out.push(t);
                 sends = true;
             }
-            while let Some(output) = self.machine.poll_output() {
-                self.output(output);
-            }
+            self.held.extend(std::iter::from_fn(|| self.machine.poll_output()));
             let Some(question) = self.machine.poll_resolve() else { break };
             let request = ResolveRequest { shard: self.id, id: question.id, host: question.host };
             if !self.relay.ask(request) {
@@ -354,7 +372,20 @@ impl<M: Machine> Shard<M> {
         }
     }
 
+    /// The journal has all that the inputs so far have changed; what they put out may go.
+    fn commit(&mut self) {
+        if let Some(journal) = &mut self.journal {
+            let now = self.clock.now().1;
+            self.machine.journal(now, journal);
+            journal.commit();
+        }
+        while let Some(output) = self.held.pop_front() {
+            self.output(output);
+        }
+    }
+
     fn send(&mut self) {
+        self.commit();
         self.out.flush(&mut self.machine, &self.sockets, &self.latency, &self.counts, &mut self.failed);
     }
 
@@ -375,5 +406,15 @@ impl<M: Machine> Shard<M> {
 
     fn now(&mut self) -> Now {
         self.clock.now().1
+    }
+}
+
+impl<M> Drop for Shard<M> {
+    /// After a panic: what a journal does not have yet has never been; without one, the last CDRs go out.
+    fn drop(&mut self) {
+        if self.journal.is_none() {
+            let records = self.held.drain(..).filter_map(|o| if let Output::Cdr(cdr) = o { Some(cdr) } else { None });
+            records.for_each(|cdr| self.relay.cdr(cdr));
+        }
     }
 }

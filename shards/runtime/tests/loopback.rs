@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 use strowger_dispatch::{AgentRef, ChatPolicy, Dispatch, Limits as DispatchLimits, Match, SkillId};
 use strowger_engine::cdr::{CallType, CdrMedia};
 use strowger_engine::control::{Audit, Control, Reply};
+use strowger_engine::journal::{Entity, Kind, Sink};
 use strowger_engine::{
     BucketTable, CallConfig, CallId, Cdr, EngineConfig, FlowDef, MeshMsg, Output, Provisioning, StatsHub,
 };
+use strowger_runtime::journal::{self, Generation, JournalSpec};
 use strowger_runtime::machine::Machine;
 use strowger_runtime::{
     Bound, Holder, ListenerSpec, OverloadConfig, ServerSpec, Shards, SourceRate, StartError, bind, start_with,
@@ -37,11 +39,14 @@ struct Probe {
     seen: Audit,
     /// How long each INVITE takes.
     toil: Duration,
+    /// Call-IDs that the journal does not have yet.
+    heard: Vec<Vec<u8>>,
 }
 
 impl Machine for Probe {
     fn handle_datagram(&mut self, now: Now, path: Path, bytes: &[u8]) {
         let Ok(msg) = Message::parse(bytes, &Limits::default()) else { return };
+        self.heard.push(msg.call_id().unwrap_or_default().to_vec());
         let invite = bytes.starts_with(b"INVITE");
         let Some(Event::Request { txn }) = self.ep.receive(now.mono, path, &msg) else { return };
         if invite {
@@ -128,6 +133,12 @@ impl Machine for Probe {
     fn idle(&mut self) {
         self.seen.wrapups += 1;
     }
+    fn journal<S: Sink>(&mut self, _: Now, sink: &mut S) {
+        for call_id in self.heard.drain(..) {
+            self.seen.client_transactions += 1;
+            sink.put(Entity { kind: Kind::Call, id: self.seen.client_transactions as u64 }, &call_id);
+        }
+    }
 }
 
 fn cdr(key: u128) -> Cdr {
@@ -205,12 +216,14 @@ fn spec(shards: u16, cdr_capacity: usize, overload: OverloadConfig) -> ServerSpe
         overload,
         pin: false,
         seed: [7; 32],
+        journal: None,
+        restored: [].into(),
     }
 }
 
 fn run(bound: Bound, spec: ServerSpec, toil: Duration) -> Result<Shards, StartError> {
     let shards = spec.shards;
-    start_with(bound, spec, move |shard, spec, _| Probe {
+    let started = start_with(bound, spec, move |shard, spec, _| Probe {
         shard,
         shards,
         ep: Endpoint::new(Arc::clone(&spec.engine.endpoint), KEY, [3; 32], 0),
@@ -218,7 +231,9 @@ fn run(bound: Bound, spec: ServerSpec, toil: Duration) -> Result<Shards, StartEr
         questions: Vec::new(),
         seen: Audit::default(),
         toil,
-    })
+        heard: vec![],
+    });
+    started.inspect(Shards::serve)
 }
 
 fn server(shards: u16, spec: ServerSpec, toil: Duration) -> Server {
@@ -467,6 +482,32 @@ fn what_the_kernel_refuses_to_send_goes_back_and_counts_once() {
     server.until(0, |_| server.shards.as_ref().unwrap().counts(0).unwrap().send_failed.get() >= 3);
     server.audit(0);
     assert_eq!(server.shards.as_ref().unwrap().counts(0).unwrap().send_failed.get(), 3);
+}
+
+#[test]
+fn what_is_answered_is_in_the_journal_already() {
+    let dir = tempfile::tempdir().unwrap();
+    let (kept, copied) = (dir.path().join("kept"), dir.path().join("copied"));
+    let spec_of = |dir: &std::path::Path| JournalSpec { dir: dir.to_owned(), segment: 1 << 20, sync: WAIT };
+    let (generation, _) = Generation::begin(spec_of(&kept), journal::prior(&kept).unwrap(), 2).unwrap();
+    let spec = ServerSpec { journal: Some(Arc::new(generation)), ..spec(2, 8, OverloadConfig::default()) };
+    let server = server(2, spec, Duration::ZERO);
+    let peer = peer();
+    for n in 0..20 {
+        let call_id = format!("kept{n}");
+        peer.send_to(&request("MESSAGE", &call_id), server.addr).unwrap();
+        assert_eq!(answer(&peer, server.addr).1, call_id);
+        // As a process would find it that starts after a kill at this moment.
+        for shard in 0..2 {
+            let (from, to) = (format!("00000001/shard-{shard}"), copied.join(format!("00000001/shard-{shard}")));
+            std::fs::create_dir_all(&to).unwrap();
+            std::fs::copy(kept.join(&from).join("segment-1"), to.join("segment-1")).unwrap();
+        }
+        std::fs::copy(kept.join("00000001/COMPLETE"), copied.join("00000001/COMPLETE")).unwrap();
+        let found = journal::prior(&copied).unwrap().found;
+        assert_eq!(found.faults, []);
+        assert!(found.shards.iter().flat_map(|s| &s.records).any(|(_, r)| **r == *call_id.as_bytes()), "{call_id}");
+    }
 }
 
 #[test]

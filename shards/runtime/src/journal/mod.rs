@@ -1,0 +1,71 @@
+//! The journal on disk: for each shard a log of records in mapped segments, which survives kill -9; what is kept of it, how
+//! it is read again, and how one process's hands over to the next one's.
+//!
+//! - [`Journal`]: the shard's end, a [`strowger_engine::journal::Sink`]. Appends, commits, cleans; waits for nobody.
+//! - [`Keeper`]: threads that have segments ready before they are needed, and sync what is committed to disk.
+//! - [`Generation`]: the directory of one process: `DIR/GEN/shard-N/segment-M`, with a file `COMPLETE` once its shards have
+//!   written down all that they took over from the generation before.
+//! - [`prior`]: what the newest complete generation holds.
+//!
+//! Invariants
+//! - A turn is valid as a whole or not at all: a record counts once a commit mark follows it, or once the segment's
+//!   committed length covers it.
+//! - The log is in the order of its segments' numbers; a later record of an entity replaces the earlier. Only the oldest
+//!   segment is cleaned, so a removal may go with its segment: no older record of the entity is left.
+//! - A segment is used anew only when all that was written before it was let go is on disk.
+//! - A generation without `COMPLETE` has carried no call: it may go at any time. The one before goes last.
+
+mod generation;
+mod keeper;
+mod places;
+mod record;
+mod recover;
+mod segment;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub use generation::{Generation, Prior, prior};
+pub use keeper::Keeper;
+pub use recover::{Fault, Found, Trouble};
+pub use segment::VERSION;
+pub use writer::Journal;
+
+use crate::error::Holder;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Where and how a journal is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JournalSpec {
+    pub dir: PathBuf,
+    /// Size of a segment, bytes; at least 64 KiB, below 4 GiB.
+    pub segment: usize,
+    /// Pause between two syncs to disk.
+    pub sync: Duration,
+}
+
+/// Why a journal cannot be kept or read.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    #[error("journal: {} cannot be used ({error}): let this user read and write it, or name another [journal] dir", path.display())]
+    File { path: PathBuf, error: io::Error },
+    #[error("journal: {} is in use by {holder}: stop it, or name another [journal] dir", path.display())]
+    InUse { path: PathBuf, holder: Holder },
+    #[error("journal: no room on the disk for {} ({needed} bytes): make room, or name another [journal] dir", path.display())]
+    Space { path: PathBuf, needed: usize },
+    #[error(
+        "journal: {} is of format version {found}, this program reads {VERSION}: finish its calls with the program that \
+         wrote it (on_stop = \"finish\"), or move the file's directory away to start without them",
+        path.display()
+    )]
+    Version { path: PathBuf, found: u32 },
+}
+
+impl JournalError {
+    fn file(path: &std::path::Path) -> impl FnOnce(io::Error) -> JournalError {
+        let path = path.to_owned();
+        move |error| JournalError::File { path, error }
+    }
+}

@@ -1,0 +1,154 @@
+//! Where the latest record of each living entity lies.
+//!
+//! Ids are slots with a generation above them: a table in chunks, so that it grows without copying. CDRs come and go in
+//! order of their numbers: a queue.
+
+use std::collections::VecDeque;
+use strowger_engine::journal::{Entity, Kind};
+
+/// A record's place: number of its segment (0: nowhere), first byte, size in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Place {
+    pub segment: u32,
+    pub at: u32,
+    pub size: u32,
+}
+
+const CHUNK: usize = 1024;
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Slot {
+    generation: u32,
+    place: Place,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Places {
+    slots: [Vec<Box<[Slot]>>; Kind::ALL.len()],
+    cdrs: VecDeque<Place>,
+    /// Id of the queue's first.
+    first_cdr: u64,
+    /// Bytes of the records that live.
+    live: u64,
+}
+
+impl Places {
+    /// Bytes that the records of all living entities take.
+    #[must_use]
+    pub fn live(&self) -> u64 {
+        self.live
+    }
+
+    /// Where an entity's record lies.
+    #[must_use]
+    pub fn get(&self, entity: Entity) -> Option<Place> {
+        let place = if entity.kind == Kind::Cdr {
+            *self.cdrs.get(usize::try_from(entity.id.checked_sub(self.first_cdr)?).ok()?)?
+        } else {
+            let (chunk, index, generation) = split(entity.id);
+            let slot = self.slots[entity.kind as usize].get(chunk)?.get(index)?;
+            (slot.generation == generation).then_some(slot.place)?
+        };
+        (place.segment != 0).then_some(place)
+    }
+
+    /// The entity's record lies there now; `Place::default()`: nowhere.
+    pub fn set(&mut self, entity: Entity, place: Place) {
+        let Some(kept) = self.slot(entity, place.segment != 0) else { return };
+        let before = std::mem::replace(kept, place).size;
+        self.live = self.live + u64::from(place.size) - u64::from(before);
+        if entity.kind == Kind::Cdr {
+            self.trim();
+        }
+    }
+
+    /// CDRs up to that one are not needed any more. True when there was one.
+    pub fn drop_cdrs(&mut self, up_to: u64) -> bool {
+        let mut any = false;
+        while self.first_cdr <= up_to
+            && let Some(place) = self.cdrs.pop_front()
+        {
+            self.live -= u64::from(place.size);
+            self.first_cdr += 1;
+            any = true;
+        }
+        self.trim();
+        any
+    }
+
+    /// The place of an entity that is there, or is to be.
+    fn slot(&mut self, entity: Entity, add: bool) -> Option<&mut Place> {
+        if entity.kind == Kind::Cdr {
+            if self.cdrs.is_empty() && add {
+                self.first_cdr = entity.id;
+            }
+            let at = usize::try_from(entity.id.checked_sub(self.first_cdr)?).ok()?;
+            if add && at >= self.cdrs.len() {
+                self.cdrs.resize(at + 1, Place::default());
+            }
+            return self.cdrs.get_mut(at);
+        }
+        let (chunk, index, generation) = split(entity.id);
+        let chunks = &mut self.slots[entity.kind as usize];
+        while add && chunks.len() <= chunk {
+            chunks.push(vec![Slot::default(); CHUNK].into_boxed_slice());
+        }
+        let slot = chunks.get_mut(chunk)?.get_mut(index)?;
+        if add {
+            slot.generation = generation;
+        }
+        (slot.generation == generation).then_some(&mut slot.place)
+    }
+
+    /// Lets go of places at the queue's head whose records are gone.
+    fn trim(&mut self) {
+        while self.cdrs.front().is_some_and(|p| p.segment == 0) {
+            self.cdrs.pop_front();
+            self.first_cdr += 1;
+        }
+    }
+}
+
+/// Chunk, index in it, generation.
+fn split(id: u64) -> (usize, usize, u32) {
+    let slot = (id & 0xffff_ffff) as usize;
+    (slot / CHUNK, slot % CHUNK, (id >> 32) as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn place(segment: u32, size: u32) -> Place {
+        Place { segment, at: 0, size }
+    }
+
+    #[test]
+    fn a_slots_next_generation_takes_its_place_and_the_last_ones_removal_does_not_touch_it() {
+        let (mut places, id) = (Places::default(), |generation: u64| generation << 32 | 5000);
+        let call = |generation| Entity { kind: Kind::Call, id: id(generation) };
+        places.set(call(1), place(1, 100));
+        places.set(call(2), place(1, 50));
+        assert_eq!((places.get(call(1)), places.get(call(2)), places.live()), (None, Some(place(1, 50)), 50));
+        places.set(call(1), Place::default());
+        assert_eq!((places.get(call(2)), places.live()), (Some(place(1, 50)), 50));
+        places.set(call(2), Place::default());
+        assert_eq!((places.get(call(2)), places.live()), (None, 0));
+        places.set(Entity { kind: Kind::Leg, id: 1 << 20 }, Place::default());
+        assert!(places.slots[Kind::Leg as usize].is_empty(), "a removal makes no room");
+    }
+
+    #[test]
+    fn cdrs_leave_in_order_up_to_a_number_and_start_anywhere() {
+        let (mut places, cdr) = (Places::default(), |id| Entity { kind: Kind::Cdr, id });
+        (10..15).for_each(|id| places.set(cdr(id), place(1, 10)));
+        assert!(places.drop_cdrs(11) && !places.drop_cdrs(11));
+        assert_eq!((places.get(cdr(11)), places.get(cdr(12)), places.live()), (None, Some(place(1, 10)), 30));
+        places.set(cdr(12), Place::default());
+        assert!(places.drop_cdrs(100));
+        assert_eq!((places.live(), places.cdrs.len()), (0, 0));
+        places.set(cdr(1 << 40), place(2, 10));
+        assert_eq!(places.live(), 10);
+    }
+}

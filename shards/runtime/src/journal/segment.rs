@@ -1,0 +1,309 @@
+//! A segment: a file of fixed size, its blocks reserved, mapped into memory. What is stored in the mapping survives the
+//! process, however it ends.
+//!
+//! The first page is its header. `committed` is stored with release order when a turn is over: whoever loads it with
+//! acquire order may read the bytes below it, which do not change until the segment is used anew.
+
+use super::JournalError;
+use memmap2::{Advice, MmapOptions, MmapRaw};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Bytes of the header.
+pub const HEADER: usize = 4096;
+/// Of the layout of segments and records; engine records have a version of their own.
+pub const VERSION: u32 = 1;
+const MAGIC: [u8; 8] = *b"strwjrnl";
+/// The fixed part: magic, version, shard, size, checksum.
+const FIXED: usize = 32;
+/// Two copies of what changes with each use: number in the journal, records before it, check of both.
+const COPIES: [usize; 2] = [64, 2048];
+const COMMITTED: usize = 128;
+const OLDEST: usize = 136;
+const NEXT: usize = 144;
+/// The bits of a number that is stored with its check.
+const NUMBER: u64 = (1 << 48) - 1;
+/// How far ahead of the writer pages are kept ready.
+const AHEAD: usize = 1 << 20;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Segment {
+    map: MmapRaw,
+    path: PathBuf,
+}
+
+/// What a segment's header says; `None`: the field is damaged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    /// Place in the journal, from 1 on; 0: not in use.
+    pub number: u64,
+    /// Records that the journal had before it.
+    pub first: u64,
+    /// Bytes of the segment that are valid, header included.
+    pub committed: Option<u64>,
+    /// The oldest segment that was needed when this one was last written to.
+    pub oldest: Option<u64>,
+    /// The segment that follows; 0: none yet.
+    pub next: Option<u64>,
+}
+
+/// What the records of a segment are salted with.
+#[must_use]
+pub fn salt(generation: u64, shard: u16, number: u64) -> u32 {
+    (mix(generation ^ u64::from(shard) << 48, number) >> 32) as u32
+}
+
+const fn mix(a: u64, b: u64) -> u64 {
+    (a.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ b.rotate_left(17)).wrapping_mul(0xD6E8_FEB8_6659_FD93) ^ (b >> 7)
+}
+
+/// A number with a check of it in one word, so that it can be stored at once.
+const fn sealed(n: u64) -> u64 {
+    if n == 0 { 0 } else { n & NUMBER | mix(n & NUMBER, 0) & !NUMBER }
+}
+
+fn unsealed(word: u64) -> Option<u64> {
+    (sealed(word & NUMBER) == word).then_some(word & NUMBER)
+}
+
+impl Segment {
+    /// Makes the file with all its blocks and pages, not in use yet.
+    ///
+    /// # Errors
+    /// [`JournalError::Space`] when the disk is full; else [`JournalError::File`]. No file is left behind.
+    pub fn create(path: &Path, shard: u16, size: usize) -> Result<Segment, JournalError> {
+        let made = Self::try_create(path, shard, size);
+        made.map_err(|error| {
+            let _ = std::fs::remove_file(path);
+            let path = path.to_owned();
+            match error.raw_os_error() {
+                Some(libc::ENOSPC | libc::EDQUOT) => JournalError::Space { path, needed: size },
+                _ => JournalError::File { path, error },
+            }
+        })
+    }
+
+    fn try_create(path: &Path, shard: u16, size: usize) -> io::Result<Segment> {
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
+        reserve(&file, size)?;
+        let map = MmapOptions::new().len(size).map_raw(&file)?;
+        let segment = Segment { map, path: path.to_owned() };
+        segment.prefault(0, size);
+        let mut fixed = [0u8; FIXED];
+        fixed[..8].copy_from_slice(&MAGIC);
+        fixed[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        fixed[12..16].copy_from_slice(&u32::from(shard).to_le_bytes());
+        fixed[16..24].copy_from_slice(&(size as u64).to_le_bytes());
+        let sum = crc32fast::hash(&fixed[..24]);
+        fixed[24..28].copy_from_slice(&sum.to_le_bytes());
+        // SAFETY: the mapping is `size` bytes long, more than the header, and nobody else knows it yet.
+        unsafe { std::slice::from_raw_parts_mut(segment.map.as_mut_ptr(), FIXED) }.copy_from_slice(&fixed);
+        Ok(segment)
+    }
+
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.map.len()
+    }
+
+    fn word(&self, at: usize) -> &AtomicU64 {
+        debug_assert!(at.is_multiple_of(8) && at + 8 <= HEADER);
+        // SAFETY: mappings begin on a page, so the word is aligned; it is within the header, which is mapped for as long
+        // as `self` lives; these words are only ever accessed as atomics once the segment is shared.
+        unsafe { AtomicU64::from_ptr(self.map.as_mut_ptr().add(at).cast()) }
+    }
+
+    /// Takes a segment into use. Its writer alone calls this, before it writes a record.
+    pub fn open(&self, number: u64, first: u64, oldest: u64) {
+        self.word(OLDEST).store(sealed(oldest), Ordering::Relaxed);
+        for copy in COPIES {
+            self.word(copy + 8).store(first, Ordering::Relaxed);
+            self.word(copy + 16).store(mix(number, first), Ordering::Relaxed);
+            self.word(copy).store(number, Ordering::Release);
+        }
+        self.commit(HEADER);
+    }
+
+    /// Takes it out of use.
+    pub fn close(&self) {
+        COPIES.iter().for_each(|copy| self.word(*copy).store(0, Ordering::Release));
+        [COMMITTED, OLDEST, NEXT].iter().for_each(|at| self.word(*at).store(0, Ordering::Release));
+    }
+
+    /// All bytes below `end` are valid from now on.
+    pub fn commit(&self, end: usize) {
+        self.word(COMMITTED).store(sealed(end as u64), Ordering::Release);
+    }
+
+    /// Segments below are not needed any more.
+    pub fn set_oldest(&self, oldest: u64) {
+        self.word(OLDEST).store(sealed(oldest), Ordering::Release);
+    }
+
+    /// The journal goes on in that segment.
+    pub fn set_next(&self, next: u64) {
+        self.word(NEXT).store(sealed(next), Ordering::Release);
+    }
+
+    /// Bytes that are valid, header included.
+    #[must_use]
+    pub fn committed(&self) -> usize {
+        let end = unsealed(self.word(COMMITTED).load(Ordering::Acquire)).unwrap_or(0);
+        usize::try_from(end).unwrap_or(usize::MAX).min(self.size())
+    }
+
+    /// Bytes that are valid and will not change while the segment is in use.
+    ///
+    /// # Safety
+    /// `end` is at most what [`Segment::committed`] said (or, for the writer, what it has written), and the segment is not
+    /// taken out of use while the slice lives.
+    #[must_use]
+    pub unsafe fn written(&self, end: usize) -> &[u8] {
+        let end = end.min(self.size());
+        // SAFETY: within the mapping; by the caller's promise nobody writes there.
+        unsafe { std::slice::from_raw_parts(self.map.as_ptr().add(HEADER), end.saturating_sub(HEADER)) }
+    }
+
+    /// The bytes from `at` on, to write records to.
+    ///
+    /// # Safety
+    /// The caller is the segment's only writer, `at` is not below what it has committed, and no other such slice lives.
+    #[must_use]
+    #[expect(clippy::mut_from_ref, reason = "the writer has the segment to itself from there on")]
+    pub unsafe fn free(&self, at: usize) -> &mut [u8] {
+        let at = at.clamp(HEADER, self.size());
+        // SAFETY: within the mapping; by the caller's promise nobody else reads or writes there.
+        unsafe { std::slice::from_raw_parts_mut(self.map.as_mut_ptr().add(at), self.size() - at) }
+    }
+
+    /// Writes what is valid to disk, from byte `from` on; how far that was. Blocks. Afterwards the pages that the writer is
+    /// at are made writable again, so that it does not have to wait for that.
+    ///
+    /// # Errors
+    /// [`JournalError::File`].
+    pub fn sync(&self, from: usize) -> Result<usize, JournalError> {
+        let end = self.committed();
+        let failed = |error| JournalError::File { path: self.path.clone(), error };
+        if end > from {
+            self.map.flush_range(from.min(end), end - from.min(end)).map_err(failed)?;
+        }
+        self.map.flush_range(0, HEADER).map_err(failed)?;
+        self.prefault(0, HEADER);
+        self.prefault(end, AHEAD);
+        Ok(end)
+    }
+
+    /// Has the kernel make the pages present and writable; where it does not know how (before Linux 5.14), the writer
+    /// meets page faults instead.
+    pub fn prefault(&self, at: usize, len: usize) {
+        let at = at & !(HEADER - 1);
+        let len = len.min(self.size().saturating_sub(at));
+        if len > 0 {
+            let _ = self.map.advise_range(Advice::PopulateWrite, at, len);
+        }
+    }
+}
+
+/// Gives the file its size and its blocks.
+fn reserve(file: &File, size: usize) -> io::Result<()> {
+    let len = libc::off_t::try_from(size).map_err(io::Error::other)?;
+    // SAFETY: works on the descriptor alone, which `file` keeps open.
+    let error = unsafe { libc::posix_fallocate(file.as_fd().as_raw_fd(), 0, len) };
+    if error == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(error)) }
+}
+
+/// The header of a segment's file; `None`: neither of its copies is intact.
+///
+/// # Errors
+/// [`JournalError::Version`] when it is sound and of another version.
+pub fn read_header(path: &Path, bytes: &[u8]) -> Result<Option<Header>, JournalError> {
+    let word = |at: usize| bytes.get(at..at + 8).and_then(|b| b.first_chunk()).map_or(0, |b| u64::from_le_bytes(*b));
+    if let Some(fixed) = bytes.first_chunk::<FIXED>()
+        && fixed[..8] == MAGIC
+        && fixed[24..28] == crc32fast::hash(&fixed[..24]).to_le_bytes()
+        && fixed[8..12] != VERSION.to_le_bytes()
+    {
+        let found = (word(8) & 0xffff_ffff) as u32;
+        return Err(JournalError::Version { path: path.to_owned(), found });
+    }
+    let (committed, oldest, next) = (unsealed(word(COMMITTED)), unsealed(word(OLDEST)), unsealed(word(NEXT)));
+    let copy = |at: usize| {
+        let (number, first) = (word(at), word(at + 8));
+        let sound = number != 0 && word(at + 16) == mix(number, first);
+        sound.then_some(Header { number, first, committed, oldest, next })
+    };
+    if let Some(header) = COPIES.iter().find_map(|at| copy(*at)) {
+        return Ok(Some(header));
+    }
+    // Taken out of use, or not even taken into it when the process ended.
+    let unused = COPIES.iter().any(|at| word(*at) == 0) && word(COMMITTED) == 0;
+    Ok(unused.then_some(Header { number: 0, first: 0, committed: None, oldest: None, next: None }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_and_committed_is_in_the_file_and_an_unused_segment_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let segment = Segment::create(&path, 3, 64 << 10).unwrap();
+        let header = || read_header(&path, &std::fs::read(&path).unwrap()).unwrap().unwrap();
+        assert_eq!((header().number, segment.committed()), (0, 0));
+        segment.open(7, 100, 5);
+        // SAFETY: this test is the only writer.
+        let free = unsafe { segment.free(HEADER) };
+        free[..3].copy_from_slice(b"abc");
+        segment.commit(HEADER + 3);
+        segment.set_next(8);
+        assert_eq!(header(), Header { number: 7, first: 100, committed: Some(4099), oldest: Some(5), next: Some(8) });
+        // SAFETY: committed just now, and nobody takes it out of use.
+        assert_eq!(unsafe { segment.written(segment.committed()) }, b"abc");
+        assert_eq!(segment.sync(HEADER).unwrap(), HEADER + 3);
+        segment.close();
+        assert_eq!(header().number, 0);
+    }
+
+    #[test]
+    fn one_damaged_copy_of_the_header_is_no_loss_and_another_version_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let segment = Segment::create(&path, 0, 64 << 10).unwrap();
+        segment.open(7, 100, 5);
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[COPIES[0]] ^= 1;
+        assert_eq!(read_header(&path, &bytes).unwrap().unwrap().number, 7);
+        bytes[COPIES[1]] ^= 1;
+        assert_eq!(read_header(&path, &bytes).unwrap(), None);
+        bytes[8] = 9;
+        let sum = crc32fast::hash(&bytes[..24]);
+        bytes[24..28].copy_from_slice(&sum.to_le_bytes());
+        let text = read_header(&path, &bytes).unwrap_err().to_string();
+        assert!(text.contains(&path.display().to_string()) && text.contains("version 9"), "{text}");
+    }
+
+    #[test]
+    fn a_disk_without_room_is_told_apart_and_nothing_is_left_behind() {
+        let path = tempfile::tempdir().unwrap().path().join("gone/s");
+        assert!(matches!(Segment::create(&path, 0, 64 << 10), Err(JournalError::File { .. })));
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        match Segment::create(&path, 0, 1 << 50) {
+            Err(JournalError::Space { needed, .. }) => assert_eq!(needed, 1 << 50),
+            // ext4 has no files of that size.
+            Err(JournalError::File { error, .. }) => assert_eq!(error.raw_os_error(), Some(libc::EFBIG)),
+            other => panic!("{other:?}"),
+        }
+        assert!(!path.exists());
+    }
+}

@@ -1,0 +1,263 @@
+//! The shard's end of its journal.
+//!
+//! A turn: [`Sink::put`] and [`Sink::remove`] copy records into the mapping, [`Journal::commit`] makes them valid. Where
+//! there is no room (the disk is full) changes wait in memory, latest state only, and are written when there is room again;
+//! meanwhile [`Journal::is_full`] has the shard refuse new calls.
+
+use super::keeper::Pool;
+use super::places::{Place, Places};
+use super::record::{self, HEAD, Op};
+use super::segment::{self, HEADER, Segment};
+use crate::counts::{self, RuntimeCounts};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use strowger_engine::journal::{Entity, Kind, Sink};
+
+/// The journal is cleaned when it is longer than so many times what lives in it, and a segment more.
+const LENGTH: u64 = 3;
+/// Bytes of the oldest segment that a turn looks through, for each that it has written.
+const CLEAN_FACTOR: usize = 2;
+/// And at least.
+const CLEAN_LEAST: usize = 4096;
+const MARK: Entity = Entity { kind: Kind::Shard, id: 0 };
+
+/// A segment that is full.
+#[derive(Debug)]
+struct Closed {
+    segment: Arc<Segment>,
+    number: u64,
+    end: usize,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Journal {
+    pool: Arc<Pool>,
+    /// Absent until there is room for the first.
+    current: Option<Arc<Segment>>,
+    /// Number and salt of the current segment, and where its next record begins.
+    number: u64,
+    salt: u32,
+    at: usize,
+    /// Full ones, the oldest first; how many of the last of them were closed since the last commit.
+    closed: VecDeque<Closed>,
+    fresh: usize,
+    /// How far the oldest has been cleaned; cleaned ones that wait for the commit.
+    cleaned: usize,
+    done: Vec<Arc<Segment>>,
+    places: Places,
+    /// Records written, marks not counted; and at the last mark.
+    records: u64,
+    marked: u64,
+    /// Bytes written since the last mark.
+    appended: usize,
+    /// What could not be written: `None` is a removal.
+    unwritten: HashMap<Entity, Option<Box<[u8]>>>,
+    /// How many CDRs, in order, are safe elsewhere, and how many of them were dropped here.
+    safe: Arc<[AtomicU64]>,
+    dropped: u64,
+    counts: Arc<RuntimeCounts>,
+}
+
+impl Journal {
+    /// A new journal in a generation; `safe` tells by shard how many of its CDRs are safe.
+    pub(super) fn new(pool: Arc<Pool>, safe: Arc<[AtomicU64]>, counts: Arc<RuntimeCounts>) -> Journal {
+        Journal {
+            pool,
+            current: None,
+            number: 0,
+            salt: 0,
+            at: 0,
+            closed: VecDeque::new(),
+            fresh: 0,
+            cleaned: 0,
+            done: Vec::new(),
+            places: Places::default(),
+            records: 0,
+            marked: 0,
+            appended: 0,
+            unwritten: HashMap::new(),
+            safe,
+            dropped: 0,
+            counts,
+        }
+    }
+
+    /// Whether changes wait for room on the disk.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        !self.unwritten.is_empty()
+    }
+
+    /// The turn is over: what was put and removed is valid from here on. Nothing that follows from it may leave before.
+    pub fn commit(&mut self) {
+        if self.unwritten.is_empty() {
+            self.drop_safe_cdrs();
+        } else if !self.catch_up() {
+            counts::set(&self.counts.journal_unwritten, self.unwritten.len());
+            return;
+        }
+        if self.records == self.marked {
+            return;
+        }
+        self.clean();
+        self.mark();
+    }
+
+    /// CDRs that are in a database or a spool need not be kept.
+    fn drop_safe_cdrs(&mut self) {
+        let safe = self.safe.get(usize::from(self.pool.shard())).map_or(0, |s| s.load(Ordering::Acquire));
+        if safe > self.dropped && self.room(record::size(0)) {
+            self.dropped = safe;
+            let last = Entity { kind: Kind::Cdr, id: safe - 1 };
+            if self.places.drop_cdrs(last.id) {
+                self.append(Op::RemoveUpTo, last, &[]);
+            }
+        }
+    }
+
+    /// Writes what waits for room; false when there is not enough.
+    fn catch_up(&mut self) -> bool {
+        while let Some(entity) = self.unwritten.keys().next().copied() {
+            let len = self.unwritten.get(&entity).and_then(Option::as_ref).map_or(0, |r| r.len());
+            if !self.room(record::size(len)) {
+                return false;
+            }
+            match self.unwritten.remove(&entity).flatten() {
+                Some(record) => self.append(Op::Put, entity, &record),
+                None => self.append(Op::Remove, entity, &[]),
+            }
+        }
+        self.unwritten.shrink_to_fit();
+        counts::set(&self.counts.journal_unwritten, 0);
+        true
+    }
+
+    fn mark(&mut self) {
+        let Some(current) = &self.current else { return };
+        // SAFETY: this journal is the segment's only writer, and below `at` is what it has written.
+        let free = unsafe { current.free(self.at) };
+        self.at += record::write(free, self.salt, Op::Commit, Entity { id: self.records, ..MARK }, &[]);
+        let mut next = self.number;
+        for closed in self.closed.iter().rev().take(self.fresh) {
+            closed.segment.commit(closed.end);
+            closed.segment.set_next(next);
+            next = closed.number;
+        }
+        current.commit(self.at);
+        self.fresh = 0;
+        self.counts.journal_records.add(i64::try_from(self.records - self.marked).unwrap_or(0));
+        self.counts.journal_bytes.add(i64::try_from(self.appended).unwrap_or(0));
+        (self.marked, self.appended) = (self.records, 0);
+        if !self.done.is_empty() {
+            current.set_oldest(self.closed.front().map_or(self.number, |c| c.number));
+            self.done.drain(..).for_each(|segment| self.pool.retire(segment));
+        }
+    }
+
+    /// Whether a record of that size, and a mark, has room; takes another segment if need be.
+    fn room(&mut self, size: usize) -> bool {
+        let fits = |segment: &Segment, at: usize| at + size + HEAD <= segment.size();
+        if self.current.as_ref().is_some_and(|s| fits(s, self.at)) {
+            return true;
+        }
+        let Some(next) = self.pool.take(&self.counts) else { return false };
+        self.number += 1;
+        if let Some(full) = self.current.take() {
+            self.closed.push_back(Closed { segment: full, number: self.number - 1, end: self.at });
+            self.fresh += 1;
+        }
+        let oldest = self.closed.front().map_or(self.number, |c| c.number);
+        next.open(self.number, self.records, oldest);
+        self.salt = segment::salt(self.pool.generation(), self.pool.shard(), self.number);
+        self.at = HEADER;
+        self.pool.tell(&next);
+        self.current = Some(next);
+        true
+    }
+
+    /// Writes a record; there must be room.
+    fn append(&mut self, op: Op, entity: Entity, payload: &[u8]) {
+        let Some(current) = &self.current else { return };
+        // SAFETY: this journal is the segment's only writer, and below `at` is what it has written.
+        let free = unsafe { current.free(self.at) };
+        let size = record::write(free, self.salt, op, entity, payload);
+        if op != Op::RemoveUpTo {
+            let place = if op == Op::Put { self.place(self.number, self.at, size) } else { Place::default() };
+            self.places.set(entity, place);
+        }
+        self.at += size;
+        self.records += 1;
+        self.appended += size;
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "segments are below 4 GiB; numbers are compared in 32 bits")]
+    fn place(&self, number: u64, at: usize, size: usize) -> Place {
+        Place { segment: number as u32, at: at as u32, size: size as u32 }
+    }
+
+    /// Writes living records of the oldest segment anew, a bounded part of it, so that it can be used again.
+    fn clean(&mut self) {
+        let mut left = CLEAN_LEAST.max(self.appended * CLEAN_FACTOR);
+        while left > 0 && self.is_long() {
+            let Some(Closed { segment, number, end }) = self.closed.front() else { return };
+            let (segment, number, end) = (Arc::clone(segment), *number, *end);
+            let at = self.cleaned.max(HEADER);
+            let salt = segment::salt(self.pool.generation(), self.pool.shard(), number);
+            // SAFETY: this journal wrote all below `end`, and takes the segment out of use itself, after this.
+            let written = unsafe { segment.written(end) };
+            let rest = &written[(at - HEADER).min(written.len())..];
+            let Some(head) = record::head(rest, salt) else {
+                self.done.extend(self.closed.pop_front().map(|c| c.segment));
+                self.fresh = self.fresh.min(self.closed.len());
+                self.cleaned = 0;
+                continue;
+            };
+            let lives = head.op == Op::Put && self.places.get(head.entity) == Some(self.place(number, at, head.size()));
+            if lives {
+                if !self.room(head.size()) {
+                    return;
+                }
+                let counted = self.appended;
+                self.append(Op::Put, head.entity, &rest[HEAD..HEAD + head.len]);
+                // Cleaning is no reason for more cleaning.
+                self.appended = counted;
+            }
+            self.cleaned = at + head.size();
+            left = left.saturating_sub(head.size());
+        }
+    }
+
+    fn is_long(&self) -> bool {
+        let size = self.pool.size() as u64;
+        (self.closed.len() as u64).saturating_sub(1) * size > (LENGTH - 1) * self.places.live()
+    }
+}
+
+impl Sink for Journal {
+    fn put(&mut self, entity: Entity, record: &[u8]) {
+        let size = record::size(record.len());
+        if size + HEADER + HEAD > self.pool.size() {
+            tracing::error!(
+                ?entity,
+                bytes = record.len(),
+                "a record is larger than a segment of the journal; raise [journal] segment_mb"
+            );
+            return;
+        }
+        if self.unwritten.is_empty() && self.room(size) {
+            self.append(Op::Put, entity, record);
+        } else {
+            self.unwritten.insert(entity, Some(record.into()));
+        }
+    }
+
+    fn remove(&mut self, entity: Entity) {
+        if self.unwritten.is_empty() && self.room(record::size(0)) {
+            self.append(Op::Remove, entity, &[]);
+        } else {
+            self.unwritten.insert(entity, None);
+        }
+    }
+}
