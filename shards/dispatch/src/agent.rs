@@ -345,6 +345,17 @@ impl State {
         self.change(gen_, |w| (!w.retired()).then(|| w.with(RELINK)))
     }
 
+    /// A claim of the process before: whatever the agent's login and wrap-up, if the slot has no owner.
+    pub(crate) fn transition_to_reclaimed(&self, gen_: u32, media: Media) -> Change {
+        self.change(gen_, |w| match media {
+            Media::Audio => (!w.claimed()).then(|| w.claimed_for(media)),
+            Media::Chat => {
+                let room = !w.has(IN_CALL) && u64::from(w.chats_open()) < CHATS_MASK;
+                room.then(|| w.claimed_for(media).with(REORDER))
+            }
+        })
+    }
+
     /// A free or offline agent, or one in wrap-up already, is put in wrap-up.
     pub(crate) fn transition_to_wrapup(&self, gen_: u32) -> Change {
         self.change(gen_, |w| (!w.retired() && !w.claimed()).then(|| w.with(WRAPUP)))

@@ -117,6 +117,11 @@ impl Dispatch {
         self.tickets.fetch_add(1, Relaxed)
     }
 
+    /// Lets the order of arrival go on behind `ticket`, which a call has that came before a restart.
+    pub fn pass_ticket(&self, ticket: u64) {
+        self.tickets.fetch_max(ticket.saturating_add(1), Relaxed);
+    }
+
     /// An agent as it is now; `None` when the reference is stale.
     pub fn agent(&self, agent: AgentRef) -> Option<AgentView> {
         self.agents.get(agent.slot)?.view(agent)

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::{
-    Abandon, AgentRef, AgentState, Dispatch, Full, Match, Release, Released, Shard, WaitRef, WaitSpec,
+    Abandon, AgentRef, AgentState, Dispatch, Full, Match, Media, Release, Released, Shard, WaitRef, WaitSpec,
     agent::{Change, Word},
     matcher::Op,
     reclaim::Local,
@@ -105,6 +105,13 @@ impl Handle {
         let agent = self.dispatch.wait_word(wait)?.state.transition_to_consumed(wait.gen_)?;
         self.free.push(wait.slot);
         Some(self.claimed(agent))
+    }
+
+    /// A call or chat that had this agent before a restart has it again: logged in or not, in wrap-up or not. It ends in a
+    /// [`release`](Self::release) as every claim. False, and nothing done, when the agent is stale or its slot has an owner.
+    /// See also [`take_late`](Self::take_late).
+    pub fn reclaim(&mut self, agent: AgentRef, media: Media) -> bool {
+        self.change_late(agent, |state| state.transition_to_reclaimed(agent.gen_, media))
     }
 
     /// Whether the call waits, without agent.

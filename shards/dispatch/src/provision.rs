@@ -130,7 +130,7 @@ impl Handle {
         }
     }
 
-    fn change_late(&mut self, agent: AgentRef, change: impl FnOnce(&State) -> Change) -> bool {
+    pub(crate) fn change_late(&mut self, agent: AgentRef, change: impl FnOnce(&State) -> Change) -> bool {
         let mut late = Vec::new();
         let done = self.change(agent, &mut late, change);
         self.with_late(|_, matches| matches.append(&mut late));

@@ -420,6 +420,26 @@ fn logout_against_claim() {
     });
 }
 
+/// After a restart: the slot has one owner, whichever of the old claim and a match comes first.
+#[test]
+fn reclaim_against_login_with_a_call_waiting() {
+    explore(|| {
+        let mut h = House::new();
+        let agent = h.agent(&[SALES], true, 0);
+        let wait = h.call(0, SALES);
+        let reclaim = move |handle: &mut Handle, out: &mut Vec<_>| {
+            if handle.reclaim(agent, Media::Audio) {
+                assert_eq!(handle.take(wait), None, "two owners");
+                assert!(matches!(handle.release(agent, Release::Free, out), Released::Free | Released::Offline));
+            }
+        };
+        let login = move |handle: &mut Handle, out: &mut Vec<_>| assert!(handle.login(agent, out));
+        h.race(vec![(0, Box::new(reclaim)), (2, Box::new(login))]);
+        assert_eq!((h.agent_of(first(0)), h.state(agent)), (Some(agent), AgentState::InCall));
+        h.no_garbage();
+    });
+}
+
 #[test]
 fn external_claim_against_abandon() {
     explore(|| {

@@ -31,6 +31,8 @@ enum Op {
     WrapupOver(usize),
     PauseOver(usize),
     Withhold(usize, bool),
+    /// Of an audio call, or of a chat.
+    Reclaim(usize, bool),
     Wait {
         chat: bool,
         skill: u32,
@@ -68,6 +70,7 @@ fn op() -> impl Strategy<Value = Op> {
         3 => any.clone().prop_map(Op::WrapupOver),
         1 => any.clone().prop_map(Op::PauseOver),
         1 => (any.clone(), prop::bool::ANY).prop_map(|(agent, pause)| Op::Withhold(agent, pause)),
+        1 => (any.clone(), prop::bool::ANY).prop_map(|(agent, chat)| Op::Reclaim(agent, chat)),
         8 => (prop::bool::weighted(0.4), 0..SKILLS, 0..2_u32, prop::option::of(any.clone()))
             .prop_map(|(chat, skill, priority, refused)| Op::Wait { chat, skill, priority, refused }),
         2 => (any.clone(), release()).prop_map(|(call, how)| Op::Return(call, how)),
@@ -340,7 +343,8 @@ impl Pair {
         | Op::BeginWrapup(n)
         | Op::WrapupOver(n)
         | Op::PauseOver(n)
-        | Op::Withhold(n, _)) = op
+        | Op::Withhold(n, _)
+        | Op::Reclaim(n, _)) = op
         else {
             return;
         };
@@ -385,6 +389,22 @@ impl Pair {
                 a.withheld |= any;
                 a.wrapup |= any && pause;
                 (self.control.withhold(agent, pause), any)
+            }
+            Op::Reclaim(_, chat) => {
+                let any = !a.gone && if chat { !a.in_call } else { !claimed };
+                if any && chat {
+                    (a.chats, a.order) = (a.chats + 1, fresh);
+                }
+                a.in_call |= any && !chat;
+                let media = if chat { Media::Chat } else { Media::Audio };
+                if any {
+                    let refused = Vec::new();
+                    let ticket = self.dispatch.next_ticket();
+                    let call = Call { chat, skill: 0, priority: 0, ticket, refused, agent: Some(which) };
+                    self.model.calls.push(Some(call));
+                    self.waits.push(WaitRef { shard: 0, slot: u32::MAX, gen_: 0 });
+                }
+                (self.control.reclaim(agent, media), any)
             }
             _ => {
                 let any = !a.gone && (a.wrapup || a.withheld);

@@ -73,7 +73,10 @@ impl Engine {
         let token = Key { slot: agent.slot, generation: agent.gen_ }.to_u64();
         let due = pause.map_or(until, |pause| pause.min(until));
         let timer = self.ep.start_timer(due, token, TimerKind::Wrapup as u8);
-        self.stats.board.at(agent.slot).set_wrapup_ends(now.unix_us + until.since(now.mono));
+        let board = self.stats.board.at(agent.slot);
+        board.set_wrapup_ends(now.unix_of(until));
+        board.set_pause_ends(pause.map_or(0, |pause| now.unix_of(pause)));
+        self.notes.agent(agent);
         if let Some(old) = self.wrapups.insert(u64::from(agent.slot), Wrapup { agent, until, pause, timer }) {
             self.ep.stop_timer(old.timer);
         }
@@ -86,6 +89,7 @@ impl Engine {
         let due = self.wrapups.get(&u64::from(agent.slot)).filter(|w| w.agent == agent).copied();
         let Some(wrapup) = due else { return };
         self.wrapups.remove(&u64::from(agent.slot));
+        self.notes.agent(agent);
         let mut made = std::mem::take(&mut self.made);
         if let Some(pause) = wrapup.pause.filter(|pause| *pause < wrapup.until) {
             self.dispatch.pause_over(agent, &mut made);
@@ -177,10 +181,14 @@ impl Engine {
     /// Logs an agent in or out. False: no such agent.
     pub(crate) fn log_agent(&mut self, agent: AgentRef, on: bool, now: Now) -> bool {
         let Some(def) = self.prov.agent(agent).cloned() else { return false };
+        self.notes.agent(agent);
         let before = self.shared.agent(agent).map(|v| v.logged_in);
         let known = if on { self.dispatch.login(agent, &mut self.made) } else { self.dispatch.logout(agent) };
         // A logout may meet another shard's change of the same agent, and then it is the one that matches.
         self.dispatch.take_late(&mut self.made);
+        if known {
+            self.stats.board.at(agent.slot).set_commanded(Some(on));
+        }
         if on {
             self.stats.board.at(agent.slot).clear_misses();
         }

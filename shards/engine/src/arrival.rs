@@ -38,7 +38,7 @@ impl Engine {
 
     /// Answers an INVITE that is refused.
     pub(crate) fn turn_away(&mut self, txn: ServerTxn, refused: Refused, now: Now) {
-        let shard = self.stats.shard(self.shard);
+        let shard = self.shard_counts();
         match refused {
             Refused::Code(code) => {
                 shard.refused.add(1);

@@ -7,7 +7,7 @@ use crate::config::AgentOffer;
 use crate::control::{AgentReport, CallState};
 use crate::engine::{Engine, TimerKind};
 use crate::leg::{Claim, Phase, Purpose, Role};
-use strowger_dispatch::{AgentRef, Media, Release, WaitSpec};
+use strowger_dispatch::{AgentRef, Media, Release, WaitRef, WaitSpec};
 use strowger_sip::sdp::Sdp;
 use strowger_sip::time::{Mono, Now};
 
@@ -53,6 +53,19 @@ impl Engine {
             self.end_call(c, Outcome::Error, self.cfg.call.refusals.internal, now);
             return;
         };
+        self.note_wait(c, wait);
+        if let Some(call) = self.calls.get_mut(c) {
+            call.queued = Some(now);
+        }
+        if self.dispatch.is_waiting(wait) {
+            self.set_state(c, CallState::Queued);
+            self.limit_onhold(c, now);
+            self.want_music(c, now);
+        }
+    }
+
+    /// The call has this entry in the waiting set.
+    pub(crate) fn note_wait(&mut self, c: Key, wait: WaitRef) {
         let slot = wait.slot as usize;
         if self.waiting.len() <= slot {
             self.waiting.resize(slot + 1, None);
@@ -60,12 +73,6 @@ impl Engine {
         self.waiting[slot] = Some(c);
         if let Some(call) = self.calls.get_mut(c) {
             call.wait = Some(wait);
-            call.queued = Some(now);
-        }
-        if self.dispatch.is_waiting(wait) {
-            self.set_state(c, CallState::Queued);
-            self.limit_onhold(c, now);
-            self.want_music(c, now);
         }
     }
 
@@ -154,7 +161,7 @@ impl Engine {
     /// No INVITE can be written: the agent has lost its location by a reload, or the caller's own fields leave no room
     /// for ours. As the fault may be the caller's, it ends the call before that has tried every agent for ever.
     fn attempt_unsendable(&mut self, c: Key, claim: Claim, now: Now) {
-        self.stats.shard(self.shard).internal_errors.add(1);
+        self.shard_counts().internal_errors.add(1);
         let agent = claim.agent;
         match claim.medium {
             Media::Audio => self.begin_wrapup(&claim, self.backoff_us(), now),
@@ -218,7 +225,12 @@ impl Engine {
             return;
         }
         let Some(attempt) = self.calls.get(c).and_then(|call| call.attempt.as_ref()) else { return };
-        self.stats.board.at(attempt.agent.agent.slot).clear_misses();
+        let agent = attempt.agent.agent;
+        if self.stats.board.at(agent.slot).misses() > 0 {
+            self.stats.board.at(agent.slot).clear_misses();
+            self.notes.agent(agent);
+        }
+        let Some(attempt) = self.calls.get(c).and_then(|call| call.attempt.as_ref()) else { return };
         match attempt.pre {
             Preagent::Ringing => self.start_flow_message(c, now),
             Preagent::Off => {
@@ -360,6 +372,7 @@ impl Engine {
     }
 
     fn count_miss(&mut self, agent: AgentRef, now: Now) {
+        self.notes.agent(agent);
         let most = self.cfg.call.max_no_answer;
         if self.stats.board.at(agent.slot).miss() >= most && most > 0 {
             self.stats.board.at(agent.slot).clear_misses();
@@ -370,7 +383,7 @@ impl Engine {
     /// The attempt failed by our own or the caller's side: record -1, the agent free without wrap-up, the caller
     /// waits on; after too many of these the call is given up.
     pub(crate) fn attempt_error(&mut self, c: Key, code: u16, now: Now) {
-        self.stats.shard(self.shard).internal_errors.add(1);
+        self.shard_counts().internal_errors.add(1);
         let errors = self.calls.get(c).map_or(0, |call| call.errors);
         if errors + 1 >= MAX_ERRORS {
             self.end_call(c, Outcome::Error, code, now);

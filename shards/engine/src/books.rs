@@ -6,6 +6,7 @@ use crate::cdr::{CallType, Cdr, CdrMedia, fstats};
 use crate::control::{AgentEvent, AgentReport, CallState, Output};
 use crate::engine::Engine;
 use crate::provision::AgentDef;
+use crate::stats::{AgentCounts, FlowCounts, ShardStats};
 use std::sync::Arc;
 use strowger_dispatch::Media;
 use strowger_sip::time::Now;
@@ -29,6 +30,7 @@ impl Engine {
     /// Moves a call to another state, keeping the gauges.
     pub(crate) fn set_state(&mut self, c: Key, state: CallState) {
         let Some(call) = self.calls.get_mut(c) else { return };
+        self.notes.flow(&call.flow);
         let counts = self.stats.shard(self.shard).flows.at(call.flow.idx);
         let queued = |s| s == CallState::Queued;
         if queued(call.state) != queued(state) {
@@ -56,36 +58,55 @@ impl Engine {
         }
     }
 
+    /// This shard's counters of the call's flow, to be changed.
+    fn flow_counts(&self, call: &Call) -> &FlowCounts {
+        self.notes.flow(&call.flow);
+        self.stats.shard(self.shard).flows.at(call.flow.idx)
+    }
+
+    /// The shard's own counters, to be changed. (Those of messages change without note.)
+    pub(crate) fn shard_counts(&self) -> &ShardStats {
+        self.notes.shard();
+        self.stats.shard(self.shard)
+    }
+
+    fn agent_counts(&self, agent: &AgentDef) -> &AgentCounts {
+        self.notes.agent_counts(agent.agent.slot);
+        self.stats.shard(self.shard).agents.at(agent.agent.slot)
+    }
+
     /// A call has been accepted.
     pub(crate) fn count_arrival(&self, call: &Call) {
-        let shard = self.stats.shard(self.shard);
-        let counts = shard.flows.at(call.flow.idx);
+        let counts = self.flow_counts(call);
         counts.incalls.add(1);
         counts.ongoing.add(1);
-        shard.calls.add(1);
+        self.shard_counts().calls.add(1);
+    }
+
+    /// A call goes on after a restart: it was counted when it came.
+    pub(crate) fn count_revival(&self, call: &Call) {
+        self.flow_counts(call).ongoing.add(1);
     }
 
     /// A call is gone; its gauges must be down already.
     pub(crate) fn count_departure(&self, call: &Call) {
-        self.stats.shard(self.shard).flows.at(call.flow.idx).ongoing.add(-1);
+        self.flow_counts(call).ongoing.add(-1);
     }
 
     pub(crate) fn count_distributed(&self, call: &Call, agent: &AgentDef) {
-        let shard = self.stats.shard(self.shard);
-        shard.flows.at(call.flow.idx).distributed.add(1);
-        shard.agents.at(agent.agent.slot).distributed.add(1);
+        self.flow_counts(call).distributed.add(1);
+        self.agent_counts(agent).distributed.add(1);
     }
 
     /// An agent answered: `sign` 1; it turned out to be a rejection after all: -1.
     pub(crate) fn count_answered(&self, call: &Call, attempt: &Attempt, sign: i64) {
         let Some(answered) = attempt.answered else { return };
-        let shard = self.stats.shard(self.shard);
-        let counts = shard.flows.at(call.flow.idx);
+        let counts = self.flow_counts(call);
         let wait = i64::try_from(answered.mono.since(call.received.mono)).unwrap_or(i64::MAX);
         counts.answered.add(sign);
         counts.waited.add(sign);
         counts.wait_us.add(sign * wait);
-        let agent = shard.agents.at(attempt.agent.agent.slot);
+        let agent = self.agent_counts(&attempt.agent);
         agent.answered.add(sign);
         if call.medium == Media::Chat {
             counts.answered_chats.add(sign);
@@ -95,21 +116,19 @@ impl Engine {
 
     /// A talk ended.
     pub(crate) fn count_talk(&self, call: &Call, attempt: &Attempt, talk_us: u64) {
-        let shard = self.stats.shard(self.shard);
-        let counts = shard.flows.at(call.flow.idx);
+        let counts = self.flow_counts(call);
         let talk = i64::try_from(talk_us).unwrap_or(i64::MAX);
         counts.processed.add(1);
         counts.talk_us.add(talk);
-        let agent = shard.agents.at(attempt.agent.agent.slot);
+        let agent = self.agent_counts(&attempt.agent);
         agent.processed.add(1);
         agent.talk_us.add(talk);
     }
 
     pub(crate) fn count_abandoned(&self, call: &Call) {
-        let shard = self.stats.shard(self.shard);
-        shard.flows.at(call.flow.idx).abandoned.add(1);
+        self.flow_counts(call).abandoned.add(1);
         if let Some(attempt) = &call.attempt {
-            shard.agents.at(attempt.agent.agent.slot).abandoned.add(1);
+            self.agent_counts(&attempt.agent).abandoned.add(1);
         }
     }
 
@@ -162,11 +181,13 @@ impl Engine {
             param: call.param.clone(),
         };
         self.measure(&cdr);
+        self.notes.cdr(self.cdr_sequence, &cdr);
         self.outputs.push_back(Output::Cdr(cdr));
     }
 
     /// The record's times into the histograms.
     fn measure(&self, cdr: &Cdr) {
+        self.notes.flow(&cdr.flow);
         let shard = self.stats.shard(self.shard);
         let flow = shard.flows.at(cdr.flow.idx);
         match cdr.call_type {

@@ -124,31 +124,52 @@ impl From<&Cdr> for CdrRow {
 /// Version of the layout of [`CdrRow::encode`].
 const VERSION: u64 = 1;
 
+impl Cdr {
+    /// As [`CdrRow::encode`], of the row that this makes.
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        let agent = self.agent.as_ref().map(|a| &*a.agentid);
+        let texts = [&*self.sip_call_id, &*self.caller, &*self.flow.flowid];
+        start(out, self.key, self.call, texts, [agent, self.param.as_deref()]);
+        let times = [self.received_unix_us, self.wait_us, self.pickup_us, self.talk_us, u64::from(self.talk_s)];
+        let rest = (self.rejected, self.fstats, self.cid, self.media as u8, self.cause);
+        finish(out, times, self.call_type as i8, rest);
+    }
+}
+
+fn start(out: &mut Vec<u8>, key: u128, call: CallId, texts: [&str; 3], optional: [Option<&str>; 2]) {
+    let mut w = Writer(out);
+    w.uint(VERSION);
+    w.u128(key);
+    for n in [u64::from(call.shard), u64::from(call.slot), u64::from(call.generation)] {
+        w.uint(n);
+    }
+    texts.iter().for_each(|text| w.bytes(text.as_bytes()));
+    for text in optional {
+        w.option(text, |w, text| w.bytes(text.as_bytes()));
+    }
+}
+
+fn finish(
+    out: &mut Vec<u8>,
+    times: [u64; 5],
+    call_type: i8,
+    (rejected, fstats, cid, media, cause): (u32, u8, u64, u8, u16),
+) {
+    let mut w = Writer(out);
+    times.iter().for_each(|n| w.uint(*n));
+    w.int(i64::from(call_type));
+    for n in [u64::from(rejected), u64::from(fstats), cid, u64::from(media), u64::from(cause)] {
+        w.uint(n);
+    }
+}
+
 impl CdrRow {
     /// Appends the record as bytes.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let names = (&*self.flow_id, self.agent_id.as_deref());
-        let mut w = Writer(out);
-        w.uint(VERSION);
-        w.u128(self.key);
-        for n in [u64::from(self.call.shard), u64::from(self.call.slot), u64::from(self.call.generation)] {
-            w.uint(n);
-        }
-        for text in [&*self.sip_call_id, &*self.caller, names.0] {
-            w.bytes(text.as_bytes());
-        }
-        for text in [names.1, self.param.as_deref()] {
-            w.option(text, |w, text| w.bytes(text.as_bytes()));
-        }
-        for n in [self.received_unix_us, self.wait_us, self.pickup_us, self.talk_us, u64::from(self.talk_s)] {
-            w.uint(n);
-        }
-        w.int(i64::from(self.call_type));
-        for n in [u64::from(self.rejected), u64::from(self.fstats), self.cid] {
-            w.uint(n);
-        }
-        w.uint(u64::from(self.media));
-        w.uint(u64::from(self.cause));
+        let texts = [&*self.sip_call_id, &*self.caller, &*self.flow_id];
+        start(out, self.key, self.call, texts, [self.agent_id.as_deref(), self.param.as_deref()]);
+        let times = [self.received_unix_us, self.wait_us, self.pickup_us, self.talk_us, u64::from(self.talk_s)];
+        finish(out, times, self.call_type, (self.rejected, self.fstats, self.cid, self.media, self.cause));
     }
 
     /// Reads what [`CdrRow::encode`] wrote.

@@ -33,6 +33,7 @@ impl Engine {
     /// A chat of an agent whose home is here is over: wrap-up end = max(end of the chat, present end) + wrap-up.
     pub(crate) fn on_chat_over(&mut self, over: &ChatOver, now: Now) {
         let agent = over.agent.agent;
+        self.notes.agent(agent);
         // A wrap-up that ran out before the message came has let the slot go.
         let withheld = self.dispatch.withhold(agent, over.pause_us > 0);
         self.dispatch.take_late(&mut self.made);

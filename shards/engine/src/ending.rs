@@ -189,7 +189,7 @@ impl Engine {
         self.refuse_relayed(key, now);
         let Some(leg) = self.legs.get_mut(key) else { return };
         let timers = [leg.timer.take(), leg.session.timer.take()];
-        let txns = [leg.invite.take().map(|i| i.txn), leg.bye.take(), leg.refresh.take()];
+        let txns = [leg.invite.take().map(|i| i.txn), leg.bye.take(), leg.refresh.take(), leg.probe.take()];
         let owed = leg.owes_ack.take().map(|(txn, _)| txn);
         let claim = leg.claim.take();
         let unacknowledged = leg.inbound.is_some_and(|i| i.answered);
@@ -214,7 +214,11 @@ impl Engine {
 
     /// Removes a leg that nothing hangs on any more but a 2xx that is given up.
     pub(crate) fn drop_leg(&mut self, key: Key) {
-        if let Some(inbound) = self.legs.remove(key).and_then(|leg| leg.inbound).filter(|i| i.answered) {
+        let Some(leg) = self.legs.remove(key) else { return };
+        if !self.revived.is_empty() {
+            self.revived.remove(&self.tag_hash(leg.local_tag.as_bytes()));
+        }
+        if let Some(inbound) = leg.inbound.filter(|i| i.answered) {
             self.ep.acked(inbound.txn);
         }
     }

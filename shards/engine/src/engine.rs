@@ -5,6 +5,7 @@ use crate::arena::{Arena, Key};
 use crate::call::{Call, End};
 use crate::config::EngineConfig;
 use crate::control::{CallId, MeshMsg, Output};
+use crate::journal::Notes;
 use crate::leg::{Leg, OutInvite, Phase, Purpose, Role};
 use crate::provision::Provisioning;
 use crate::rules::Rules;
@@ -41,10 +42,12 @@ pub(crate) enum TimerKind {
     Wrapup = 6,
     /// Call: it has waited for `dissuading_onhold_th`.
     Onhold = 7,
+    /// Leg: after a restart, whether its peer is there still.
+    Probe = 8,
 }
 
 impl TimerKind {
-    const ALL: [TimerKind; 8] = [
+    const ALL: [TimerKind; 9] = [
         TimerKind::Ring,
         TimerKind::Grace,
         TimerKind::MediaRetry,
@@ -53,6 +56,7 @@ impl TimerKind {
         TimerKind::Session,
         TimerKind::Wrapup,
         TimerKind::Onhold,
+        TimerKind::Probe,
     ];
 }
 
@@ -91,6 +95,9 @@ pub struct Engine {
     pub(crate) contacts: Vec<(Vec<u8>, IpAddr)>,
     /// `Allow` and `Supported` lines of requests and answers that set up a session.
     pub(crate) capabilities: Vec<u8>,
+    pub(crate) notes: Notes,
+    /// Legs whose tag names another slot than theirs, by the tag's hash: after a restart. Empty in normal life.
+    pub(crate) revived: HashedMap<Key>,
 }
 
 impl Engine {
@@ -133,6 +140,8 @@ impl Engine {
             draft: Vec::new(),
             contacts,
             capabilities,
+            notes: Notes::default(),
+            revived: HashedMap::default(),
             cfg,
         }
     }
@@ -277,9 +286,17 @@ impl Engine {
 
     /// The leg that a request's To tag names, if the whole dialog matches.
     fn leg_of(&self, msg: &Message<'_>) -> Option<Key> {
-        let to = msg.to_tag()?;
-        let (key, leg) = self.legs.at(tag_slot(to)?)?;
-        leg.dialog.matches(msg.call_id().ok()?, to, msg.from_tag().unwrap_or_default()).then_some(key)
+        let (to, from, call_id) = (msg.to_tag()?, msg.from_tag().unwrap_or_default(), msg.call_id().ok()?);
+        let matches = |leg: &Leg| leg.dialog.matches(call_id, to, from);
+        if let Some((key, _)) = self.legs.at(tag_slot(to)?).filter(|(_, leg)| matches(leg)) {
+            return Some(key);
+        }
+        let key = *self.revived.get(&self.tag_hash(to)).filter(|_| !self.revived.is_empty())?;
+        self.legs.get(key).filter(|leg| matches(leg)).map(|_| key)
+    }
+
+    pub(crate) fn tag_hash(&self, tag: &[u8]) -> u64 {
+        self.cfg.key.hash(&[tag])
     }
 
     /// CANCEL of the caller's INVITE, or of a re-INVITE.
@@ -301,7 +318,7 @@ impl Engine {
     }
 
     /// No answer can reach the sender of an open request: an unanswered caller is gone.
-    fn on_server_gone(&mut self, key: Key, txn: strowger_sip::endpoint::ServerTxn, now: Now) {
+    pub(crate) fn on_server_gone(&mut self, key: Key, txn: strowger_sip::endpoint::ServerTxn, now: Now) {
         let Some(leg) = self.legs.get(key) else { return };
         if leg.role == Role::Caller && leg.phase == Phase::Trying && leg.inbound.is_some_and(|i| i.txn == txn) {
             self.on_peer_gone(key, 503, now);
@@ -339,6 +356,10 @@ impl Engine {
                 leg.refresh = None;
                 self.on_refreshed(key, code, Some(msg), now);
             }
+        } else if leg.probe == Some(txn) {
+            if code >= 200 {
+                self.on_probed(key, code, now);
+            }
         } else if let Some(relay) = leg.relays.iter().find(|r| r.out == txn).copied() {
             self.on_relay_response(key, relay, code, Some(msg), now);
         } else if forked {
@@ -357,7 +378,7 @@ impl Engine {
     }
 
     /// The final answer to an INVITE of ours; without `msg` it is a timeout or the like.
-    fn on_invite_final(
+    pub(crate) fn on_invite_final(
         &mut self,
         key: Key,
         invite: OutInvite,
@@ -484,6 +505,8 @@ impl Engine {
         } else if leg.refresh == Some(txn) {
             leg.refresh = None;
             self.on_refreshed(key, code, None, now);
+        } else if leg.probe == Some(txn) {
+            self.on_probed(key, code, now);
         } else if let Some(relay) = leg.relays.iter().find(|r| r.out == txn).copied() {
             self.on_relay_response(key, relay, code, None, now);
         }
@@ -501,6 +524,7 @@ impl Engine {
             TimerKind::Session => self.on_session_timer(key, now),
             TimerKind::Wrapup => self.on_wrapup_over(token, now),
             TimerKind::Onhold => self.on_onhold_over(key, now),
+            TimerKind::Probe => self.probe(key, now),
         }
     }
 }

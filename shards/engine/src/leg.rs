@@ -157,6 +157,8 @@ pub(crate) struct Leg {
     pub pending: Vec<ServerTxn>,
     /// Our session refresh by UPDATE.
     pub refresh: Option<ClientTxn>,
+    /// Our OPTIONS after a restart.
+    pub probe: Option<ClientTxn>,
     /// The dialog has ended; what remains waits for the ACK to our 2xx.
     pub over: bool,
 }
@@ -187,8 +189,14 @@ impl Leg {
             relays: Vec::new(),
             pending: Vec::new(),
             refresh: None,
+            probe: None,
             over: false,
         }
+    }
+
+    /// The bucket of its call, which our tag names.
+    pub fn bucket(&self) -> Option<u16> {
+        strowger_sip::scan::parse_mark(self.local_tag.as_bytes())
     }
 
     /// No INVITE of either side in progress: a new one may be sent (RFC 3261 section 14.1).

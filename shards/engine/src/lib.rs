@@ -45,6 +45,7 @@ pub use cdr::{Cdr, CdrRow};
 pub use config::{AgentOffer, CallConfig, EngineConfig, Refusals};
 pub use control::{CallId, CallInfo, CallState, Control, MeshMsg, NotPlaced, Output, Reply};
 pub use engine::Engine;
+pub use journal::{Recovered, Restored, Sink};
 pub use provision::{AgentDef, FlowDef, Provisioning};
 pub use rules::Rules;
 pub use stats::StatsHub;

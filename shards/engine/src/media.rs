@@ -91,7 +91,7 @@ impl Engine {
     /// No message for now: a welcome is skipped, a dissuading message counts as one that hung up, music is retried,
     /// later the caller is kept without.
     pub(crate) fn on_media_failed(&mut self, c: Key, now: Now) {
-        self.stats.shard(self.shard).media_failures.add(1);
+        self.shard_counts().media_failures.add(1);
         let Some(call) = self.calls.get_mut(c) else { return };
         call.media = None;
         match call.state {

@@ -120,6 +120,7 @@ impl Engine {
                 content_type: &content_type,
                 body,
                 stamp: since.0,
+                bucket: leg.bucket(),
             };
             let txn = self.ep.request(now.mono, &out, key.to_u64());
             leg.invite = Some(OutInvite { txn, purpose, cseq });
@@ -175,8 +176,16 @@ impl Engine {
         if let Some(leg) = self.legs.get_mut(key) {
             leg.dialog.write_head_limited(Method::Ack, cseq, self.cfg.endpoint.max_forwards, &mut head);
             let (uri, target) = (leg.dialog.request_uri(), leg.dialog.target());
-            let out =
-                Outgoing { method: Method::Ack, uri, target, head: &head, content_type: &content_type, body, stamp: 0 };
+            let out = Outgoing {
+                method: Method::Ack,
+                uri,
+                target,
+                head: &head,
+                content_type: &content_type,
+                body,
+                stamp: 0,
+                bucket: leg.bucket(),
+            };
             self.ep.ack_2xx(now.mono, txn, &out);
         }
         self.head = head;
@@ -223,7 +232,7 @@ impl Engine {
         self.send_bare(key, Method::Update, &lines, now)
     }
 
-    fn send_bare(&mut self, key: Key, method: Method<'_>, lines: &[u8], now: Now) -> Option<ClientTxn> {
+    pub(crate) fn send_bare(&mut self, key: Key, method: Method<'_>, lines: &[u8], now: Now) -> Option<ClientTxn> {
         let mut head = std::mem::take(&mut self.head);
         head.clear();
         let leg = self.legs.get_mut(key)?;
@@ -231,7 +240,8 @@ impl Engine {
         leg.dialog.write_head_limited(method, cseq, self.cfg.endpoint.max_forwards, &mut head);
         head.extend_from_slice(lines);
         let (uri, target) = (leg.dialog.request_uri(), leg.dialog.target());
-        let out = Outgoing { method, uri, target, head: &head, content_type: b"", body: b"", stamp: 0 };
+        let out =
+            Outgoing { method, uri, target, head: &head, content_type: b"", body: b"", stamp: 0, bucket: leg.bucket() };
         let txn = self.ep.request(now.mono, &out, key.to_u64());
         self.head = head;
         Some(txn)
@@ -266,7 +276,7 @@ impl Engine {
         };
         let leg = self.legs.get(to)?;
         let (uri, target) = (leg.dialog.request_uri(), leg.dialog.target());
-        let out = Outgoing { method, uri, target, head: &head, content_type, body, stamp: 0 };
+        let out = Outgoing { method, uri, target, head: &head, content_type, body, stamp: 0, bucket: leg.bucket() };
         let txn = self.ep.request(now.mono, &out, to.to_u64());
         self.head = head;
         Some(txn)

@@ -83,7 +83,7 @@ impl Engine {
 
     /// The message cannot be played: it is skipped.
     pub(crate) fn on_flow_message_failed(&mut self, c: Key, now: Now) {
-        self.stats.shard(self.shard).media_failures.add(1);
+        self.shard_counts().media_failures.add(1);
         self.flow_message_over(c, now);
     }
 

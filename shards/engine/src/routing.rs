@@ -49,7 +49,7 @@ impl Engine {
             Verdict::Login { agent, on } => self.take_feature_code(txn, msg, path, (agent, on), now),
             Verdict::Refuse(refused) => self.turn_away(txn, refused, now),
             Verdict::Reject { code, reason } => {
-                self.stats.shard(self.shard).refused.add(1);
+                self.shard_counts().refused.add(1);
                 self.refuse_with(txn, (code, &reason), b"", now);
             }
             Verdict::None => self.turn_away(txn, Refused::Code(self.cfg.call.refusals.no_flow_id), now),

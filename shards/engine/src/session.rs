@@ -83,6 +83,28 @@ impl Engine {
         }
     }
 
+    /// After a restart: OPTIONS asks whether the dialog is still known there (RFC 3261 section 11; 481 or silence end it,
+    /// RFC 5057 section 5.1).
+    pub(crate) fn probe(&mut self, key: Key, now: Now) {
+        if self.legs.get(key).is_none_or(|l| l.call.is_none() || l.phase != Phase::Confirmed) {
+            return;
+        }
+        let txn = self.send_bare(key, Method::Options, b"", now);
+        if let Some(leg) = self.legs.get_mut(key) {
+            leg.probe = txn;
+        }
+    }
+
+    /// Whatever but that it knows no such dialog says that the peer is there.
+    pub(crate) fn on_probed(&mut self, key: Key, code: u16, now: Now) {
+        if let Some(leg) = self.legs.get_mut(key) {
+            leg.probe = None;
+        }
+        if matches!(code, 408 | 481) {
+            self.drop_peer(key, code, now);
+        }
+    }
+
     /// What this leg's session is connected to, for repeating its description.
     fn session_end(&self, key: Key) -> Option<End> {
         let leg = self.legs.get(key)?;

@@ -4,7 +4,7 @@
 //! segments that never move.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// A counter or gauge with one writer.
 #[derive(Debug, Default)]
@@ -52,6 +52,11 @@ impl Durations {
         self.sum_us.add(i64::try_from(us).unwrap_or(i64::MAX));
     }
 
+    /// All that it counts.
+    pub(crate) fn counts(&self) -> impl Iterator<Item = &Count> {
+        self.buckets.iter().chain([&self.sum_us])
+    }
+
     /// Adds what was recorded to `into`.
     pub fn add_to(&self, into: &mut DurationsSum) {
         for (sum, bucket) in into.buckets.iter_mut().zip(&self.buckets) {
@@ -95,6 +100,25 @@ pub struct FlowCounts {
     pub waits_abandoned: Durations,
 }
 
+impl FlowCounts {
+    /// What goes on after a restart: all but the gauges, which what is restored raises anew.
+    pub(crate) fn lasting(&self) -> impl Iterator<Item = &Count> {
+        let counters = [
+            &self.incalls,
+            &self.distributed,
+            &self.answered,
+            &self.answered_chats,
+            &self.abandoned,
+            &self.onhold_total,
+            &self.processed,
+            &self.talk_us,
+            &self.waited,
+            &self.wait_us,
+        ];
+        counters.into_iter().chain(self.waits_answered.counts()).chain(self.waits_abandoned.counts())
+    }
+}
+
 /// Per agent and shard.
 #[derive(Debug, Default)]
 pub struct AgentCounts {
@@ -106,13 +130,28 @@ pub struct AgentCounts {
     pub talk_us: Count,
 }
 
+impl AgentCounts {
+    /// What goes on after a restart.
+    pub(crate) fn lasting(&self) -> impl Iterator<Item = &Count> {
+        let counters =
+            [&self.distributed, &self.answered, &self.answered_chats, &self.abandoned, &self.processed, &self.talk_us];
+        counters.into_iter()
+    }
+}
+
 /// Per agent, over all shards: written by the shard that holds the agent at that time.
 #[derive(Debug, Default)]
 pub struct AgentBoard {
     /// End of the running wrap-up, microseconds of Unix time; 0 = none.
     wrapup_ends_us: AtomicU64,
+    /// End of the pause at its beginning, after a refused chat; 0 = none.
+    pause_ends_us: AtomicU64,
     /// Calls that it let ring out in a row.
     misses: AtomicU32,
+    /// Its last login (1) or logout (2) by command; 0 = none.
+    commanded: AtomicU8,
+    /// Fingerprint of the latest of all shards' journal records of it; 0 = none.
+    print: AtomicU64,
 }
 
 impl AgentBoard {
@@ -121,6 +160,34 @@ impl AgentBoard {
     }
     pub fn wrapup_ends(&self) -> u64 {
         self.wrapup_ends_us.load(Relaxed)
+    }
+    pub(crate) fn set_pause_ends(&self, unix_us: u64) {
+        self.pause_ends_us.store(unix_us, Relaxed);
+    }
+    pub(crate) fn pause_ends(&self) -> u64 {
+        self.pause_ends_us.load(Relaxed)
+    }
+    pub(crate) fn set_commanded(&self, on: Option<bool>) {
+        self.commanded.store(on.map_or(0, |on| if on { 1 } else { 2 }), Relaxed);
+    }
+    /// Whether it was logged in or out by command, unless a load has changed that since.
+    pub(crate) fn commanded(&self, logged_in: bool) -> Option<bool> {
+        let on = match self.commanded.load(Relaxed) {
+            1 => true,
+            2 => false,
+            _ => return None,
+        };
+        (on == logged_in).then_some(on)
+    }
+    pub(crate) fn misses(&self) -> u32 {
+        self.misses.load(Relaxed)
+    }
+    pub(crate) fn set_misses(&self, misses: u32) {
+        self.misses.store(misses, Relaxed);
+    }
+    /// Whether the record is another than the latest one, which it then is.
+    pub(crate) fn differs(&self, print: u64) -> bool {
+        self.print.swap(print, Relaxed) != print
     }
     /// Counts a miss; returns how many in a row.
     pub fn miss(&self) -> u32 {
@@ -180,6 +247,23 @@ pub struct ShardStats {
     /// Ringing of each attempt that ended; talk of each call that was answered.
     pub rings: Durations,
     pub talks: Durations,
+}
+
+impl ShardStats {
+    /// What goes on after a restart.
+    pub(crate) fn lasting(&self) -> impl Iterator<Item = &Count> {
+        let counters = [
+            &self.messages_in,
+            &self.messages_out,
+            &self.malformed,
+            &self.media_failures,
+            &self.internal_errors,
+            &self.refused,
+            &self.shed,
+            &self.calls,
+        ];
+        counters.into_iter().chain(self.rings.counts()).chain(self.talks.counts())
+    }
 }
 
 /// All shards' counters.

@@ -72,7 +72,7 @@ fn a_caller_waits_with_music_and_is_connected_when_the_agent_logs_in() {
     assert_eq!(bench.agent_state("ann"), AgentState::Wrapup);
     bench.wait_ms(1);
     assert_eq!(bench.agent_state("ann"), AgentState::Free, "a wrap-up of 2 s ends after 2.00 s");
-    insta::assert_snapshot!(bench.ladder());
+    ladder::drawn!(bench);
     bench.assert_rest();
 }
 
@@ -100,7 +100,7 @@ fn a_free_agent_is_rung_at_once_and_the_caller_hears_it_ring() {
     ann.expect(&mut bench, "200");
     let bye = caller.expect(&mut bench, "BYE");
     caller.answer(&mut bench, &bye, 200, "");
-    insta::assert_snapshot!(bench.ladder());
+    ladder::drawn!(bench);
     bench.assert_rest();
 }
 
@@ -127,7 +127,7 @@ fn a_refusing_agent_wraps_up_and_the_caller_goes_to_the_music() {
     caller.expect(&mut bench, "200");
     let bye = ann.expect(&mut bench, "BYE");
     ann.answer(&mut bench, &bye, 200, "");
-    insta::assert_snapshot!(bench.ladder());
+    ladder::drawn!(bench);
     bench.assert_rest();
 }
 
@@ -149,7 +149,7 @@ fn a_caller_who_cancels_while_the_agent_rings_gets_487_and_the_agent_is_free() {
     ann.answer(&mut bench, &invite, 487, "");
     ann.expect(&mut bench, "ACK");
     assert_eq!(bench.agent_state("ann"), AgentState::Free);
-    insta::assert_snapshot!(bench.ladder());
+    ladder::drawn!(bench);
     bench.assert_rest();
 }
 
@@ -173,7 +173,7 @@ fn an_answer_that_crosses_the_cancel_is_acknowledged_and_ended() {
     ann.expect(&mut bench, "ACK");
     let bye = ann.expect(&mut bench, "BYE");
     ann.answer(&mut bench, &bye, 200, "");
-    insta::assert_snapshot!(bench.ladder());
+    ladder::drawn!(bench);
     bench.assert_rest();
 }
 
@@ -200,6 +200,6 @@ fn a_caller_without_a_description_gets_the_offer_and_answers_in_the_ack() {
     caller.expect(&mut bench, "200");
     let bye = ann.expect(&mut bench, "BYE");
     ann.answer(&mut bench, &bye, 200, "");
-    insta::assert_snapshot!(bench.ladder());
+    ladder::drawn!(bench);
     bench.assert_rest();
 }

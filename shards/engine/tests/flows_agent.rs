@@ -97,7 +97,7 @@ fn an_agent_who_does_not_answer_is_cancelled_after_the_ring_timeout() {
     assert_eq!(s.ann_state(), AgentState::Wrapup);
     s.caller_leaves_queue();
     assert_eq!(s.bench.cdrs[1].fstats, 9, "abandoned in the queue after a refusal");
-    insta::assert_snapshot!(s.bench.ladder());
+    ladder::drawn!(s.bench);
     s.assert_rest();
 }
 
@@ -162,7 +162,7 @@ fn an_agent_who_hangs_up_within_min_talk_time_has_refused_and_the_caller_keeps_i
     assert_eq!(s.bench.cdrs[1].call_type as i8, 0, "a second of talk is a talk");
     assert_eq!(s.bench.cdrs[1].rejected, 1);
     s.assert_counts([1, 2, 1, 0]);
-    insta::assert_snapshot!(s.bench.ladder());
+    ladder::drawn!(s.bench);
     s.assert_rest();
 }
 
@@ -217,7 +217,7 @@ fn of_a_forked_answer_the_first_wins_and_the_other_gets_ack_and_bye() {
     s.wait_ms(2_000);
     s.caller_hangs_up_on_ann();
     s.assert_cdrs(&["type 0 agent ann fstats 7 rejected 0 wait 0s pickup 0s talk 2s cause 0"]);
-    insta::assert_snapshot!(s.bench.ladder());
+    ladder::drawn!(s.bench);
     s.assert_rest();
 }
 
@@ -266,6 +266,7 @@ fn with_a_wrap_up_of_zero_a_refusing_agent_is_left_alone_for_reject_backoff() {
 
 #[test]
 fn an_agent_without_any_pause_who_cannot_be_reached_does_not_hold_up_the_shard() {
+    ladder::lives_on!("names are asked anew");
     let mut s = Scene::with(|cfg, _, agents| {
         (cfg.call.wrapup_us, cfg.call.reject_backoff_us) = (0, 0);
         agents[0].location = Some("sip:ann@phones.example".to_owned());

@@ -65,7 +65,7 @@ fn a_488_keeps_the_music_one_retry_in_the_other_mode_then_an_error_of_the_attemp
     assert_eq!(s.ann_state(), AgentState::Offline, "no wrap-up");
     s.assert_counts([1, 1, 0, 0]);
     s.caller_leaves_queue();
-    insta::assert_snapshot!(s.bench.ladder());
+    ladder::drawn!(s.bench);
     s.assert_rest();
 }
 
@@ -151,7 +151,7 @@ fn a_changed_answer_is_told_to_the_agent_once() {
     s.wait_ms(2_000);
     s.caller_hangs_up_on_ann();
     assert_eq!(s.bench.cdrs.len(), 1);
-    insta::assert_snapshot!(s.bench.ladder());
+    ladder::drawn!(s.bench);
     s.assert_rest();
 }
 
@@ -224,7 +224,7 @@ fn with_delayed_offers_the_agent_offers_and_the_callers_answer_is_in_the_ack() {
     s.media_bye();
     s.wait_ms(2_000);
     s.caller_hangs_up_on_ann();
-    insta::assert_snapshot!(s.bench.ladder());
+    ladder::drawn!(s.bench);
     s.assert_rest();
 }
 
@@ -299,7 +299,7 @@ fn a_caller_without_description_gets_the_agents_offer_and_its_ack_carries_the_an
     s.wait_ms(2_000);
     s.caller_hangs_up_on_ann();
     s.assert_cdrs(&["type 0 agent ann fstats 7 rejected 0 wait 0s pickup 0s talk 2s cause 0"]);
-    insta::assert_snapshot!(s.bench.ladder());
+    ladder::drawn!(s.bench);
     s.assert_rest();
 }
 

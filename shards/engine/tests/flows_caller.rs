@@ -89,7 +89,7 @@ fn bye_on_the_early_dialog_gets_200_and_the_invite_487() {
     ann_cancelled(&mut s, &invite);
     s.assert_cdrs(&["type 1 agent ann fstats 11 rejected 0 wait 0s pickup 0s talk 0s cause 0"]);
     assert_eq!(s.ann_state(), AgentState::Free);
-    insta::assert_snapshot!(s.bench.ladder());
+    ladder::drawn!(s.bench);
     s.assert_rest();
 }
 
@@ -229,7 +229,7 @@ fn a_caller_who_never_acknowledges_is_ended_with_one_record() {
     s.caller_bye();
     s.media_bye();
     s.assert_cdrs(&["type 1 agent - fstats 9 rejected 0 wait 32s pickup 0s talk 0s cause 408"]);
-    insta::assert_snapshot!(s.bench.ladder());
+    ladder::drawn!(s.bench);
     s.assert_rest();
 }
 

@@ -53,6 +53,7 @@ fn a_refused_chat_beside_others_withholds_one_slot_and_pauses_the_agent() {
 
 #[test]
 fn a_refused_chat_is_offered_to_another_agent_first_and_without_a_wrapup_after_the_backoff() {
+    ladder::lives_on!("two shards");
     let mut s = chats(|cfg, _, agents| {
         cfg.call.wrapup_us = 0;
         agents[1].logstate = Some(1);
@@ -216,6 +217,7 @@ fn an_agent_who_loses_its_msrp_location_serves_its_chats_to_the_end_and_takes_ca
 
 #[test]
 fn an_agent_who_is_removed_in_its_chats_serves_them_to_the_end_and_then_is_gone() {
+    ladder::lives_on!("an agent who is gone from the table is gone");
     let mut s = chats(|_, _, _| {});
     let (mut first, mut second) = (s.chat(1, "ann"), s.chat(2, "ann"));
     let ann = s.bench.registry.agent("ann").unwrap();
@@ -249,6 +251,7 @@ fn an_agent_who_is_removed_in_its_chats_serves_them_to_the_end_and_then_is_gone(
 
 #[test]
 fn the_wrapups_of_chats_on_two_shards_add_up_at_the_agents_home() {
+    ladder::lives_on!("two shards");
     let mut s = chats(|_, _, agents| agents[0].msrp_max_sessions = Some(3));
     let mut other = s.bench.second_engine();
     let mut here = s.chat(1, "ann");

@@ -271,6 +271,7 @@ fn an_agent_who_logs_out_is_placed_with_no_call_and_keeps_the_one_that_rings() {
 /// A reload takes the agent away: the shards know, the table does not yet.
 #[test]
 fn an_agent_who_is_gone_is_placed_with_no_call() {
+    ladder::lives_on!("an agent who is gone from the table is gone");
     let mut s = external();
     s.joins_queue();
     let (call, ann) = (the_call(&mut s.bench), s.bench.registry.agent("ann").expect("known"));
@@ -285,6 +286,7 @@ fn an_agent_who_is_gone_is_placed_with_no_call() {
 /// Calls on both shards are placed with the same agent at the same time: one of them gets her.
 #[test]
 fn of_two_shards_that_place_one_agent_one_is_refused() {
+    ladder::lives_on!("two shards");
     let mut s = external();
     let mut other = s.bench.second_engine();
     s.joins_queue();

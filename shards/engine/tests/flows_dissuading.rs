@@ -85,7 +85,7 @@ fn a_full_queue_dissuades_and_the_caller_waits_after_the_message() {
         "type 1 agent - fstats 9 rejected 0 wait 5s pickup 0s talk 0s cause 0",
     ]);
     s.assert_counts([2, 0, 0, 2]);
-    insta::assert_snapshot!(s.bench.ladder());
+    ladder::drawn!(s.bench);
     s.assert_rest();
 }
 

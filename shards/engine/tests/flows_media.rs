@@ -31,7 +31,7 @@ fn an_unanswered_caller_is_kept_with_182_while_the_music_is_retried() {
     assert_eq!(media_failures(&s), 2);
     s.caller_leaves_queue();
     s.assert_cdrs(&["type 1 agent - fstats 9 rejected 0 wait 126s pickup 0s talk 0s cause 0"]);
-    insta::assert_snapshot!(s.bench.ladder());
+    ladder::drawn!(s.bench);
     s.assert_rest();
 }
 
@@ -151,7 +151,7 @@ fn an_established_caller_waits_in_silence_while_the_music_fails_and_hears_it_aga
     s.talk_from_queue();
     s.wait_ms(2_000);
     s.caller_hangs_up_on_ann();
-    insta::assert_snapshot!(s.bench.ladder());
+    ladder::drawn!(s.bench);
     s.assert_rest();
 }
 
@@ -214,7 +214,7 @@ fn media_whose_200_crosses_our_cancel_gets_ack_and_bye_and_the_caller_its_one_20
     s.caller.expect_nothing(&mut s.bench);
     s.caller_hangs_up_on_ann();
     s.assert_cdrs(&["type 0 agent ann fstats 7 rejected 0 wait 0s pickup 0s talk 2s cause 0"]);
-    insta::assert_snapshot!(s.bench.ladder());
+    ladder::drawn!(s.bench);
     s.assert_rest();
 }
 

@@ -86,7 +86,7 @@ fn after_the_threshold_the_call_is_diverted_and_comes_back_and_is_diverted_again
     s.assert_cdrs(&["type 0 agent ann fstats 7 rejected 0 wait 33s pickup 0s talk 10s cause 0"]);
     s.assert_counts([1, 1, 1, 0]);
     assert_eq!(s.bench.flow_count("sales", |f| f.onhold_total.get()), 1);
-    insta::assert_snapshot!(s.bench.ladder());
+    ladder::drawn!(s.bench);
     s.assert_rest();
 }
 
@@ -149,6 +149,7 @@ fn the_wait_counts_from_each_entry_a_rejection_begins_it_anew() {
 
 #[test]
 fn a_match_that_is_under_way_when_the_time_is_up_goes_before_the_message() {
+    ladder::lives_on!("a match under way");
     let mut s = scene();
     let mut other = s.bench.second_engine();
     s.joins_queue();

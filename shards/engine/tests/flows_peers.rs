@@ -209,6 +209,7 @@ fn null_in_every_optional_column_loads() {
 /// A match made elsewhere, on its way when the caller leaves; and one that is told twice.
 #[test]
 fn a_match_for_a_call_that_has_left_gives_the_agent_back() {
+    ladder::lives_on!("a match under way");
     for leaves in [true, false] {
         let mut s = Scene::queued();
         let mut elsewhere = s.bench.dispatch.handle(ladder::SHARDS);

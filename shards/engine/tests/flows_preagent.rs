@@ -88,7 +88,7 @@ fn the_agent_hears_the_message_and_is_then_connected_to_the_caller() {
     assert_eq!(s.ann_state(), AgentState::Wrapup);
     s.assert_cdrs(&["type 0 agent ann fstats 7 rejected 0 wait 5s pickup 5s talk 7s cause 0"]);
     assert_eq!(s.bench.agent_count("ann", |a| a.answered.get()), 1);
-    insta::assert_snapshot!(s.bench.ladder());
+    ladder::drawn!(s.bench);
     s.assert_rest();
 }
 
@@ -116,7 +116,7 @@ fn an_unanswered_callers_own_offer_goes_to_the_agent_after_the_message() {
     s.ann_hangs_up();
     s.caller_bye();
     s.assert_cdrs(&["type 0 agent ann fstats 7 rejected 0 wait 2s pickup 2s talk 4s cause 0"]);
-    insta::assert_snapshot!(s.bench.ladder());
+    ladder::drawn!(s.bench);
     s.assert_rest();
 }
 
@@ -438,6 +438,7 @@ fn a_redirected_agent_hears_the_message_too() {
 
 #[test]
 fn a_logout_or_a_reload_in_the_message_changes_nothing_for_the_call() {
+    ladder::lives_on!("the present definitions hold");
     let mut s = hearing();
     s.bench.login("ann", false);
     assert_eq!(s.ann_state(), AgentState::InCall);

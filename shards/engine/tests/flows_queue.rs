@@ -38,7 +38,7 @@ fn after_the_welcome_the_caller_waits_with_music_and_then_talks() {
     s.caller_hangs_up_on_ann();
     s.assert_cdrs(&["type 0 agent ann fstats 7 rejected 0 wait 5s pickup 0s talk 3s cause 0"]);
     s.assert_counts([1, 1, 1, 0]);
-    insta::assert_snapshot!(s.bench.ladder());
+    ladder::drawn!(s.bench);
     s.assert_rest();
 }
 
@@ -64,7 +64,7 @@ fn after_the_welcome_the_caller_hears_music_while_the_free_agent_rings() {
     s.ann_hangs_up();
     s.caller_bye();
     s.assert_cdrs(&["type 0 agent ann fstats 7 rejected 0 wait 3s pickup 1s talk 2s cause 0"]);
-    insta::assert_snapshot!(s.bench.ladder());
+    ladder::drawn!(s.bench);
     s.assert_rest();
 }
 

@@ -96,6 +96,7 @@ fn a_flow_id_may_be_escaped_in_the_uri() {
 
 #[test]
 fn draining_and_too_many_calls_are_503_with_retry_after_and_calls_go_on() {
+    ladder::lives_on!("a new process does not drain");
     let mut s = Scene::with(|cfg, _, agents| {
         cfg.call.max_calls = 1;
         agents[0].logstate = Some(0);

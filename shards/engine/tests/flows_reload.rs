@@ -16,6 +16,7 @@ fn ann(skills: &str, logstate: i64) -> AgentRow {
 
 #[test]
 fn a_flow_that_is_gone_serves_its_present_calls_and_takes_no_new_ones() {
+    ladder::lives_on!("the present definitions hold");
     let mut s = Scene::queued();
     let gone = s.bench.registry.current().flow("sales").unwrap().idx;
     s.bench.reload(&[flow("support", "sales")], &[ann("sales", 0)]);
@@ -37,6 +38,7 @@ fn a_flow_that_is_gone_serves_its_present_calls_and_takes_no_new_ones() {
 
 #[test]
 fn a_waiting_call_keeps_the_definition_that_it_started_with() {
+    ladder::lives_on!("the present definitions hold");
     let mut s = Scene::queued();
     let mut changed = flow("sales", "other");
     changed.prependcid = Some("NEW".into());
@@ -85,6 +87,7 @@ fn a_skill_lost_by_reload_gets_no_new_call_and_keeps_the_present_one() {
 
 #[test]
 fn a_login_survives_a_reload_until_the_table_says_otherwise() {
+    ladder::lives_on!("a login by command");
     let mut s = Scene::nobody();
     s.bench.login("ann", true);
     s.bench.reload(&[flow("sales", "sales")], &[ann("sales", 0)]);

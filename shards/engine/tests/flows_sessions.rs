@@ -85,7 +85,7 @@ fn we_refresh_at_half_the_interval_by_update_where_allowed_and_else_by_reinvite(
     s.media.answer(&mut s.bench, &update, 200, "");
     let update = s.caller.expect(&mut s.bench, "UPDATE");
     s.caller.answer(&mut s.bench, &update, 200, "");
-    insta::assert_snapshot!(s.bench.ladder());
+    ladder::drawn!(s.bench);
     s.caller_leaves_queue();
     s.assert_rest();
 }

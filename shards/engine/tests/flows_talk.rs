@@ -44,7 +44,7 @@ fn hold_and_resume_pass_both_ways() {
         let (passed, ok) = exchange(&mut s, by_caller, &asker, &other);
         assert!(!passed.body().contains("a=sendonly") && !ok.body().contains("a=recvonly"));
     }
-    insta::assert_snapshot!(s.bench.ladder());
+    ladder::drawn!(s.bench);
     hang_up(s);
 }
 
@@ -81,7 +81,7 @@ fn a_reinvite_without_description_is_relayed_with_the_offer_in_the_200_and_the_a
         assert_eq!(ack.sdp('m'), "audio 48000 RTP/AVP 0 8 101");
         to.expect_nothing(bench);
         if by_caller {
-            insta::assert_snapshot!(s.bench.ladder());
+            ladder::drawn!(s.bench);
         }
         hang_up(s);
     }
@@ -153,7 +153,7 @@ fn update_with_and_info_with_body_pass_with_their_answers() {
         s.ann.answer(&mut s.bench, &passed, code, "");
         s.caller.expect(&mut s.bench, &code.to_string());
     }
-    insta::assert_snapshot!(s.bench.ladder());
+    ladder::drawn!(s.bench);
     hang_up(s);
 }
 
@@ -384,7 +384,7 @@ fn a_reinvite_while_the_agent_rings_is_told_to_the_agent_after_the_bridge() {
     assert_eq!(corrected.sdp('m'), "audio 45000 RTP/AVP 0 8 101");
     s.ann_answers(&corrected);
     s.wait_ms(2_000);
-    insta::assert_snapshot!(s.bench.ladder());
+    ladder::drawn!(s.bench);
     hang_up(s);
 }
 

@@ -158,6 +158,15 @@ pub fn read_branch(text: &[u8], bucket: u16) -> Option<BranchId> {
     branch(bucket, id).as_bytes().eq_ignore_ascii_case(text).then_some(id)
 }
 
+/// Bucket, slot and nonce of a branch that [`branch`] wrote; `None` for any other text.
+#[must_use]
+pub fn read_any_branch(text: &[u8]) -> Option<(u16, BranchId)> {
+    let hex = text.get(scan::BRANCH_MARK.len()..scan::BRANCH_MARK.len() + 3)?;
+    let digit = |b: &u8| char::from(*b).to_digit(16).and_then(|d| u16::try_from(d).ok());
+    let bucket = hex.iter().try_fold(0, |n, b| Some(n << 4 | digit(b)?))?;
+    Some((bucket, read_branch(text, bucket)?))
+}
+
 /// A tag for answers that no state remembers: the same text for the same `hash` (RFC 3261 section 8.2.7).
 #[must_use]
 pub fn stateless_tag(bucket: u16, hash: u64) -> Token {
@@ -255,6 +264,7 @@ mod tests {
             let id = BranchId { slot, nonce: ids.nonce() };
             let text = branch(bucket, id);
             prop_assert_eq!(read_branch(text.as_bytes(), bucket), Some(id));
+            prop_assert_eq!(read_any_branch(text.as_bytes()), Some((bucket, id)));
             prop_assert_eq!(read_branch(&text.as_bytes().to_ascii_uppercase(), bucket), Some(id));
             prop_assert_eq!(read_branch(text.as_bytes(), bucket ^ 1), None);
         }

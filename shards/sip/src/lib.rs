@@ -6,6 +6,7 @@
 pub mod hash;
 pub mod net;
 pub mod time;
+pub mod wire;
 
 // Messages: bytes in, views out.
 pub mod msg;

@@ -35,3 +35,25 @@ pub struct Now {
     pub mono: Mono,
     pub unix_us: u64,
 }
+
+impl Now {
+    /// A time of the monotonic clock as Unix time, by the two clocks' distance now.
+    #[must_use]
+    pub const fn unix_of(self, at: Mono) -> u64 {
+        if at.0 >= self.mono.0 {
+            self.unix_us.saturating_add(at.0 - self.mono.0)
+        } else {
+            self.unix_us.saturating_sub(self.mono.0 - at.0)
+        }
+    }
+
+    /// The reverse of [`unix_of`](Self::unix_of). What was before the monotonic clock began is its beginning.
+    #[must_use]
+    pub const fn mono_of(self, unix_us: u64) -> Mono {
+        if unix_us >= self.unix_us {
+            Mono(self.mono.0.saturating_add(unix_us - self.unix_us))
+        } else {
+            Mono(self.mono.0.saturating_sub(self.unix_us - unix_us))
+        }
+    }
+}

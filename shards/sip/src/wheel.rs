@@ -158,6 +158,12 @@ impl Wheel {
         self.nodes.get(id.index as usize).is_some_and(|n| n.generation == id.generation && n.level != FREE)
     }
 
+    /// When `id` fires; `None` when it is not running.
+    #[must_use]
+    pub fn due_of(&self, id: TimerId) -> Option<Mono> {
+        self.is_running(id).then(|| Mono(self.nodes[id.index as usize].due))
+    }
+
     /// The time at which to poll next: see the module's invariants.
     #[must_use]
     pub fn next_due(&self) -> Option<Mono> {
@@ -326,7 +332,7 @@ mod tests {
         assert!(w.cancel(a));
         let b = w.insert(Mono(20), 2, 0);
         assert!(!w.cancel(a));
-        assert!(!w.cancel(TimerId::NONE));
+        assert!(!w.cancel(TimerId::NONE) && w.due_of(TimerId::NONE).is_none());
         assert!(w.is_running(b));
         assert_eq!(w.pop(Mono(20)).unwrap().token, 2);
         assert!(!w.cancel(b));

@@ -89,6 +89,7 @@ fn a_call_allocates_nothing_in_steady_state() {
         content_type: b"application/sdp",
         body: b"v=0\r\n",
         stamp: 1,
+        bucket: None,
     };
     let [invite, ack]: [&'static str; 2] = heads.map(|h| &*h.leak());
     let mut now = Mono(SECOND);

@@ -40,6 +40,7 @@ fn a_request_is_written_around_the_users_head() {
         content_type: b"application/sdp",
         body: b"v=0\r\n",
         stamp: 42,
+        bucket: None,
     };
     s.ep.request(s.now, &req, 1);
     let t = s.ep.poll_transmit().unwrap();
@@ -327,6 +328,7 @@ fn a_failed_send_ends_the_transaction_at_once() {
             content_type: b"",
             body: b"",
             stamp: 0,
+            bucket: None,
         };
         let txn = s.ep.request(s.now, &req, 5);
         let t = s.ep.poll_transmit().unwrap();
@@ -448,6 +450,7 @@ fn an_ack_waits_for_the_address_of_its_host_too() {
         content_type: b"",
         body: b"",
         stamp: 0,
+        bucket: None,
     };
     s.ep.ack_2xx(s.now, txn, &req);
     let id = s.ep.poll_resolve().unwrap().id;

@@ -306,7 +306,16 @@ impl World {
         let head = head(method, 1, tag).replace("out1", &format!("call{call}"));
         let target = Target::Addr(self.path_to(1));
         let head = head.as_bytes();
-        let req = Outgoing { method, uri: b"sip:b@192.0.2.2", target, head, content_type: b"", body: b"", stamp: 0 };
+        let req = Outgoing {
+            method,
+            uri: b"sip:b@192.0.2.2",
+            target,
+            head,
+            content_type: b"",
+            body: b"",
+            stamp: 0,
+            bucket: None,
+        };
         match ack_of {
             Some(txn) => {
                 self.sides[0].ack_2xx(self.now, txn, &req);

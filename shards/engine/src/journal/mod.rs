@@ -8,7 +8,19 @@
 //! - Times in records are Unix time: the monotonic clock does not survive.
 //! - Records name flows and agents by their ids, never by index or slot: provisioning may differ after the restart.
 
-pub mod wire;
+mod calls;
+mod legs;
+mod notes;
+mod people;
+mod restore;
+mod revived;
+
+pub(crate) use notes::Notes;
+pub use restore::Restored;
+pub use strowger_sip::wire;
+
+/// Version of the records of calls, legs, agents and counters.
+const VERSION: u64 = 1;
 
 /// What a record is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -28,12 +40,25 @@ pub enum Kind {
     AgentCounts = 5,
     /// A CDR ([`crate::cdr::CdrRow`]) that neither database nor spool is known to have; id: its sequence number.
     Cdr = 6,
+    /// A request of ours; id: slot and generation of its transaction.
+    Client = 7,
+    /// A request of a peer's; id: slot and generation of its transaction.
+    Server = 8,
 }
 
 impl Kind {
     /// Every kind, by number.
-    pub const ALL: [Kind; 7] =
-        [Kind::Shard, Kind::Call, Kind::Leg, Kind::Agent, Kind::FlowCounts, Kind::AgentCounts, Kind::Cdr];
+    pub const ALL: [Kind; 9] = [
+        Kind::Shard,
+        Kind::Call,
+        Kind::Leg,
+        Kind::Agent,
+        Kind::FlowCounts,
+        Kind::AgentCounts,
+        Kind::Cdr,
+        Kind::Client,
+        Kind::Server,
+    ];
 
     /// The kind of that number.
     #[must_use]

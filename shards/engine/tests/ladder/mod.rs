@@ -6,9 +6,36 @@
 pub mod briefed;
 pub mod chats;
 mod phone;
+mod reborn;
 mod scene;
 
+#[allow(unused_macros, reason = "each test binary uses its own part")]
+/// The ladder is as its snapshot has it. (Where engines are mortal, the other binary has seen to that.)
+macro_rules! drawn {
+    ($bench:expr) => {
+        if !$bench.is_mortal() {
+            insta::assert_snapshot!($bench.ladder());
+        }
+    };
+}
+#[allow(unused_imports, reason = "each test binary uses its own part")]
+pub(crate) use drawn;
+
+#[allow(unused_macros, reason = "each test binary uses its own part")]
+/// The test is left out where engines are mortal, for what it is about does not outlive a process.
+macro_rules! lives_on {
+    ($why:literal) => {
+        if ladder::MORTAL {
+            return;
+        }
+    };
+}
+#[allow(unused_imports, reason = "each test binary uses its own part")]
+pub(crate) use lives_on;
+
 pub use phone::Phone;
+#[allow(unused_imports, reason = "each test binary uses its own part")]
+pub use reborn::MORTAL;
 #[allow(unused_imports, reason = "each test binary uses its own part")]
 pub use scene::{ANN, BOB, MEDIA, Scene};
 
@@ -48,6 +75,10 @@ pub struct Bench {
     /// Messages to other shards, on their way.
     pub mesh: Vec<(u16, MeshMsg)>,
     cfg: Arc<EngineConfig>,
+    /// What the journal holds, and what a new process is provisioned with.
+    pub journal: reborn::Journal,
+    rows: Rows,
+    policy: ChatPolicy,
     inboxes: BTreeMap<SocketAddr, VecDeque<Vec<u8>>>,
     names: BTreeMap<SocketAddr, String>,
     replies: VecDeque<Reply>,
@@ -113,7 +144,7 @@ impl Bench {
             vec![ListenerInfo { transport: Transport::Udp, via: ENGINE.into(), contact_host: ENGINE.into() }];
         let mut cfg = EngineConfig {
             endpoint: Arc::new(EngineConfig::endpoint(listeners)),
-            buckets: Arc::new(BucketTable::even(SHARDS)),
+            buckets: Arc::new(BucketTable::even(if reborn::MORTAL { 1 } else { SHARDS })),
             key: HashKey(1, 2),
             call: Default::default(),
         };
@@ -137,6 +168,9 @@ impl Bench {
             stamps: Vec::new(),
             mesh: Vec::new(),
             cfg,
+            journal: reborn::Journal::default(),
+            rows: Rows::default(),
+            policy,
             inboxes: BTreeMap::new(),
             names: BTreeMap::new(),
             replies: VecDeque::new(),
@@ -156,6 +190,7 @@ impl Bench {
     /// Loads these rows in place of the ones before.
     pub fn reload(&mut self, flows: &[FlowRow], agents: &[AgentRow]) {
         let rows = Rows { flows: flows.to_vec(), agents: agents.to_vec() };
+        self.rows = rows.clone();
         let (prov, faults) = self.registry.load(&rows);
         assert!(faults.is_empty(), "{faults:?}");
         self.control(Control::Provision(prov));
@@ -167,6 +202,7 @@ impl Bench {
     pub fn control(&mut self, command: Control) -> Reply {
         self.engine.handle_control(self.now, 1, command);
         self.drain();
+        self.crash();
         self.replies.pop_front().expect("every command has an answer")
     }
 
@@ -187,15 +223,21 @@ impl Bench {
         self.write(line);
         self.engine.handle_datagram(self.now, Path::udp(from, ListenerId(0)), bytes);
         self.drain();
+        self.crash();
     }
 
     /// Takes what the engine put out, until it has nothing more.
     pub fn drain(&mut self) {
+        self.commit();
         while let Some(transmit) = self.engine.poll_transmit() {
             let bytes = self.engine.bytes(&transmit).to_vec();
             let to = transmit.path.remote;
             if transmit.stamp != 0 {
                 self.stamps.push(self.now.mono.0 - transmit.stamp);
+            }
+            if self.probed(to, &bytes) {
+                self.engine.sent(transmit);
+                continue;
             }
             let line = self.ladder_line(to, &bytes, false);
             self.write(line);
@@ -225,6 +267,7 @@ impl Bench {
             self.set_mono(due.max(self.now.mono));
             self.engine.handle_timers(self.now);
             self.drain();
+            self.crash();
             assert!(self.engine.next_due().is_none_or(|d| d > due), "stuck at {due:?} {:?}", self.engine.audit());
         }
         self.set_mono(until);

@@ -4,6 +4,7 @@
 //! method and by having one Via. A CANCEL is a transaction of its own with its INVITE's branch (RFC 3261 section 9.1):
 //! the INVITE's entry points to it, and it ends with its INVITE at the latest.
 
+use super::keep::Mark;
 use super::outgoing::{Destination, NOWHERE, Waiter};
 use super::pool::BufId;
 use super::timers::Class;
@@ -15,12 +16,12 @@ use crate::time::Mono;
 use crate::txn::{ClientInput, ClientInvite, ClientNonInvite, Output, Step, Tell, Timer, Times};
 use crate::wheel::TimerId;
 
-const NONE: u32 = u32::MAX;
+pub(super) const NONE: u32 = u32::MAX;
 /// 2xx of one INVITE with different To tags; more are dropped.
 const MAX_FORKS: usize = 16;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+pub(super) enum State {
     /// Waits for the address of its host; nothing is sent.
     Resolving {
         invite: bool,
@@ -31,7 +32,7 @@ enum State {
 
 /// How far the CANCEL of an INVITE is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cancel {
+pub(super) enum Cancel {
     No,
     /// Due after the first provisional answer.
     Wanted,
@@ -43,39 +44,120 @@ enum Cancel {
 pub(super) struct Client {
     /// Where the request goes; only the port counts while resolving.
     pub(super) path: Path,
-    user: User,
-    /// The random part of the branch.
-    nonce: u64,
-    retransmit: TimerId,
-    expire: TimerId,
+    pub(super) user: User,
+    /// The random part of the branch, and what else it names: the slot of its first life, the bucket.
+    pub(super) nonce: u64,
+    pub(super) branch_slot: u32,
+    pub(super) bucket: u16,
+    pub(super) retransmit: TimerId,
+    pub(super) expire: TimerId,
     /// The request; after a refusal of an INVITE its ACK.
     pub(super) buf: BufId,
     /// Of an INVITE: its CANCEL. Of a CANCEL: its INVITE.
-    peer: u32,
+    pub(super) peer: u32,
     /// 2xx seen, a list.
-    forks: u32,
+    pub(super) forks: u32,
     pub(super) generation: u32,
-    state: State,
-    cancel: Cancel,
+    pub(super) state: State,
+    pub(super) cancel: Cancel,
     /// Nobody wants events.
-    dropped: bool,
+    pub(super) dropped: bool,
     /// The request had a body.
-    bodied: bool,
+    pub(super) bodied: bool,
+    pub(super) mark: Mark,
 }
 
 /// A 2xx of an INVITE, by its To tag.
 #[derive(Debug)]
 pub(super) struct Fork {
-    tag: u64,
-    next: u32,
+    pub(super) tag: u64,
+    pub(super) next: u32,
     /// Our ACK and where it goes, once the TU sent it.
-    ack: BufId,
-    path: Option<Path>,
+    pub(super) ack: BufId,
+    pub(super) path: Option<Path>,
 }
 
 impl Client {
     pub(super) fn is_invite(&self) -> bool {
         matches!(self.state, State::Invite(_) | State::Resolving { invite: true })
+    }
+
+    pub(super) fn is_resolving(&self) -> bool {
+        self.state.is_resolving()
+    }
+
+    /// Whether a restart needs it. A CANCEL is made anew with its INVITE.
+    pub(super) fn worth_keeping(&self) -> bool {
+        self.state != State::Other(ClientNonInvite::Completed) && self.cancel_target().is_none()
+    }
+}
+
+impl State {
+    /// As numbers, with how often it was sent again.
+    pub(super) const fn number(self) -> (u8, u8) {
+        match self {
+            State::Resolving { invite: true } => (0, 0),
+            State::Resolving { invite: false } => (1, 0),
+            State::Invite(ClientInvite::Calling { resent }) => (2, resent),
+            State::Invite(ClientInvite::Proceeding) => (3, 0),
+            State::Invite(ClientInvite::Completed) => (4, 0),
+            State::Invite(ClientInvite::Accepted) => (5, 0),
+            State::Other(ClientNonInvite::Trying { resent }) => (6, resent),
+            State::Other(ClientNonInvite::Proceeding) => (7, 0),
+            State::Other(ClientNonInvite::Completed) => (8, 0),
+        }
+    }
+
+    /// The reverse of [`number`](Self::number).
+    pub(super) const fn of((number, resent): (u8, u8)) -> Option<State> {
+        Some(match number {
+            0 => State::Resolving { invite: true },
+            1 => State::Resolving { invite: false },
+            2 => State::Invite(ClientInvite::Calling { resent }),
+            3 => State::Invite(ClientInvite::Proceeding),
+            4 => State::Invite(ClientInvite::Completed),
+            5 => State::Invite(ClientInvite::Accepted),
+            6 => State::Other(ClientNonInvite::Trying { resent }),
+            7 => State::Other(ClientNonInvite::Proceeding),
+            8 => State::Other(ClientNonInvite::Completed),
+            _ => return None,
+        })
+    }
+
+    pub(super) const fn is_resolving(self) -> bool {
+        matches!(self, State::Resolving { .. })
+    }
+
+    /// The timer that sends it again in this state.
+    pub(super) const fn retransmits(self) -> Option<Timer> {
+        match self {
+            State::Invite(ClientInvite::Calling { .. }) => Some(Timer::A),
+            State::Other(ClientNonInvite::Trying { .. } | ClientNonInvite::Proceeding) => Some(Timer::E),
+            _ => None,
+        }
+    }
+
+    /// The timer that ends this state.
+    pub(super) const fn expires(self) -> Option<Timer> {
+        match self {
+            State::Resolving { .. } => None,
+            State::Invite(ClientInvite::Calling { .. }) => Some(Timer::B),
+            State::Invite(ClientInvite::Proceeding) => Some(Timer::Cancelled),
+            State::Invite(ClientInvite::Completed) => Some(Timer::D),
+            State::Invite(ClientInvite::Accepted) => Some(Timer::M),
+            State::Other(ClientNonInvite::Completed) => Some(Timer::K),
+            State::Other(_) => Some(Timer::F),
+        }
+    }
+}
+
+impl Cancel {
+    pub(super) const fn of(number: u8) -> Cancel {
+        match number {
+            0 => Cancel::No,
+            1 => Cancel::Wanted,
+            _ => Cancel::Sent,
+        }
     }
 }
 
@@ -98,6 +180,8 @@ impl Endpoint {
             path,
             user,
             nonce,
+            branch_slot: slot as u32,
+            bucket: req.bucket.unwrap_or(self.bucket),
             retransmit: TimerId::NONE,
             expire: TimerId::NONE,
             buf,
@@ -108,8 +192,10 @@ impl Endpoint {
             cancel: Cancel::No,
             dropped: false,
             bodied: !req.body.is_empty(),
+            mark: Mark::default(),
         };
         self.clients.insert(client);
+        self.note_client(slot);
         let txn = handle(slot, generation);
         match (destination, failed) {
             (_, Some(why)) => self.fail(slot, why),
@@ -131,7 +217,10 @@ impl Endpoint {
         let client = &mut self.clients[slot];
         match client.state {
             State::Resolving { invite: true } => self.fail(slot, FailReason::Cancelled),
-            State::Invite(ClientInvite::Calling { .. }) => client.cancel = Cancel::Wanted,
+            State::Invite(ClientInvite::Calling { .. }) => {
+                client.cancel = Cancel::Wanted;
+                self.note_client(slot);
+            }
             State::Invite(ClientInvite::Proceeding) if client.cancel != Cancel::Sent => self.send_cancel(now, slot),
             _ => {}
         }
@@ -167,6 +256,7 @@ impl Endpoint {
     pub fn drop_user(&mut self, now: Mono, txn: ClientTxn) {
         if let Some(slot) = self.live_client(txn) {
             self.clients[slot].dropped = true;
+            self.note_client(slot);
             self.cancel(now, txn);
         }
     }
@@ -200,10 +290,14 @@ impl Endpoint {
     /// RFC 3261 sections 17.1.3 and 8.1.3.3.
     fn match_response<'m>(&self, msg: &Message<'m>) -> Option<(usize, Method<'m>)> {
         let via = msg.top_via().ok()?;
-        let id = id::read_branch(via.branch()?, self.bucket)?;
+        let (bucket, id) = id::read_any_branch(via.branch()?)?;
         let method = msg.cseq().ok()?.method;
-        let slot = id.slot as usize;
-        let client = self.clients.get(slot).filter(|c| c.nonce == id.nonce && c.cancel_target().is_none())?;
+        let named = |c: &&Client| c.nonce == id.nonce && c.bucket == bucket && c.branch_slot == id.slot;
+        let slot = match self.clients.get(id.slot as usize).filter(named) {
+            Some(_) => id.slot as usize,
+            None => *self.revived.get(&id.nonce)? as usize,
+        };
+        let client = self.clients.get(slot).filter(named).filter(|c| c.cancel_target().is_none())?;
         if msg.values(Name::Via).nth(1).is_some() {
             return None;
         }
@@ -246,7 +340,17 @@ impl Endpoint {
         }
         let fork = self.forks.insert(Fork { tag, next: first, ack: BufId::NONE, path: None });
         self.clients[slot].forks = fork as u32;
+        self.note_client(slot);
         true
+    }
+
+    pub(super) fn forks_of(&self, slot: usize) -> impl Iterator<Item = &Fork> {
+        let mut at = self.clients[slot].forks;
+        std::iter::from_fn(move || {
+            let fork = self.forks.get(at as usize)?;
+            at = fork.next;
+            Some(fork)
+        })
     }
 
     pub(super) fn live_client(&self, txn: ClientTxn) -> Option<usize> {
@@ -305,7 +409,12 @@ impl Endpoint {
     fn run_clocks(&mut self, now: Mono, slot: usize, step: &Step<State>) {
         let Some(state) = step.state else { return self.remove_client(slot) };
         let client = &mut self.clients[slot];
+        let changed = client.state != state || step.send != Output::Nothing;
         client.state = state;
+        if changed {
+            self.note_client(slot);
+        }
+        let client = &mut self.clients[slot];
         let token = handle(slot, client.generation);
         let (mut retransmit, mut expire) = (client.retransmit, client.expire);
         if matches!(state, State::Invite(ClientInvite::Accepted) | State::Other(ClientNonInvite::Completed)) {
@@ -335,6 +444,10 @@ impl Endpoint {
 
     fn remove_client(&mut self, slot: usize) {
         let client = self.clients.remove(slot);
+        self.note_gone(false, handle(slot, client.generation), client.mark);
+        if !self.revived.is_empty() && client.branch_slot as usize != slot {
+            self.revived.remove(&client.nonce);
+        }
         self.wheel.cancel(client.retransmit);
         self.wheel.cancel(client.expire);
         self.pool.release(client.buf);
@@ -345,7 +458,10 @@ impl Endpoint {
             at = fork.next;
         }
         match client.cancel_target() {
-            Some(invite) => self.clients[invite].peer = NONE,
+            Some(invite) => {
+                self.clients[invite].peer = NONE;
+                self.note_client(invite);
+            }
             None if client.peer != NONE => {
                 let cancel = client.peer as usize;
                 self.clients[cancel].peer = NONE;
@@ -360,25 +476,12 @@ impl Endpoint {
         let buf = self.write_derived(slot, Method::Cancel, None);
         let generation = self.next_generation();
         let invite = &self.clients[slot];
-        let cancel = Client {
-            path: invite.path,
-            user: 0,
-            nonce: invite.nonce,
-            retransmit: TimerId::NONE,
-            expire: TimerId::NONE,
-            buf,
-            peer: slot as u32,
-            forks: NONE,
-            generation,
-            state: State::Resolving { invite: false },
-            cancel: Cancel::No,
-            dropped: true,
-            bodied: false,
-        };
+        let cancel = Client { buf, generation, ..invite.canceller(slot) };
         let cancel = self.clients.insert(cancel);
         let invite = &mut self.clients[slot];
         invite.peer = cancel as u32;
         invite.cancel = Cancel::Sent;
+        self.note_client(slot);
         self.start(now, cancel, 0);
         self.step_client(now, slot, ClientInput::Cancelled, None);
     }
@@ -386,7 +489,9 @@ impl Endpoint {
     /// Sends the ACK in `buf` (whose hold it takes) and keeps it for retransmissions of its 2xx.
     pub(super) fn send_ack(&mut self, txn: ClientTxn, tag: u64, buf: BufId, path: Path, stamp: u64) {
         self.transmit(path, buf, 0, stamp, Origin::Stateless);
-        let mut at = self.live_client(txn).map_or(NONE, |slot| self.clients[slot].forks);
+        let live = self.live_client(txn);
+        live.into_iter().for_each(|slot| self.note_client(slot));
+        let mut at = live.map_or(NONE, |slot| self.clients[slot].forks);
         while at != NONE {
             let fork = &mut self.forks[at as usize];
             if fork.tag == tag {
@@ -407,8 +512,35 @@ impl Endpoint {
 }
 
 impl Client {
+    /// The transaction that cancels this INVITE in `slot`, before anything is sent.
+    pub(super) fn canceller(&self, slot: usize) -> Client {
+        Client {
+            path: self.path,
+            user: 0,
+            nonce: self.nonce,
+            branch_slot: self.branch_slot,
+            bucket: self.bucket,
+            retransmit: TimerId::NONE,
+            expire: TimerId::NONE,
+            buf: BufId::NONE,
+            peer: slot as u32,
+            forks: NONE,
+            generation: 0,
+            state: State::Resolving { invite: false },
+            cancel: Cancel::No,
+            dropped: true,
+            bodied: false,
+            mark: Mark::default(),
+        }
+    }
+
+    /// Sent and not answered yet.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.state, State::Other(ClientNonInvite::Trying { .. } | ClientNonInvite::Proceeding))
+    }
+
     /// The INVITE that this transaction cancels.
-    fn cancel_target(&self) -> Option<usize> {
+    pub(super) fn cancel_target(&self) -> Option<usize> {
         (!self.is_invite() && self.peer != NONE).then_some(self.peer as usize)
     }
 }

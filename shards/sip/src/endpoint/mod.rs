@@ -21,12 +21,14 @@
 mod checks;
 mod client;
 mod identity;
+mod keep;
 mod outgoing;
 mod pool;
 mod resolve;
 mod server;
 mod timers;
 
+pub use keep::{Kept, Restored};
 pub use resolve::Resolve;
 pub use timers::TimerEvent;
 
@@ -121,6 +123,28 @@ pub struct ServerTxn(u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ClientTxn(u64);
 
+impl ServerTxn {
+    /// A transaction that never was.
+    pub const NONE: ServerTxn = ServerTxn(u64::MAX);
+
+    /// As the number that a journal knows it by.
+    #[must_use]
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+}
+
+impl ClientTxn {
+    /// A transaction that never was.
+    pub const NONE: ClientTxn = ClientTxn(u64::MAX);
+
+    /// As the number that a journal knows it by.
+    #[must_use]
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+}
+
 /// Slot in the low half, generation in the high half.
 const fn handle(slot: usize, generation: u32) -> u64 {
     (generation as u64) << 32 | slot as u64 & 0xffff_ffff
@@ -180,6 +204,8 @@ pub struct Outgoing<'a> {
     pub body: &'a [u8],
     /// Comes back in the first [`Transmit`]; 0 for none.
     pub stamp: u64,
+    /// What the branch carries, so that answers find the call wherever its bucket is; `None`: the endpoint's own.
+    pub bucket: Option<u16>,
 }
 
 /// Whom a failure to send concerns.
@@ -274,6 +300,9 @@ pub struct Endpoint {
     by_merge: HashedMap<u32>,
     clients: Slab<Client>,
     forks: Slab<Fork>,
+    /// Slots of restored requests by the nonce of their branch, which names another slot; empty in normal life.
+    revived: HashedMap<u32>,
+    notes: keep::Notes,
     resolver: Resolver<Waiter>,
     out: VecDeque<Transmit>,
     events: VecDeque<TimerEvent>,
@@ -308,6 +337,8 @@ impl Endpoint {
             by_merge: HashedMap::default(),
             clients: Slab::new(),
             forks: Slab::new(),
+            revived: HashedMap::default(),
+            notes: keep::Notes::default(),
             resolver: Resolver::new(key),
             out: VecDeque::new(),
             events: VecDeque::new(),

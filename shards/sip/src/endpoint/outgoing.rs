@@ -134,7 +134,7 @@ impl Endpoint {
         out.push(b' ');
         out.extend_from_slice(via.as_bytes());
         out.extend_from_slice(b";branch=");
-        out.extend_from_slice(id::branch(self.bucket, branch).as_bytes());
+        out.extend_from_slice(id::branch(req.bucket.unwrap_or(self.bucket), branch).as_bytes());
         out.extend_from_slice(b";rport\r\n");
         out.extend_from_slice(req.head);
         if !self.cfg.user_agent.is_empty() && req.method != Method::Ack {

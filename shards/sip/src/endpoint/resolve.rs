@@ -128,6 +128,11 @@ impl<W> Resolver<W> {
         }
     }
 
+    /// The host that somebody waits for.
+    pub(super) fn host_of(&self, waits: impl Fn(&W) -> bool) -> Option<&str> {
+        self.questions.iter().find(|q| q.waiters.iter().any(&waits)).map(|q| &*q.host)
+    }
+
     /// Those who wait, over all questions.
     pub(super) fn waiting(&self) -> usize {
         self.questions.iter().map(|q| q.waiters.len()).sum()

@@ -4,6 +4,7 @@
 //! its size, behind the transaction's identity, which the comparison needs. What an open transaction needs besides
 //! (the head that its answers copy) is in a side table and goes with the final answer; a 2xx goes with its ACK.
 
+use super::keep::Mark;
 use super::pool::BufId;
 use super::timers::Class;
 use super::{Endpoint, Event, Origin, ServerTxn, TimerEvent, User, handle, identity};
@@ -13,15 +14,15 @@ use crate::msg::{
 };
 use crate::net::Path;
 use crate::time::Mono;
-use crate::txn::{Clock, Output, ServerInput, ServerInvite, ServerNonInvite, Step, Tell, Times};
+use crate::txn::{Clock, Output, ServerInput, ServerInvite, ServerNonInvite, Step, Tell, Timer, Times};
 use crate::wheel::TimerId;
 
-const NONE: u32 = u32::MAX;
+pub(super) const NONE: u32 = u32::MAX;
 /// Longest identity, in bytes; peers with longer identifiers are refused.
 pub(super) const MAX_IDENTITY: usize = 4096;
 
 #[derive(Debug, Clone, Copy)]
-enum State {
+pub(super) enum State {
     Invite(ServerInvite),
     Other(ServerNonInvite),
 }
@@ -32,32 +33,38 @@ pub(super) struct Server {
     /// Where answers go.
     pub(super) path: Path,
     pub(super) user: User,
-    retransmit: TimerId,
-    expire: TimerId,
+    pub(super) retransmit: TimerId,
+    pub(super) expire: TimerId,
     /// Identity, then the last answer.
-    buf: BufId,
+    pub(super) buf: BufId,
     /// The next entry with the same hash.
-    chain: u32,
+    pub(super) chain: u32,
     /// Entry of the side table while unanswered.
-    open: u32,
+    pub(super) open: u32,
     pub(super) generation: u32,
     /// Length of the identity, and of its first part.
-    identity: u16,
-    split: u16,
-    state: State,
-    cancelled: bool,
+    pub(super) identity: u16,
+    pub(super) split: u16,
+    pub(super) state: State,
+    pub(super) cancelled: bool,
+    pub(super) mark: Mark,
 }
 
 /// What answers are built from.
 #[derive(Debug)]
 pub(super) struct Open {
-    head: BufId,
-    offsets: ReplyHead,
+    pub(super) head: BufId,
+    pub(super) offsets: ReplyHead,
 }
 
 impl Server {
     pub(super) fn is_invite(&self) -> bool {
         matches!(self.state, State::Invite(_))
+    }
+
+    /// Whether a restart needs it.
+    pub(super) fn worth_keeping(&self) -> bool {
+        self.is_invite() || !self.state.answered()
     }
 }
 
@@ -143,6 +150,8 @@ impl Endpoint {
             return None;
         }
         server.cancelled = true;
+        self.note_server(slot);
+        let server = &self.servers[slot];
         Some(Event::Cancel { invite: ServerTxn(handle(slot, server.generation)), user: server.user })
     }
 
@@ -186,7 +195,9 @@ impl Endpoint {
             split: split as u16,
             state,
             cancelled: false,
+            mark: Mark::default(),
         });
+        self.note_server(slot);
         self.servers[slot].chain = self.by_identity.insert(hash, slot as u32).unwrap_or(NONE);
         if ident.len() > split {
             self.by_merge.entry(self.key.hash(&[&ident[split..]])).or_insert(slot as u32);
@@ -202,7 +213,7 @@ impl Endpoint {
     }
 
     /// The transaction with this identity.
-    fn find_server(&self, first_part: &[u8]) -> Option<usize> {
+    pub(super) fn find_server(&self, first_part: &[u8]) -> Option<usize> {
         let mut at = self.by_identity.get(&self.identity_hash(first_part)).copied().unwrap_or(NONE);
         while at != NONE {
             let server = &self.servers[at as usize];
@@ -214,7 +225,7 @@ impl Endpoint {
         None
     }
 
-    fn identity_hash(&self, first_part: &[u8]) -> u64 {
+    pub(super) fn identity_hash(&self, first_part: &[u8]) -> u64 {
         let hash = self.key.hash(&[first_part]);
         #[cfg(test)]
         let hash = hash & self.hash_mask;
@@ -228,7 +239,7 @@ impl Endpoint {
         self.pool.get(server.buf).get(usize::from(server.split)..usize::from(server.identity)) == Some(second_part)
     }
 
-    fn live_server(&self, txn: ServerTxn) -> Option<usize> {
+    pub(super) fn live_server(&self, txn: ServerTxn) -> Option<usize> {
         let slot = (txn.0 & 0xffff_ffff) as usize;
         self.servers.get(slot).filter(|s| handle(slot, s.generation) == txn.0).map(|_| slot)
     }
@@ -237,6 +248,7 @@ impl Endpoint {
     pub fn set_user(&mut self, txn: ServerTxn, user: User) {
         if let Some(slot) = self.live_server(txn) {
             self.servers[slot].user = user;
+            self.note_server(slot);
         }
     }
 
@@ -294,7 +306,7 @@ impl Endpoint {
         }
     }
 
-    pub(super) fn server_timer(&mut self, now: Mono, token: u64, timer: crate::txn::Timer) {
+    pub(super) fn server_timer(&mut self, now: Mono, token: u64, timer: Timer) {
         if let Some(slot) = self.live_server(ServerTxn(token)) {
             self.step_server(now, slot, ServerInput::Timer(timer), None);
         }
@@ -325,7 +337,11 @@ impl Endpoint {
         (server.retransmit, server.expire) = (retransmit, expire);
         match step.state {
             Some(state) => {
+                let changed = server.state.number() != state.number() || step.send == Output::New;
                 server.state = state;
+                if changed {
+                    self.note_server(slot);
+                }
                 if state.answered() {
                     self.close(slot);
                 }
@@ -352,6 +368,7 @@ impl Endpoint {
     fn remove_server(&mut self, slot: usize) {
         self.close(slot);
         let server = self.servers.remove(slot);
+        self.note_gone(true, handle(slot, server.generation), server.mark);
         let ident = &self.pool.get(server.buf)[..usize::from(server.identity)];
         let (first, second) = ident.split_at(usize::from(server.split));
         let hash = self.identity_hash(first);
@@ -396,6 +413,56 @@ impl Endpoint {
 }
 
 impl State {
+    /// As numbers, with how often it was sent again.
+    pub(super) const fn number(self) -> (u8, u8) {
+        match self {
+            State::Invite(ServerInvite::Proceeding) => (0, 0),
+            State::Invite(ServerInvite::Completed { resent }) => (1, resent),
+            State::Invite(ServerInvite::Confirmed) => (2, 0),
+            State::Invite(ServerInvite::Accepted { resent }) => (3, resent),
+            State::Invite(ServerInvite::Acked) => (4, 0),
+            State::Other(ServerNonInvite::Trying) => (5, 0),
+            State::Other(ServerNonInvite::Proceeding) => (6, 0),
+            State::Other(ServerNonInvite::Completed) => (7, 0),
+        }
+    }
+
+    /// The reverse of [`number`](Self::number).
+    pub(super) const fn of((number, resent): (u8, u8)) -> Option<State> {
+        Some(match number {
+            0 => State::Invite(ServerInvite::Proceeding),
+            1 => State::Invite(ServerInvite::Completed { resent }),
+            2 => State::Invite(ServerInvite::Confirmed),
+            3 => State::Invite(ServerInvite::Accepted { resent }),
+            4 => State::Invite(ServerInvite::Acked),
+            5 => State::Other(ServerNonInvite::Trying),
+            6 => State::Other(ServerNonInvite::Proceeding),
+            7 => State::Other(ServerNonInvite::Completed),
+            _ => return None,
+        })
+    }
+
+    /// The timer that sends the answer again in this state.
+    pub(super) const fn retransmits(self) -> Option<Timer> {
+        match self {
+            State::Invite(ServerInvite::Completed { .. }) => Some(Timer::G),
+            State::Invite(ServerInvite::Accepted { .. }) => Some(Timer::Success),
+            _ => None,
+        }
+    }
+
+    /// The timer that ends this state.
+    pub(super) const fn expires(self) -> Option<Timer> {
+        match self {
+            State::Invite(ServerInvite::Proceeding) => None,
+            State::Invite(ServerInvite::Completed { .. }) => Some(Timer::H),
+            State::Invite(ServerInvite::Confirmed) => Some(Timer::I),
+            State::Invite(ServerInvite::Accepted { .. } | ServerInvite::Acked) => Some(Timer::L),
+            State::Other(ServerNonInvite::Completed) => Some(Timer::J),
+            State::Other(_) => Some(Timer::Unanswered),
+        }
+    }
+
     /// Whether the final answer is out.
     const fn answered(self) -> bool {
         !matches!(

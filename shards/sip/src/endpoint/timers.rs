@@ -54,6 +54,12 @@ impl Endpoint {
         self.wheel.cancel(id)
     }
 
+    /// When a timer of the TU fires; `None` when it is not running.
+    #[must_use]
+    pub fn timer_due(&self, id: TimerId) -> Option<Mono> {
+        self.wheel.due_of(id)
+    }
+
     /// When to call `poll_timer` next; see [`Wheel::next_due`](crate::wheel::Wheel::next_due). `Mono(0)`: at once.
     #[must_use]
     pub fn next_due(&self) -> Option<Mono> {

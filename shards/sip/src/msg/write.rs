@@ -56,6 +56,21 @@ impl ReplyHead {
         self.end as usize
     }
 
+    /// The offsets laid open, to be written down with the head: past To, past CSeq, past Timestamp; and
+    /// [`to_tagged`](Self::to_tagged).
+    #[must_use]
+    pub const fn parts(&self) -> ([u32; 3], bool) {
+        ([self.to_end, self.core_end, self.timestamp_end], self.to_tagged)
+    }
+
+    /// The reverse of [`parts`](Self::parts), for this head; `None` when they do not fit it.
+    #[must_use]
+    pub fn new(head: &[u8], [to_end, core_end, timestamp_end]: [u32; 3], to_tagged: bool) -> Option<ReplyHead> {
+        let end = u32::try_from(head.len()).ok()?;
+        let ordered = [to_end, core_end, timestamp_end, end].is_sorted();
+        ordered.then_some(ReplyHead { to_end, core_end, timestamp_end, end, to_tagged })
+    }
+
     /// True for a head that nothing was written to.
     #[must_use]
     pub const fn is_empty(&self) -> bool {

@@ -174,6 +174,7 @@ impl Side {
             content_type: b"",
             body: b"",
             stamp: 42,
+            bucket: None,
         };
         let txn = self.ep.request(self.now, &req, user);
         self.drain();
@@ -191,6 +192,7 @@ impl Side {
             content_type: b"",
             body: b"",
             stamp: 0,
+            bucket: None,
         };
         self.ep.ack_2xx(self.now, txn, &req);
         self.drain();

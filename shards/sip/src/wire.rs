@@ -1,5 +1,7 @@
-//! How records are laid out: integers in LEB128, strings with their length, and a version before it all.
+//! How records of a journal are laid out: integers in LEB128, strings with their length, and a version before it all.
 
+use crate::net::{ListenerId, Path, Transport};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -46,6 +48,17 @@ impl Writer<'_> {
     pub fn bytes(&mut self, b: &[u8]) {
         self.uint(b.len() as u64);
         self.0.extend_from_slice(b);
+    }
+
+    pub fn path(&mut self, path: &Path) {
+        match path.remote.ip() {
+            IpAddr::V4(ip) => self.bytes(&ip.octets()),
+            IpAddr::V6(ip) => self.bytes(&ip.octets()),
+        }
+        self.uint(u64::from(path.remote.port()));
+        self.uint(u64::from(path.listener.0));
+        self.uint(path.transport as u64);
+        self.uint(u64::from(path.conn));
     }
 
     /// A field that may be missing.
@@ -122,6 +135,20 @@ impl<'a> Reader<'a> {
         self.text().map(Arc::from)
     }
 
+    pub fn path(&mut self) -> Result<Path, Corrupt> {
+        let ip = self.bytes()?;
+        let ip = match (<[u8; 4]>::try_from(ip), <[u8; 16]>::try_from(ip)) {
+            (Ok(v4), _) => IpAddr::from(v4),
+            (_, Ok(v6)) => IpAddr::from(v6),
+            _ => return Err(Corrupt::Nonsense("address")),
+        };
+        let remote = SocketAddr::new(ip, self.small("port")?);
+        let listener = ListenerId(self.small("listener")?);
+        let all = [Transport::Udp, Transport::Tcp, Transport::Tls, Transport::Ws, Transport::Wss];
+        let transport = *all.get(self.small::<usize>("transport")?).ok_or(Corrupt::Nonsense("transport"))?;
+        Ok(Path { remote, listener, transport, conn: self.small("connection")? })
+    }
+
     pub fn option<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T, Corrupt>) -> Result<Option<T>, Corrupt> {
         if self.flag()? { read(self).map(Some) } else { Ok(None) }
     }
@@ -148,12 +175,17 @@ mod tests {
         numbers.iter().for_each(|n| w.uint(*n));
         signed.iter().for_each(|n| w.int(*n));
         w.u128(u128::MAX - 1);
+        let paths = ["192.0.2.1:5060", "[2001:db8::1]:5061"]
+            .map(|a| Path { conn: 7, ..Path::udp(a.parse().unwrap(), ListenerId(3)) });
+        paths.iter().for_each(|p| w.path(p));
         w.bytes(b"a\0b");
         w.option(Some("x"), |w, x| w.bytes(x.as_bytes()));
         w.option(None::<u64>, Writer::uint);
         let mut r = Reader(&buf);
         assert!(numbers.iter().all(|n| r.uint() == Ok(*n)) && signed.iter().all(|n| r.int() == Ok(*n)));
-        assert_eq!((r.u128(), r.bytes()), (Ok(u128::MAX - 1), Ok(&b"a\0b"[..])));
+        assert_eq!(r.u128(), Ok(u128::MAX - 1));
+        assert!(paths.iter().all(|p| r.path() == Ok(*p)));
+        assert_eq!(r.bytes(), Ok(&b"a\0b"[..]));
         assert_eq!((r.option(Reader::text), r.option(Reader::uint)), (Ok(Some("x")), Ok(None)));
         assert_eq!(r.end(), Ok(()));
     }

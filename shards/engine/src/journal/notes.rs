@@ -1,0 +1,272 @@
+//! What has changed since the last turn, and its way into the journal.
+
+use super::{Entity, Kind, Sink};
+use crate::arena::Key;
+use crate::cdr::Cdr;
+use crate::control::home_shard;
+use crate::engine::Engine;
+use crate::provision::FlowDef;
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+use strowger_dispatch::AgentRef;
+use strowger_sip::time::Now;
+
+/// What the arenas cannot note: counters and agents that an input touched, records that it wrote.
+#[derive(Debug, Default)]
+pub(crate) struct Notes {
+    pub(super) on: bool,
+    /// Short lists of the present turn. Counters are bumped where the engine is only looked at.
+    flows: RefCell<Vec<Arc<FlowDef>>>,
+    /// The shard's own record is due. Its counters change with each message: it goes with calls that come and records.
+    shard: Cell<bool>,
+    counted: RefCell<Vec<u32>>,
+    agents: RefCell<Vec<u32>>,
+    /// Records one behind the other, and for each its sequence number and its end.
+    cdrs: Vec<u8>,
+    ends: Vec<(u64, usize)>,
+    /// Where the slow look at the agents stands, and which of them have a record here.
+    sweep: u32,
+    pub(super) kept_agents: Vec<bool>,
+    /// Fingerprints of the counters' records, by index.
+    flow_prints: Vec<u64>,
+    count_prints: Vec<u64>,
+    /// The record at hand.
+    scratch: Vec<u8>,
+}
+
+/// Index of a flow, slot of an agent, that is gone.
+pub(super) const NOTHING: u32 = u32::MAX;
+
+impl Notes {
+    /// The flow's counters change.
+    pub(crate) fn flow(&self, flow: &Arc<FlowDef>) {
+        if self.on && flow.idx != NOTHING {
+            let mut flows = self.flows.borrow_mut();
+            if !flows.iter().any(|f| f.idx == flow.idx) {
+                flows.push(Arc::clone(flow));
+            }
+        }
+    }
+
+    /// The shard's own counters change.
+    pub(crate) fn shard(&self) {
+        self.shard.set(self.on);
+    }
+
+    /// The agent's counters change.
+    pub(crate) fn agent_counts(&self, slot: u32) {
+        self.add(&self.counted, slot);
+    }
+
+    /// The agent's login, wrap-up or misses change.
+    pub(crate) fn agent(&self, agent: AgentRef) {
+        self.add(&self.agents, agent.slot);
+    }
+
+    fn add(&self, list: &RefCell<Vec<u32>>, id: u32) {
+        if self.on && id != NOTHING {
+            let mut list = list.borrow_mut();
+            if !list.contains(&id) {
+                list.push(id);
+            }
+        }
+    }
+
+    /// A record is made.
+    pub(crate) fn cdr(&mut self, sequence: u64, cdr: &Cdr) {
+        if self.on {
+            cdr.encode(&mut self.cdrs);
+            self.ends.push((sequence, self.cdrs.len()));
+            self.shard();
+        }
+    }
+}
+
+/// Fingerprint of a record, never 0: equal records have the same, others almost surely another.
+pub(super) fn print(record: &[u8]) -> u64 {
+    const A: u64 = 0x9e37_79b9_7f4a_7c15;
+    const B: u64 = 0xd6e8_feb8_6659_fd93;
+    let fold = |x: u64, y: u64| {
+        let wide = u128::from(x) * u128::from(y);
+        (wide as u64) ^ (wide >> 64) as u64
+    };
+    let word = |at: &[u8]| at.first_chunk().map_or(0, |b| u64::from_le_bytes(*b));
+    let (mut a, mut b) = (A ^ record.len() as u64, B);
+    let mut chunks = record.chunks_exact(32);
+    for chunk in &mut chunks {
+        a = fold(a ^ word(chunk), B ^ word(&chunk[8..]));
+        b = fold(b ^ word(&chunk[16..]), A ^ word(&chunk[24..]));
+    }
+    let mut tail = [0; 32];
+    tail[..chunks.remainder().len()].copy_from_slice(chunks.remainder());
+    a = fold(a ^ word(&tail), B ^ word(&tail[8..]));
+    b = fold(b ^ word(&tail[16..]), A ^ word(&tail[24..]));
+    fold(a ^ A, b ^ B) | 1
+}
+
+/// Whether the fingerprint at `at` is another, which it then is.
+fn replaced(prints: &mut Vec<u64>, at: u32, print: u64) -> bool {
+    let at = at as usize;
+    if prints.len() <= at {
+        prints.resize(at + 1, 0);
+    }
+    std::mem::replace(&mut prints[at], print) != print
+}
+
+impl Engine {
+    /// Writes what changed since the last call; the first one writes everything. To be called each turn, before anything
+    /// that the turn put out is sent.
+    pub fn journal<S: Sink + ?Sized>(&mut self, now: Now, sink: &mut S) {
+        self.keep_journal();
+        let mut out = std::mem::take(&mut self.notes.scratch);
+        self.journal_calls(now, sink, &mut out);
+        self.journal_legs(now, sink, &mut out);
+        self.ep.journal(now, &mut out, |server, id, record| {
+            let entity = Entity { kind: if server { Kind::Server } else { Kind::Client }, id };
+            match record {
+                Some(record) => sink.put(entity, record),
+                None => sink.remove(entity),
+            }
+        });
+        self.journal_counts(sink, &mut out);
+        self.journal_agents(now, sink, &mut out);
+        self.notes.scratch = out;
+        let mut at = 0;
+        for (id, end) in self.notes.ends.drain(..) {
+            sink.put(Entity { kind: Kind::Cdr, id }, &self.notes.cdrs[at..end]);
+            at = end;
+        }
+        self.notes.cdrs.clear();
+    }
+
+    /// Notes changes from now on, and all that there is.
+    pub(crate) fn keep_journal(&mut self) {
+        if self.notes.on {
+            return;
+        }
+        self.notes.on = true;
+        self.calls.keep_notes();
+        self.legs.keep_notes();
+        self.ep.keep_journal();
+        self.notes.shard();
+        self.notes.flows.get_mut().extend(self.prov.flows.values().cloned());
+        let agents = 0..u32::try_from(self.prov.agents.len()).unwrap_or(u32::MAX);
+        self.notes.counted.get_mut().extend(agents.clone());
+        let home: Vec<u32> = agents.filter(|slot| self.is_home(*slot)).collect();
+        self.notes.agents.get_mut().extend(home);
+    }
+
+    fn is_home(&self, slot: u32) -> bool {
+        home_shard(AgentRef { slot, gen_: 0 }, self.cfg.buckets.shards()) == self.shard
+    }
+
+    fn journal_calls<S: Sink + ?Sized>(&mut self, now: Now, sink: &mut S, out: &mut Vec<u8>) {
+        let entity = |key: Key| Entity { kind: Kind::Call, id: key.to_u64() };
+        self.calls.drain_gone().for_each(|key| sink.remove(entity(key)));
+        let noted = self.calls.take_noted();
+        for slot in &noted {
+            let Some((key, call)) = self.calls.at(*slot) else { continue };
+            out.clear();
+            self.write_call(call, now, out);
+            if self.calls.differs(*slot, print(out)) {
+                sink.put(entity(key), out);
+            }
+        }
+        self.calls.done(noted);
+    }
+
+    fn journal_legs<S: Sink + ?Sized>(&mut self, now: Now, sink: &mut S, out: &mut Vec<u8>) {
+        let entity = |key: Key| Entity { kind: Kind::Leg, id: key.to_u64() };
+        self.legs.drain_gone().for_each(|key| sink.remove(entity(key)));
+        let noted = self.legs.take_noted();
+        for slot in &noted {
+            let Some((key, leg)) = self.legs.at(*slot) else { continue };
+            out.clear();
+            self.write_leg(leg, now, out);
+            if self.legs.differs(*slot, print(out)) {
+                sink.put(entity(key), out);
+            }
+        }
+        self.legs.done(noted);
+    }
+
+    fn journal_counts<S: Sink + ?Sized>(&mut self, sink: &mut S, out: &mut Vec<u8>) {
+        if self.notes.shard.take() {
+            out.clear();
+            self.write_shard(out);
+            sink.put(Entity { kind: Kind::Shard, id: 0 }, out);
+        }
+        let mut noted = std::mem::take(self.notes.flows.get_mut());
+        for flow in noted.drain(..) {
+            out.clear();
+            self.write_flow_counts(&flow, out);
+            if replaced(&mut self.notes.flow_prints, flow.idx, print(out)) {
+                sink.put(Entity { kind: Kind::FlowCounts, id: u64::from(flow.idx) }, out);
+            }
+        }
+        *self.notes.flows.get_mut() = noted;
+        let mut noted = std::mem::take(self.notes.counted.get_mut());
+        for slot in noted.drain(..) {
+            out.clear();
+            if self.write_agent_counts(slot, out) && replaced(&mut self.notes.count_prints, slot, print(out)) {
+                sink.put(Entity { kind: Kind::AgentCounts, id: u64::from(slot) }, out);
+            }
+        }
+        *self.notes.counted.get_mut() = noted;
+    }
+
+    /// Agents that changed, and one more: a reload changes them where no shard sees it.
+    fn journal_agents<S: Sink + ?Sized>(&mut self, now: Now, sink: &mut S, out: &mut Vec<u8>) {
+        let mut noted = std::mem::take(self.notes.agents.get_mut());
+        let shards = u32::from(self.cfg.buckets.shards().max(1));
+        let next = self.notes.sweep.saturating_add(shards).max(u32::from(self.shard));
+        let agents = self.prov.agents.len().max(self.notes.kept_agents.len());
+        self.notes.sweep = if next as usize >= agents { u32::from(self.shard) } else { next };
+        noted.push(self.notes.sweep);
+        for slot in noted.drain(..) {
+            let entity = Entity { kind: Kind::Agent, id: u64::from(slot) };
+            let at = slot as usize;
+            out.clear();
+            if !self.write_agent(slot, out) {
+                if let Some(kept) = self.notes.kept_agents.get_mut(at).filter(|kept| **kept) {
+                    *kept = false;
+                    sink.remove(entity);
+                }
+                continue;
+            }
+            if self.stats.board.at(slot).differs(print(out)) {
+                wire_stamp(now, out);
+                sink.put(entity, out);
+                if self.notes.kept_agents.len() <= at {
+                    self.notes.kept_agents.resize(at + 1, false);
+                }
+                self.notes.kept_agents[at] = true;
+            }
+        }
+        *self.notes.agents.get_mut() = noted;
+    }
+}
+
+/// When an agent's record was made, behind what the fingerprint is of: of several shards' records the latest holds.
+fn wire_stamp(now: Now, out: &mut Vec<u8>) {
+    super::wire::Writer(out).uint(now.unix_us);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::print;
+
+    #[test]
+    fn each_byte_counts_in_a_fingerprint() {
+        let record: Vec<u8> = (0..100).collect();
+        for len in 0..record.len() {
+            let base = print(&record[..len]);
+            assert_ne!(base, print(&record[..len + 1]));
+            for at in 0..len {
+                let mut other = record[..len].to_vec();
+                other[at] ^= 0x40;
+                assert_ne!(print(&other), base, "byte {at} of {len}");
+            }
+        }
+    }
+}

@@ -1,0 +1,460 @@
+//! Transactions written down for a journal, and read back after a restart.
+//!
+//! Kept are INVITE transactions in every state, their lingering included, and others until their answer: so a restart
+//! neither asks nor answers twice. After it the clocks go on where they were; one that was due meanwhile fires at once.
+//!
+//! Invariants
+//! - While no journal is kept, noting a change costs one test.
+//! - A restored request of ours keeps its branch. It may name another slot: `revived` finds it then.
+
+use super::client::{self, Client, Fork};
+use super::outgoing::Waiter;
+use super::pool::BufId;
+use super::server::{self, Open, Server};
+use super::timers::Class;
+use super::{ClientTxn, Endpoint, FailReason, ServerTxn, User, handle};
+use crate::hash::HashKey;
+use crate::msg::{Limits, Message, ReplyHead};
+use crate::net::Path;
+use crate::scan;
+use crate::time::{Mono, Now};
+use crate::txn::Timer;
+use crate::wheel::TimerId;
+use crate::wire::{Corrupt, Reader, Writer};
+
+const VERSION: u64 = 1;
+
+/// What has changed since it was last written down.
+#[derive(Debug, Default)]
+pub(super) struct Notes {
+    pub(super) on: bool,
+    clients: Vec<u64>,
+    servers: Vec<u64>,
+    /// Written down, and gone since: of a server, handle.
+    gone: Vec<(bool, u64)>,
+}
+
+/// Of one transaction: it is noted as changed; it is written down.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Mark {
+    noted: bool,
+    kept: bool,
+}
+
+/// A transaction as its record has it.
+#[derive(Debug)]
+pub struct Kept<'a> {
+    user: User,
+    path: Path,
+    state: (u8, u8),
+    retransmit: Option<u64>,
+    expire: Option<u64>,
+    body: Body<'a>,
+}
+
+#[derive(Debug)]
+enum Body<'a> {
+    Client(ClientBody<'a>),
+    Server(ServerBody<'a>),
+}
+
+#[derive(Debug)]
+struct ClientBody<'a> {
+    bucket: u16,
+    nonce: u64,
+    slot: u32,
+    cancel: u8,
+    dropped: bool,
+    bodied: bool,
+    request: &'a [u8],
+    host: Option<&'a str>,
+    /// Its CANCEL, while that is not answered.
+    canceller: Option<Canceller<'a>>,
+    forks: Vec<(u64, Acked<'a>)>,
+}
+
+/// The ACK of a 2xx, if the TU has sent it.
+type Acked<'a> = Option<(Path, &'a [u8])>;
+
+#[derive(Debug)]
+struct Canceller<'a> {
+    state: (u8, u8),
+    retransmit: Option<u64>,
+    expire: Option<u64>,
+    request: &'a [u8],
+}
+
+#[derive(Debug)]
+struct ServerBody<'a> {
+    cancelled: bool,
+    split: u16,
+    identity: &'a [u8],
+    answer: &'a [u8],
+    open: Option<(&'a [u8], ReplyHead)>,
+}
+
+/// A transaction that lives again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Restored {
+    Client(ClientTxn),
+    Server(ServerTxn),
+}
+
+impl<'a> Kept<'a> {
+    /// Reads a record.
+    ///
+    /// # Errors
+    /// [`Corrupt`].
+    pub fn decode(record: &'a [u8]) -> Result<Kept<'a>, Corrupt> {
+        let mut r = Reader(record);
+        match r.uint()? {
+            VERSION => {}
+            other => return Err(Corrupt::Version(other)),
+        }
+        let server = r.flag()?;
+        let (user, path) = (r.uint()?, r.path()?);
+        let state = (r.small("state")?, r.small("resent")?);
+        let (retransmit, expire) = (r.option(Reader::uint)?, r.option(Reader::uint)?);
+        let body = if server { Body::Server(server_body(&mut r)?) } else { Body::Client(client_body(&mut r)?) };
+        let sound = match body {
+            Body::Client(_) => client::State::of(state).is_some(),
+            Body::Server(_) => server::State::of(state).is_some(),
+        };
+        if !sound {
+            return Err(Corrupt::Nonsense("state"));
+        }
+        r.end().map(|()| Kept { user, path, state, retransmit, expire, body })
+    }
+
+    /// The TU's token.
+    #[must_use]
+    pub fn user(&self) -> User {
+        self.user
+    }
+
+    /// Where messages of it arrive, unless its user says otherwise.
+    #[must_use]
+    pub fn bucket(&self, key: &HashKey) -> u16 {
+        match &self.body {
+            Body::Client(c) => c.bucket,
+            Body::Server(s) => {
+                let answer = Message::parse(s.answer, &Limits::default());
+                scan::bucket_of(answer.as_ref().ok().and_then(|m| m.call_id().ok()).unwrap_or_default(), key)
+            }
+        }
+    }
+}
+
+fn client_body<'a>(r: &mut Reader<'a>) -> Result<ClientBody<'a>, Corrupt> {
+    let mut c = ClientBody {
+        bucket: r.small("bucket")?,
+        nonce: r.uint()?,
+        slot: r.small("slot")?,
+        cancel: r.small("cancel")?,
+        dropped: r.flag()?,
+        bodied: r.flag()?,
+        request: r.bytes()?,
+        host: r.option(Reader::text)?,
+        canceller: r.option(|r| {
+            let state = (r.small("state")?, r.small("resent")?);
+            let (retransmit, expire) = (r.option(Reader::uint)?, r.option(Reader::uint)?);
+            let sound = matches!(client::State::of(state), Some(client::State::Other(_)));
+            let request = r.bytes()?;
+            if sound { Ok(Canceller { state, retransmit, expire, request }) } else { Err(Corrupt::Nonsense("state")) }
+        })?,
+        forks: Vec::new(),
+    };
+    for _ in 0..r.small::<u8>("forks")? {
+        c.forks.push((r.uint()?, r.option(|r| Ok((r.path()?, r.bytes()?)))?));
+    }
+    Ok(c)
+}
+
+fn server_body<'a>(r: &mut Reader<'a>) -> Result<ServerBody<'a>, Corrupt> {
+    let s = ServerBody {
+        cancelled: r.flag()?,
+        split: r.small("split")?,
+        identity: r.bytes()?,
+        answer: r.bytes()?,
+        open: r.option(|r| {
+            let head = r.bytes()?;
+            let offsets = [r.small("head")?, r.small("head")?, r.small("head")?];
+            ReplyHead::new(head, offsets, r.flag()?).map(|h| (head, h)).ok_or(Corrupt::Nonsense("head"))
+        })?,
+    };
+    let long = s.identity.len() > server::MAX_IDENTITY || usize::from(s.split) > s.identity.len();
+    if long { Err(Corrupt::Nonsense("identity")) } else { Ok(s) }
+}
+
+impl Endpoint {
+    /// Hands out what changed since the last call: `put(server, number, record)`, without a record for what is to be
+    /// forgotten. From the first call on a journal is kept; it hands out everything. `out` is scratch.
+    pub fn journal(&mut self, now: Now, out: &mut Vec<u8>, mut put: impl FnMut(bool, u64, Option<&[u8]>)) {
+        self.keep_journal();
+        for (server, number) in self.notes.gone.drain(..) {
+            put(server, number, None);
+        }
+        let mut noted = std::mem::take(&mut self.notes.clients);
+        for number in noted.drain(..) {
+            let Some(slot) = self.live_client(ClientTxn(number)) else { continue };
+            let was = std::mem::take(&mut self.clients[slot].mark).kept;
+            let kept = self.clients[slot].worth_keeping();
+            if kept {
+                out.clear();
+                self.write_client(slot, number, now, out);
+                put(false, number, Some(out));
+            } else if was {
+                put(false, number, None);
+            }
+            self.clients[slot].mark.kept = kept;
+        }
+        self.notes.clients = noted;
+        let mut noted = std::mem::take(&mut self.notes.servers);
+        for number in noted.drain(..) {
+            let Some(slot) = self.live_server(ServerTxn(number)) else { continue };
+            let was = std::mem::take(&mut self.servers[slot].mark).kept;
+            let kept = self.servers[slot].worth_keeping();
+            if kept {
+                out.clear();
+                self.write_server(slot, now, out);
+                put(true, number, Some(out));
+            } else if was {
+                put(true, number, None);
+            }
+            self.servers[slot].mark.kept = kept;
+        }
+        self.notes.servers = noted;
+    }
+
+    /// Notes changes from now on, and all that there is.
+    pub fn keep_journal(&mut self) {
+        if self.notes.on {
+            return;
+        }
+        self.notes.on = true;
+        (0..self.clients.capacity()).for_each(|slot| self.note_client(slot));
+        (0..self.servers.capacity()).for_each(|slot| self.note_server(slot));
+    }
+
+    pub(super) fn note_client(&mut self, slot: usize) {
+        if !self.notes.on {
+            return;
+        }
+        // A CANCEL is kept with its INVITE.
+        let slot = self.clients.get(slot).and_then(Client::cancel_target).unwrap_or(slot);
+        if let Some(client) = self.clients.get_mut(slot).filter(|c| !c.mark.noted) {
+            client.mark.noted = true;
+            self.notes.clients.push(handle(slot, client.generation));
+        }
+    }
+
+    pub(super) fn note_server(&mut self, slot: usize) {
+        if self.notes.on
+            && let Some(server) = self.servers.get_mut(slot).filter(|s| !s.mark.noted)
+        {
+            server.mark.noted = true;
+            self.notes.servers.push(handle(slot, server.generation));
+        }
+    }
+
+    pub(super) fn note_gone(&mut self, server: bool, number: u64, mark: Mark) {
+        if mark.kept {
+            self.notes.gone.push((server, number));
+        }
+    }
+
+    fn write_start(
+        &self,
+        user: User,
+        path: &Path,
+        state: (u8, u8),
+        timers: [TimerId; 2],
+        now: Now,
+        w: &mut Writer<'_>,
+    ) {
+        w.uint(user);
+        w.path(path);
+        w.uint(u64::from(state.0));
+        w.uint(u64::from(state.1));
+        for timer in timers {
+            w.option(self.wheel.due_of(timer), |w, due| w.uint(now.unix_of(due)));
+        }
+    }
+
+    fn write_client(&self, slot: usize, number: u64, now: Now, out: &mut Vec<u8>) {
+        let c = &self.clients[slot];
+        let w = &mut Writer(out);
+        w.uint(VERSION);
+        w.flag(false);
+        self.write_start(c.user, &c.path, c.state.number(), [c.retransmit, c.expire], now, w);
+        w.uint(u64::from(c.bucket));
+        w.uint(c.nonce);
+        w.uint(u64::from(c.branch_slot));
+        w.uint(c.cancel as u64);
+        w.flag(c.dropped);
+        w.flag(c.bodied);
+        w.bytes(self.pool.get(c.buf));
+        let waits = |waiter: &Waiter| matches!(waiter, Waiter::Request { txn, .. } if *txn == number);
+        let host = if c.is_resolving() { self.resolver.host_of(waits) } else { None };
+        w.option(host, |w, host| w.bytes(host.as_bytes()));
+        let canceller = if c.is_invite() { self.clients.get(c.peer as usize) } else { None };
+        w.option(canceller.filter(|c| c.is_open()), |w, c| {
+            let (state, resent) = c.state.number();
+            w.uint(u64::from(state));
+            w.uint(u64::from(resent));
+            for timer in [c.retransmit, c.expire] {
+                w.option(self.wheel.due_of(timer), |w, due| w.uint(now.unix_of(due)));
+            }
+            w.bytes(self.pool.get(c.buf));
+        });
+        w.uint(self.forks_of(slot).count() as u64);
+        for fork in self.forks_of(slot) {
+            w.uint(fork.tag);
+            w.option(fork.path, |w, path| {
+                w.path(&path);
+                w.bytes(self.pool.get(fork.ack));
+            });
+        }
+    }
+
+    fn write_server(&self, slot: usize, now: Now, out: &mut Vec<u8>) {
+        let s = &self.servers[slot];
+        let w = &mut Writer(out);
+        w.uint(VERSION);
+        w.flag(true);
+        self.write_start(s.user, &s.path, s.state.number(), [s.retransmit, s.expire], now, w);
+        w.flag(s.cancelled);
+        w.uint(u64::from(s.split));
+        let (identity, answer) = self.pool.get(s.buf).split_at(usize::from(s.identity));
+        w.bytes(identity);
+        w.bytes(answer);
+        w.option(self.open.get(s.open as usize), |w, open| {
+            w.bytes(self.pool.get(open.head));
+            let (offsets, tagged) = open.offsets.parts();
+            offsets.iter().for_each(|n| w.uint(u64::from(*n)));
+            w.flag(tagged);
+        });
+    }
+
+    /// Brings a transaction back to life for `user`. Its timers go on; those that came due meanwhile fire at once.
+    /// `None`: one with the same identity lives already.
+    pub fn restore(&mut self, now: Now, kept: &Kept<'_>, user: User) -> Option<Restored> {
+        match &kept.body {
+            Body::Client(body) => self.restore_client(now, kept, body, user),
+            Body::Server(body) => self.restore_server(now, kept, body, user),
+        }
+    }
+
+    fn resume(&mut self, now: Now, timer: Option<Timer>, due: Option<u64>, token: u64, class: Class) -> TimerId {
+        match (timer, due) {
+            (Some(timer), Some(due)) => {
+                let due: Mono = now.mono_of(due).max(now.mono);
+                self.wheel.insert(due, token, class.kind(timer as u8))
+            }
+            _ => TimerId::NONE,
+        }
+    }
+
+    fn restore_client(&mut self, now: Now, kept: &Kept<'_>, body: &ClientBody<'_>, user: User) -> Option<Restored> {
+        let state = client::State::of(kept.state)?;
+        let generation = self.next_generation();
+        let mut forks = super::client::NONE;
+        for (tag, ack) in &body.forks {
+            let buf = ack.map_or(BufId::NONE, |(_, bytes)| self.pool.store(bytes));
+            forks =
+                self.forks.insert(Fork { tag: *tag, next: forks, ack: buf, path: ack.map(|(path, _)| path) }) as u32;
+        }
+        let slot = self.clients.vacant_key();
+        let txn = handle(slot, generation);
+        let cancel = client::Cancel::of(body.cancel);
+        let retransmit = self.resume(now, state.retransmits(), kept.retransmit, txn, Class::Client);
+        let expire = self.resume(now, state.expires(), kept.expire, txn, Class::Client);
+        let buf = if body.request.is_empty() { BufId::NONE } else { self.pool.store(body.request) };
+        self.clients.insert(Client {
+            path: kept.path,
+            user,
+            nonce: body.nonce,
+            branch_slot: body.slot,
+            bucket: body.bucket,
+            retransmit,
+            expire,
+            buf,
+            peer: super::client::NONE,
+            forks,
+            generation,
+            state,
+            cancel,
+            dropped: body.dropped,
+            bodied: body.bodied,
+            mark: Mark::default(),
+        });
+        if body.slot as usize != slot {
+            self.revived.insert(body.nonce, slot as u32);
+        }
+        self.note_client(slot);
+        if state.is_resolving() {
+            let asked =
+                body.host.is_some_and(|host| self.ask(now.mono, host, Waiter::Request { txn, stamp: 0 }).is_ok());
+            if !asked {
+                self.fail(slot, FailReason::Unresolvable);
+            }
+        }
+        if let Some(canceller) = &body.canceller {
+            self.restore_cancel(now, canceller, slot);
+        }
+        Some(Restored::Client(ClientTxn(txn)))
+    }
+
+    /// The CANCEL of the INVITE in `invite` goes on.
+    fn restore_cancel(&mut self, now: Now, kept: &Canceller<'_>, invite: usize) {
+        let Some(state) = client::State::of(kept.state) else { return };
+        let generation = self.next_generation();
+        let slot = self.clients.vacant_key();
+        let token = handle(slot, generation);
+        let retransmit = self.resume(now, state.retransmits(), kept.retransmit, token, Class::Client);
+        let expire = self.resume(now, state.expires(), kept.expire, token, Class::Client);
+        let buf = self.pool.store(kept.request);
+        let cancel = Client { retransmit, expire, buf, generation, state, ..self.clients[invite].canceller(invite) };
+        self.clients.insert(cancel);
+        self.clients[invite].peer = slot as u32;
+    }
+
+    fn restore_server(&mut self, now: Now, kept: &Kept<'_>, body: &ServerBody<'_>, user: User) -> Option<Restored> {
+        let state = server::State::of(kept.state)?;
+        let (first, second) = body.identity.split_at(usize::from(body.split));
+        if self.find_server(first).is_some() {
+            return None;
+        }
+        let generation = self.next_generation();
+        let slot = self.servers.vacant_key();
+        let txn = handle(slot, generation);
+        let open = body.open.map_or(server::NONE, |(head, offsets)| {
+            let head = self.pool.store(head);
+            self.open.insert(Open { head, offsets }) as u32
+        });
+        let buf = self.pool.store(&[body.identity, body.answer].concat());
+        let retransmit = self.resume(now, state.retransmits(), kept.retransmit, txn, Class::Server);
+        let expire = self.resume(now, state.expires(), kept.expire, txn, Class::Server);
+        let chain = self.by_identity.insert(self.identity_hash(first), slot as u32).unwrap_or(server::NONE);
+        self.servers.insert(Server {
+            path: kept.path,
+            user,
+            retransmit,
+            expire,
+            buf,
+            chain,
+            open,
+            generation,
+            identity: body.identity.len() as u16,
+            split: body.split,
+            state,
+            cancelled: body.cancelled,
+            mark: Mark::default(),
+        });
+        if !second.is_empty() {
+            self.by_merge.entry(self.key.hash(&[second])).or_insert(slot as u32);
+        }
+        self.note_server(slot);
+        Some(Restored::Server(ServerTxn(txn)))
+    }
+}
