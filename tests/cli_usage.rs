@@ -14,6 +14,7 @@ fn help_tells_a_newcomer_what_there_is() {
         "check",
         "flow",
         "agent",
+        "cdr",
         "mi",
         "demo",
         "--config",

@@ -72,7 +72,7 @@ pub(super) fn check(settings: &Settings, args: &CheckArgs) -> Result<(), Failure
 }
 
 /// Whether the database is there, as far as a file tells. Checking makes none; the start makes the file, but not its directory.
-fn is_there(url: &DbUrl) -> Result<bool, String> {
+pub(super) fn is_there(url: &DbUrl) -> Result<bool, String> {
     let DbUrl::Sqlite(path) = url else { return Ok(true) };
     match path.parent().filter(|p| !p.as_os_str().is_empty() && !p.is_dir()) {
         Some(directory) => Err(format!("{url}: there is no directory {}; create it", directory.display())),

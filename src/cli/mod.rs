@@ -1,12 +1,14 @@
-//! The command line: `strowger [run|check|flow|agent|mi|demo]`.
+//! The command line: `strowger [run|check|flow|agent|cdr|mi|demo]`.
 //!
 //! Exit codes: 0 done, 1 fault at run time, 2 bad usage or configuration. What a command was asked for goes to
 //! standard output, logs and faults to standard error.
 
+mod cdr;
 mod check;
 mod client;
 mod demo;
 mod provision;
+mod rfc3339;
 mod route;
 mod run;
 
@@ -48,7 +50,7 @@ struct Settings {
     /// HTTP address of the management interface
     #[arg(long, value_name = "ADDR:PORT", global = true)]
     mi_http: Option<String>,
-    /// Database of flows, agents and CDRs, sqlite:PATH
+    /// Database of flows, agents and CDRs: sqlite:PATH or scylla://HOST/KEYSPACE
     #[arg(long, value_name = "URL", global = true)]
     db: Option<String>,
     /// Threads that carry the calls [default: one a core]
@@ -71,6 +73,9 @@ enum Command {
     /// List, set and remove agents; log them in and out
     #[command(subcommand)]
     Agent(provision::AgentCommand),
+    /// Show and export call detail records
+    #[command(subcommand)]
+    Cdr(cdr::CdrCommand),
     /// Send a command to a running server's management interface
     Mi(client::MiArgs),
     /// Serve simulated callers and agents for a while, then show the books
@@ -121,6 +126,7 @@ pub fn main() -> ExitCode {
         Some(Command::Check(args)) => check::check(settings, args),
         Some(Command::Flow(command)) => provision::flow(settings, command),
         Some(Command::Agent(command)) => provision::agent(settings, command),
+        Some(Command::Cdr(command)) => cdr::cdr(settings, command),
         Some(Command::Mi(args)) => client::mi(settings, args),
         Some(Command::Demo(args)) => demo::demo(settings, args),
     };

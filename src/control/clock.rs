@@ -22,7 +22,7 @@ pub fn ctime(unix_s: u64) -> String {
 
 /// Year, month (1 to 12) and day of the month, so many days after 1970-01-01. Eras of 400 years that begin on the
 /// first of March, so that the leap day ends each of its years.
-fn civil(days: u64) -> (u64, u64, u64) {
+pub(crate) fn civil(days: u64) -> (u64, u64, u64) {
     const ERA: u64 = 146_097;
     let z = days + 719_468;
     let (era, doe) = (z / ERA, z % ERA);

@@ -8,12 +8,14 @@
 //! Nothing in the signalling path waits for any of it.
 
 pub mod names;
+mod scylla;
 mod sqlite;
 mod sqlite_cdr;
 mod sqlite_rows;
 
 use crate::config::{Config, DbUrl};
 use names::Names;
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use strowger_engine::CdrRow;
@@ -61,6 +63,26 @@ pub trait CdrStore: Send + Sync {
     /// At most about `max` records after the place that an earlier page ended at (none: from the oldest). Rows of other
     /// programs have keys made of their row's id, always the same ones, and call `0.0.0`.
     fn read<'a>(&'a self, after: Option<&'a str>, max: usize) -> Task<'a, CdrPage>;
+    /// The place after which there are the last `records`, or some more; `None`: from the oldest. Reads all that is there,
+    /// unless the back end knows better.
+    fn back(&self, records: usize) -> Task<'_, Option<String>> {
+        Box::pin(async move {
+            let (mut place, mut pages, mut held) = (None, VecDeque::new(), 0);
+            loop {
+                let page = self.read(place.as_deref(), 1000).await?;
+                let Some(next) = page.next else { break };
+                held += page.rows.len();
+                pages.push_back((place.replace(next), page.rows.len()));
+                while let Some((_, first)) = pages.front()
+                    && held - first >= records
+                {
+                    held -= first;
+                    pages.pop_front();
+                }
+            }
+            Ok(pages.pop_front().map_or(place, |(before, _)| before))
+        })
+    }
 }
 
 /// Some records, and where to go on.
@@ -144,6 +166,7 @@ pub async fn open_provisioning(config: &Config) -> Result<Box<dyn Provisioning>,
 pub async fn provisioning_at(url: &DbUrl, names: Names) -> Result<Box<dyn Provisioning>, StoreError> {
     match url {
         DbUrl::Sqlite(path) => Ok(Box::new(sqlite::SqliteProvisioning::open(path, names).await?)),
+        DbUrl::Scylla { .. } => Ok(Box::new(scylla::ScyllaProvisioning::open(url, names).await?)),
         other => Err(not_built(other)),
     }
 }
@@ -163,12 +186,13 @@ pub async fn open_cdrs(config: &Config) -> Result<Box<dyn CdrStore>, StoreError>
 pub async fn cdrs_at(url: &DbUrl) -> Result<Box<dyn CdrStore>, StoreError> {
     match url {
         DbUrl::Sqlite(path) => Ok(Box::new(sqlite_cdr::SqliteCdrs::open(path).await?)),
+        DbUrl::Scylla { .. } => Ok(Box::new(scylla::ScyllaCdrs::open(url).await?)),
         other => Err(not_built(other)),
     }
 }
 
 fn not_built(url: &DbUrl) -> StoreError {
-    let what = "this build has no driver for it; use sqlite:PATH".to_owned();
+    let what = "this build has no driver for it; use sqlite:PATH or scylla://HOST/KEYSPACE".to_owned();
     StoreError::Open { url: url.to_string(), what }
 }
 
