@@ -7,6 +7,7 @@ mod cdr;
 mod check;
 mod client;
 mod demo;
+mod latency;
 mod provision;
 mod rfc3339;
 mod route;
@@ -78,6 +79,8 @@ enum Command {
     Cdr(cdr::CdrCommand),
     /// Send a command to a running server's management interface
     Mi(client::MiArgs),
+    /// Show what a running server's shards measure: times of each stage, by percentile
+    Latency(latency::LatencyArgs),
     /// Serve simulated callers and agents for a while, then show the books
     Demo(crate::demo::DemoArgs),
 }
@@ -127,6 +130,7 @@ pub fn main() -> ExitCode {
         Some(Command::Flow(command)) => provision::flow(settings, command),
         Some(Command::Agent(command)) => provision::agent(settings, command),
         Some(Command::Cdr(command)) => cdr::cdr(settings, command),
+        Some(Command::Latency(args)) => latency::latency(settings, args),
         Some(Command::Mi(args)) => client::mi(settings, args),
         Some(Command::Demo(args)) => demo::demo(settings, args),
     };

@@ -16,6 +16,7 @@ pub mod dispatching;
 pub mod events;
 pub mod fronts;
 pub mod http;
+pub mod latency;
 pub mod metrics;
 pub mod mi;
 mod port;

@@ -138,6 +138,7 @@ where
         return Err(StartError::ShardsDiffer { bound: shards, configured });
     }
     driver::preflight()?;
+    sys::fetch_program();
     let out_of_files = |e: std::io::Error| StartError::Executor { shard: 0, reason: e.to_string() };
     let mailboxes: Vec<_> = (0..shards).map(|_| driver::mailbox()).collect::<Result<_, _>>().map_err(out_of_files)?;
     let (wakers, sleepers): (Vec<_>, Vec<_>) = mailboxes.into_iter().unzip();

@@ -3,7 +3,7 @@
 use super::MiError;
 use super::params::Args;
 use super::table::{COMMANDS, Command, find};
-use crate::control::{ControlPlane, clock};
+use crate::control::{ControlPlane, clock, latency as measured};
 use crate::logs;
 use serde_json::{Map, Value, json};
 
@@ -33,6 +33,11 @@ pub fn help(args: &Args<'_>) -> Result<Value, MiError> {
 pub fn version() -> Value {
     let (version, arch, os) = (env!("CARGO_PKG_VERSION"), std::env::consts::ARCH, std::env::consts::OS);
     json!({"Server": format!("Strowger ({version} ({arch}/{os}))")})
+}
+
+/// What the shards measure; nothing where there is nothing that measures.
+pub fn latency(plane: &ControlPlane) -> Value {
+    plane.shards.latency().map_or_else(|| json!({}), |snapshot| measured::tell(&snapshot))
 }
 
 /// Since when it runs.

@@ -186,6 +186,13 @@ pub const COMMANDS: &[Command] = &[
         params: NONE,
         run: |plane, _| Box::pin(async { Ok(core::kill(plane)) }),
     },
+    Command {
+        old: "latency",
+        new: "strowger:latency",
+        help: "tells the percentiles of what the shards measure since the start, by stage, and the whole histograms",
+        params: NONE,
+        run: |plane, _| Box::pin(async { Ok(core::latency(plane)) }),
+    },
 ];
 
 async fn reload(plane: &ControlPlane) -> Result<Value, MiError> {

@@ -1,0 +1,83 @@
+//! What the shards have measured, for people: percentiles of each stage, since the start or over an interval.
+
+use hdrhistogram::Histogram;
+use hdrhistogram::serialization::{Deserializer, Serializer, V2Serializer};
+use serde_json::{Map, Value, json};
+use strowger_runtime::LatencySnapshot;
+
+/// A stage: its name, what it measures, its histogram.
+pub type Stage = (&'static str, &'static str, fn(&LatencySnapshot) -> &Histogram<u64>);
+
+/// The stages, in the order in which a call meets them.
+pub const STAGES: [Stage; 5] = [
+    ("receive_to_send", "a datagram in the kernel to the answers that it caused on the socket", |l| &l.receive_to_send),
+    ("dispatch", "an agent came free to the INVITE to it on the socket", |l| &l.dispatch),
+    ("mesh", "handed over to another shard and taken there", |l| &l.mesh),
+    ("timer_lateness", "a timer due to its being run", |l| &l.timer_lateness),
+    ("turn", "one turn of a shard's loop that had work", |l| &l.turn),
+];
+
+/// Percentiles that are told, with their names.
+pub const PERCENTILES: [(&str, f64); 5] =
+    [("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p99.9", 99.9), ("max", 100.0)];
+
+/// By stage: count, percentiles in microseconds, and the whole histogram (nanoseconds, HdrHistogram V2, hexadecimal), from which
+/// whoever keeps an earlier answer makes an interval.
+#[must_use]
+pub fn tell(snapshot: &LatencySnapshot) -> Value {
+    let mut stages = Map::new();
+    for (name, _, pick) in STAGES {
+        let histogram = pick(snapshot);
+        let mut row = Map::new();
+        row.insert("count".into(), json!(histogram.len()));
+        for (percentile, value) in percentiles_us(histogram) {
+            row.insert(format!("{percentile}_us"), json!(value));
+        }
+        row.insert("histogram".into(), json!(encode(histogram)));
+        stages.insert(name.into(), Value::Object(row));
+    }
+    Value::Object(stages)
+}
+
+/// Of a histogram of nanoseconds; to a tenth of a microsecond.
+pub fn percentiles_us(histogram: &Histogram<u64>) -> [(&'static str, f64); 5] {
+    #[allow(clippy::cast_precision_loss)] // nanoseconds far below 2^53
+    let us = |ns: u64| (ns as f64 / 100.0).round() / 10.0;
+    PERCENTILES.map(|(name, p)| (name, us(histogram.value_at_percentile(p))))
+}
+
+fn encode(histogram: &Histogram<u64>) -> String {
+    let mut bytes = Vec::new();
+    // Fails only when the buffer does.
+    let _ = V2Serializer::new().serialize(histogram, &mut bytes);
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// What [`tell`] wrote of a stage; `None` when it is something else.
+#[must_use]
+pub fn decode(stage: &Value) -> Option<Histogram<u64>> {
+    let text = stage["histogram"].as_str()?;
+    let pairs =
+        text.as_bytes().chunks_exact(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
+    let bytes = pairs.collect::<Option<Vec<u8>>>()?;
+    Deserializer::new().deserialize(&mut bytes.as_slice()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interval_can_be_made_of_two_answers() {
+        let mut snapshot = LatencySnapshot::merge(&[]);
+        snapshot.dispatch.record_n(1_000, 10).unwrap();
+        let before = decode(&tell(&snapshot)["dispatch"]).unwrap();
+        snapshot.dispatch.record_n(90_000, 5).unwrap();
+        let told = tell(&snapshot);
+        assert_eq!((told["dispatch"]["count"].as_u64(), told["dispatch"]["p50_us"].as_f64()), (Some(15), Some(1.0)));
+        let mut interval = decode(&told["dispatch"]).unwrap();
+        interval.subtract(&before).unwrap();
+        assert_eq!((interval.len(), percentiles_us(&interval)[0]), (5, ("p50", 90.0)));
+        assert!(decode(&json!({"histogram": "zz"})).is_none() && decode(&json!({})).is_none());
+    }
+}
