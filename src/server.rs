@@ -309,15 +309,7 @@ async fn listen_http(config: &Config) -> Result<Option<TcpListener>, ServerError
 
 fn serve_http(listener: TcpListener, router: axum::Router) -> (oneshot::Sender<()>, JoinHandle<()>) {
     let (stop, stopped) = oneshot::channel::<()>();
-    let task = tokio::spawn(async move {
-        let ended = axum::serve(listener, router).with_graceful_shutdown(async {
-            let _ = stopped.await;
-        });
-        if let Err(error) = ended.await {
-            tracing::error!(%error, "the management interface died");
-        }
-    });
-    (stop, task)
+    (stop, tokio::spawn(http::serve(listener, router, http::Patience::default(), stopped)))
 }
 
 fn writer_config(config: &Config) -> WriterConfig {

@@ -87,7 +87,8 @@ impl Machine for Probe {
                     let (method, target) = (Method::Options, Target::Addr(nowhere));
                     let head = b"Call-ID: c\r\nCSeq: 1 OPTIONS\r\n";
                     let (content_type, body) = (&b""[..], &b""[..]);
-                    let out = Outgoing { method, uri: b"sip:h", target, head, content_type, body, stamp: 0, bucket: None };
+                    let out =
+                        Outgoing { method, uri: b"sip:h", target, head, content_type, body, stamp: 0, bucket: None };
                     self.ep.request(now.mono, &out, 0);
                 }
             }

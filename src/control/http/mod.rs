@@ -1,29 +1,42 @@
 //! The management interface over HTTP: POST of JSON-RPC, a health check, metrics.
 
+mod serve;
+
+pub use serve::{Patience, serve};
+
 use super::{ControlPlane, metrics, mi};
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::body::{Body, to_bytes};
+use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use std::sync::Arc;
+use tokio::time::timeout;
 
 /// Resources: `path` (and with a slash behind it), `/healthz`, and where a path is given for them, the metrics.
 pub fn router(plane: Arc<ControlPlane>, path: &str, metrics: Option<&str>, max_request: usize) -> Router {
+    let call = move |State(plane): State<Arc<ControlPlane>>, body: Body| call(plane, body, max_request);
     let router = match metrics {
         Some(path) => Router::new().route(path, get(page)),
         None => Router::new(),
     };
     router
-        .route(path, post(call))
+        .route(path, post(call.clone()))
         .route(&format!("{path}/"), post(call))
         .route("/healthz", get(health))
-        .layer(DefaultBodyLimit::max(max_request))
         .with_state(plane)
 }
 
-async fn call(State(plane): State<Arc<ControlPlane>>, body: Bytes) -> Response {
+async fn call(plane: Arc<ControlPlane>, body: Body, max_request: usize) -> Response {
+    let body = match timeout(Patience::default().request, to_bytes(body, max_request)).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(error)) => {
+            // The client has gone, or has sent too much: then it reads this.
+            return (StatusCode::PAYLOAD_TOO_LARGE, error.to_string()).into_response();
+        }
+        Err(_) => return StatusCode::REQUEST_TIMEOUT.into_response(),
+    };
     let json = [(header::CONTENT_TYPE, "application/json")];
     let status = if body.iter().all(u8::is_ascii_whitespace) { StatusCode::BAD_REQUEST } else { StatusCode::OK };
     // On a task of its own: a client that goes away does not cut a reload in two.
