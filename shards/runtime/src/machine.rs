@@ -74,4 +74,7 @@ impl Machine for strowger_engine::Engine {
     fn idle(&mut self) {
         self.idle();
     }
+    fn journal<S: Sink>(&mut self, now: Now, sink: &mut S) {
+        self.journal(now, sink);
+    }
 }

@@ -5,12 +5,15 @@
 //! log agents in and out and reload. Then without: everything must come to rest in bounded virtual time, and the books must
 //! balance. What is checked is in `check.rs` (at each step) and `rest.rs` (at the end).
 //!
+//! With `crashes` the process ends now and then, at any step, and another takes over from its shards' journals (`crash.rs`).
+//!
 //! Invariants
 //! - Nothing but the seed and the options decides a run: no clock, no thread, no map whose order matters.
 //! - Peers share nothing with the engine but the message parser, for reading.
 
 mod booked;
 pub mod check;
+mod crash;
 mod desk;
 mod placing;
 pub mod plan;

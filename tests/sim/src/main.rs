@@ -28,6 +28,9 @@ struct Args {
     /// Prints the message ladder and the changes of state.
     #[arg(long)]
     trace: bool,
+    /// Kills the process now and then; another takes over from its journals.
+    #[arg(long)]
+    crashes: bool,
     /// Goes on after a failure.
     #[arg(long)]
     keep_going: bool,
@@ -38,7 +41,12 @@ const LAST: usize = 60;
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let options = Options { shards: args.shards.unwrap_or(0), calls: args.calls.unwrap_or(0), trace: false };
+    let options = Options {
+        shards: args.shards.unwrap_or(0),
+        calls: args.calls.unwrap_or(0),
+        trace: false,
+        crashes: args.crashes,
+    };
     let (from, to) = args.seed.map_or((args.from, args.from + args.seeds), |s| (s, s + 1));
     let started = Instant::now();
     let mut total = Report::default();

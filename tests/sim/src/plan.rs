@@ -20,6 +20,8 @@ pub struct Options {
     pub calls: u32,
     /// Keep the message ladder.
     pub trace: bool,
+    /// The process ends now and then, and another takes over from its journals.
+    pub crashes: bool,
 }
 
 /// Rates in per mille, times in microseconds.

@@ -2,6 +2,7 @@
 
 use crate::booked::WrapupRules;
 use crate::check::{self, Checked, Ledger, Offer, Violation};
+use crate::crash::{End, Ends};
 use crate::desk::Reload;
 use crate::placing::Expected;
 use crate::plan::{self, MOST_AGENTS, MS, Op, Options, Plan, SECOND};
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use strowger_dispatch::{Dispatch, Limits};
 use strowger_engine::control::Audit;
 use strowger_engine::registry::{Registry, RegistryLimits};
-use strowger_engine::{BucketTable, Control, Engine, EngineConfig, MeshMsg, Output, StatsHub};
+use strowger_engine::{BucketTable, Control, Engine, EngineConfig, MeshMsg, Output, Provisioning, StatsHub};
 use strowger_sip::endpoint::{EndpointConfig, ListenerInfo};
 use strowger_sip::hash::HashKey;
 use strowger_sip::net::{ListenerId, Path, Transport};
@@ -34,7 +35,7 @@ const KEY: HashKey = HashKey(7, 11);
 
 #[derive(Debug)]
 pub(crate) enum Event {
-    ToEngine { shard: u16, from: SocketAddr, bytes: Bytes },
+    ToEngine { from: SocketAddr, bytes: Bytes },
     ToPeer { to: SocketAddr, bytes: Bytes },
     Mesh { to: u16, msg: MeshMsg },
     Timers(u16),
@@ -43,6 +44,7 @@ pub(crate) enum Event {
     Operate(Op),
     Commit,
     Calm,
+    Crash(End),
 }
 
 #[derive(Debug)]
@@ -85,8 +87,10 @@ pub struct World {
     pub calm: bool,
     seq: u64,
     heap: BinaryHeap<Item>,
-    buckets: Arc<BucketTable>,
-    timer_at: Vec<u64>,
+    pub(crate) cfg: Arc<EngineConfig>,
+    pub(crate) timer_at: Vec<u64>,
+    /// The ends of the process, and what its shards' journals hold.
+    pub(crate) ends: Ends,
     by_call: HashMap<(SocketAddr, String), u32>,
     net: Rng,
     pub(crate) peers: Rng,
@@ -112,18 +116,15 @@ impl World {
     #[must_use]
     pub fn new(seed: u64, options: &Options) -> World {
         let mut rng = Rng::new(seed);
-        let plan = Plan::draw(&mut rng, options);
-        let limits = Limits { shards: plan.shards, agents: 64, waiting_per_shard: 4096, skills: 16 };
-        let dispatch = Arc::new(Dispatch::new(limits, plan.policy));
-        let stats = Arc::new(StatsHub::new(plan.shards, 64, 64));
+        let mut plan = Plan::draw(&mut rng, options);
+        let ends = Ends::draw(seed, options, &mut plan);
+        let (dispatch, stats) = shared(&plan);
         let buckets = Arc::new(BucketTable::even(plan.shards));
         let listener =
             ListenerInfo { transport: Transport::Udp, via: ENGINE.to_owned(), contact_host: ENGINE.to_owned() };
         let endpoint = Arc::new(EndpointConfig { listeners: vec![listener], ..EndpointConfig::default() });
-        let cfg = Arc::new(EngineConfig { endpoint, buckets: buckets.clone(), key: KEY, call: plan.call.clone() });
-        let mut registry = Registry::new(dispatch.handle(plan.shards), RegistryLimits { flows: 64, skills: 16 });
-        let (prov, _) = registry.load(&plan.rows);
-        while registry.commit(100, &mut Vec::new()) {}
+        let cfg = Arc::new(EngineConfig { endpoint, buckets, key: KEY, call: plan.call.clone() });
+        let (registry, prov) = provisioned(&plan, &dispatch);
         let now = Now { mono: Mono(SECOND), unix_us: EPOCH + SECOND };
         let engine = |shard: u16, rng: &mut Rng| {
             let mut key = [0; 32];
@@ -150,7 +151,8 @@ impl World {
             calm: false,
             seq: 0,
             heap: BinaryHeap::new(),
-            buckets,
+            cfg,
+            ends,
             by_call: HashMap::new(),
             net: rng.fork(),
             peers: rng.fork(),
@@ -194,6 +196,17 @@ impl World {
             self.push(self.now + at, Event::Operate(op));
         }
         self.push(self.now + self.plan.faults_us, Event::Calm);
+        for (at, end) in std::mem::take(&mut self.ends.planned) {
+            self.push(self.now + at, Event::Crash(end));
+        }
+    }
+
+    /// What is on its way inside the process goes with it; true keeps an event.
+    pub(crate) fn forget(&mut self, keep: impl Fn(&Event) -> bool) -> Vec<Event> {
+        let (kept, gone): (Vec<Item>, Vec<Item>) =
+            std::mem::take(&mut self.heap).into_iter().partition(|i| keep(&i.event));
+        self.heap = kept.into();
+        gone.into_iter().map(|item| item.event).collect()
     }
 
     pub(crate) fn push(&mut self, at: u64, event: Event) {
@@ -231,7 +244,11 @@ impl World {
     fn step(&mut self, event: Event) -> Checked {
         let now = self.clock();
         match event {
-            Event::ToEngine { shard, from, bytes } => {
+            Event::ToEngine { from, bytes } => {
+                // Nobody listens for a moment after the end of a process.
+                let Some(shard) = self.owner(&bytes).filter(|_| self.now >= self.ends.deaf_until) else {
+                    return Ok(());
+                };
                 if let Some(msg) = text::parse(&bytes) {
                     self.ledger.engine_gets(&msg, self.now);
                     self.trace.message(self.now, from, None, shard, &msg);
@@ -289,17 +306,22 @@ impl World {
                 self.calm_down();
                 Ok(())
             }
+            Event::Crash(end) => self.end(end),
         }
     }
 
     /// Carries out what an engine asks for, and checks. `local`: matches of this step were made in this step.
-    fn after(&mut self, shard: u16, local: bool) -> Checked {
+    pub(crate) fn after(&mut self, shard: u16, local: bool) -> Checked {
         self.after_of(shard, local, false)
     }
 
     fn after_of(&mut self, shard: u16, local: bool, placed: bool) -> Checked {
         let s = usize::from(shard);
         let mut offers: Vec<Offer> = Vec::new();
+        self.ends.commit(shard, &mut self.engines[s], Now { mono: Mono(self.now), unix_us: EPOCH + self.now });
+        if self.ends.is_due() {
+            return self.crash(shard);
+        }
         while let Some(output) = self.engines[s].poll_output() {
             self.on_output(shard, output)?;
         }
@@ -324,10 +346,13 @@ impl World {
         if self.steps.is_multiple_of(100) {
             self.engines[s].idle();
         }
+        if self.ends.starting {
+            return Ok(()); // Not all shards have spoken yet.
+        }
         self.check_step(&offers, local, placed)
     }
 
-    fn on_output(&mut self, shard: u16, output: Output) -> Checked {
+    pub(crate) fn on_output(&mut self, shard: u16, output: Output) -> Checked {
         match output {
             Output::Mesh { to, msg } => {
                 if let MeshMsg::Matched { matched, .. } = &msg {
@@ -346,6 +371,7 @@ impl World {
                     format!("CDR {:?} agent {agent} fstats {} cause {}", cdr.call_type, cdr.fstats, cdr.cause)
                 });
                 self.cover_record(&cdr, call);
+                self.ends.delivered(shard, &cdr)?;
                 return self.ledger.record(cdr, call, self.now);
             }
             Output::AgentEvent(event) => {
@@ -419,8 +445,7 @@ impl World {
             match from {
                 None => self.push(at, Event::ToPeer { to, bytes: bytes.clone() }),
                 Some(from) => {
-                    let Some(shard) = self.owner(&bytes) else { continue };
-                    self.push(at, Event::ToEngine { shard, from, bytes: bytes.clone() });
+                    self.push(at, Event::ToEngine { from, bytes: bytes.clone() });
                 }
             }
         }
@@ -432,7 +457,7 @@ impl World {
     /// The shard whose a datagram is, by the real scan.
     fn owner(&self, bytes: &[u8]) -> Option<u16> {
         match scan::owner(bytes, &KEY) {
-            Owner::Bucket(bucket) => Some(self.buckets.shard(bucket)),
+            Owner::Bucket(bucket) => Some(self.cfg.buckets.shard(bucket)),
             Owner::NoCallId => Some(0),
             Owner::Junk => None,
         }
@@ -496,6 +521,20 @@ impl World {
         self.dialogs.push(d);
         self.with_peer(index, |d, ctx| d.receive(ctx, &msg, bytes));
     }
+}
+
+/// What all shards of a process share.
+pub(crate) fn shared(plan: &Plan) -> (Arc<Dispatch>, Arc<StatsHub>) {
+    let limits = Limits { shards: plan.shards, agents: 64, waiting_per_shard: 4096, skills: 16 };
+    (Arc::new(Dispatch::new(limits, plan.policy)), Arc::new(StatsHub::new(plan.shards, 64, 64)))
+}
+
+/// The plan's rows, loaded.
+pub(crate) fn provisioned(plan: &Plan, dispatch: &Arc<Dispatch>) -> (Registry, Arc<Provisioning>) {
+    let mut registry = Registry::new(dispatch.handle(plan.shards), RegistryLimits { flows: 64, skills: 16 });
+    let (prov, _) = registry.load(&plan.rows);
+    while registry.commit(100, &mut Vec::new()) {}
+    (registry, prov)
 }
 
 fn describe(command: &Control) -> String {

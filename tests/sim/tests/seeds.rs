@@ -69,6 +69,18 @@ fn a_hundred_and_fifty_seeds_hold_and_see_everything() {
     assert!(missed.is_empty(), "never seen: {missed:?}");
 }
 
+/// The process is killed at any step, and goes on with the same or another number of shards.
+#[test]
+fn a_hundred_seeds_hold_with_the_process_killed_now_and_then() {
+    let mut killed = 0;
+    for seed in 0..100 {
+        let report = run(seed, &Options { crashes: true, ..Options::default() });
+        assert!(report.violation.is_none(), "seed {seed}: {:?}", report.violation);
+        killed += report.seen.get("process killed").copied().unwrap_or(0);
+    }
+    assert!(killed > 100, "killed {killed} times");
+}
+
 /// Each of these once showed a bug, or a check that was too strict. (A change of what seeds draw makes other runs of them.)
 #[test]
 fn seeds_that_once_failed_hold() {

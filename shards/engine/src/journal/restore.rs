@@ -4,8 +4,8 @@
 //! - A call, its legs and the requests under way on them go to the shard that owns their bucket: their messages arrive there.
 //!   Old and new number of shards may differ.
 //! - Counters of old shard `s` go to new shard `s % n`, agents to their home: each once.
-//! - Nothing is told or sent by the restore itself, but where something cannot go on: then it ends as when it fails, with its
-//!   record. What was outstanding is sent again by its own timers.
+//! - Requests and answers that are outstanding are sent again. Where something cannot go on, it ends as when it fails, with its
+//!   record.
 //! - Matching must be off until every shard has restored: a call must not be given an agent who is still to be reclaimed.
 //!
 //! A flow that is gone from the provisioning: its calls in talk go on under its name, all others end. An agent that is
@@ -261,6 +261,7 @@ impl Engine {
     fn mend_leg(&mut self, key: Key, record: &LegRecord<'_>, now: Now) {
         let Some(leg) = self.legs.get(key) else { return };
         if record.call.is_some() && leg.call.is_none() {
+            self.end_claim(key, 0, now);
             self.let_go(key, now);
             return;
         }

@@ -144,10 +144,13 @@ impl Bench {
             vec![ListenerInfo { transport: Transport::Udp, via: ENGINE.into(), contact_host: ENGINE.into() }];
         let mut cfg = EngineConfig {
             endpoint: Arc::new(EngineConfig::endpoint(listeners)),
-            buckets: Arc::new(BucketTable::even(if reborn::MORTAL { 1 } else { SHARDS })),
+            buckets: Arc::new(BucketTable::even(SHARDS)),
             key: HashKey(1, 2),
             call: Default::default(),
         };
+        if reborn::MORTAL {
+            cfg.buckets = Arc::new(BucketTable::even(1));
+        }
         change(&mut cfg, flows, agents);
         let limits = Limits { shards: SHARDS, agents: 1000, waiting_per_shard: 1000, skills: 100 };
         let dispatch = Arc::new(Dispatch::new(limits, policy));
@@ -235,7 +238,7 @@ impl Bench {
             if transmit.stamp != 0 {
                 self.stamps.push(self.now.mono.0 - transmit.stamp);
             }
-            if self.probed(to, &bytes) {
+            if self.unseen(to, &bytes) {
                 self.engine.sent(transmit);
                 continue;
             }

@@ -2,13 +2,13 @@
 //! flow test there is one of a restart at each step of its ladder. What it expects stays as it is.
 
 use super::{Bench, SHARDS};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use strowger_dispatch::{Dispatch, Limits};
 use strowger_engine::control::Control;
 use strowger_engine::journal::{Entity, Recovered, Sink};
-use strowger_engine::registry::{Registry, RegistryLimits};
+use strowger_engine::registry::{AgentRow, FlowRow, Registry, RegistryLimits, Rows};
 use strowger_engine::{Engine, Restored, StatsHub};
 use strowger_sip::net::{ListenerId, Path};
 
@@ -21,6 +21,9 @@ pub struct Journal {
     pub records: BTreeMap<Entity, Box<[u8]>>,
     pub puts: usize,
     lives: u64,
+    /// What has been sent, and whether a new process begins: it sends what is outstanding again.
+    sent: HashSet<(SocketAddr, Vec<u8>)>,
+    begins: bool,
     /// OPTIONS of a new process, which every phone here answers.
     probes: Vec<(SocketAddr, Vec<u8>)>,
 }
@@ -53,8 +56,12 @@ impl Bench {
         }
     }
 
-    /// Whether a message asks a phone if its dialog is still there; then it will say so.
-    pub(super) fn probed(&mut self, to: SocketAddr, bytes: &[u8]) -> bool {
+    /// Whether a message is none of the ladder: a new process sends it again, or asks a phone if its dialog is still there; then
+    /// the phone will say so.
+    pub(super) fn unseen(&mut self, to: SocketAddr, bytes: &[u8]) -> bool {
+        if MORTAL && !self.journal.sent.insert((to, bytes.to_vec())) && self.journal.begins {
+            return true;
+        }
         let probe = MORTAL && bytes.starts_with(b"OPTIONS ");
         if probe {
             self.journal.probes.push((to, bytes.to_vec()));
@@ -76,9 +83,24 @@ impl Bench {
 
     /// Kill -9, and a new process that restores what was committed.
     pub fn restart(&mut self) -> Restored {
+        let restored = self.restart_with(|_| {});
+        assert!(restored.unreadable.is_empty(), "{restored:?}");
+        restored
+    }
+
+    /// The same, with other rows.
+    pub fn restart_provisioned(&mut self, flows: &[FlowRow], agents: &[AgentRow]) -> Restored {
+        self.rows = Rows { flows: flows.to_vec(), agents: agents.to_vec() };
+        self.restart()
+    }
+
+    /// The same, with something done to the journal meanwhile.
+    pub fn restart_with(&mut self, change: impl FnOnce(&mut BTreeMap<Entity, Box<[u8]>>)) -> Restored {
         self.answer_probes();
-        let records = std::mem::take(&mut self.journal.records).into_iter().collect();
-        let recovered = [Recovered { shard: 0, records }];
+        self.journal.begins = true;
+        let mut records = std::mem::take(&mut self.journal.records);
+        change(&mut records);
+        let recovered = [Recovered { shard: 0, records: records.into_iter().collect() }];
         let dispatching = self.dispatch.dispatching();
         self.journal.lives += 1;
         let limits = Limits { shards: SHARDS, agents: 1000, waiting_per_shard: 1000, skills: 100 };
@@ -92,7 +114,6 @@ impl Bench {
         seed[..8].copy_from_slice(&self.journal.lives.to_be_bytes());
         self.engine = Engine::new(self.cfg.clone(), 0, &self.dispatch, self.stats.clone(), prov, seed, self.now);
         let restored = self.engine.restore(self.now, &recovered);
-        assert!(restored.unreadable.is_empty(), "{restored:?}");
         self.drain();
         self.dispatch.set_dispatching(dispatching);
         if dispatching {
@@ -106,6 +127,7 @@ impl Bench {
         // A new timer wheel begins at zero.
         self.engine.handle_timers(self.now);
         self.drain();
+        self.journal.begins = false;
         restored
     }
 }

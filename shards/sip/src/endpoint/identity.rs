@@ -46,6 +46,11 @@ pub(super) fn write(msg: &Message<'_>, via: &Via<'_>, out: &mut Vec<u8>) -> usiz
     split
 }
 
+/// The Call-ID in the second part of an identity; empty where that is.
+pub(super) fn call_id(second: &[u8]) -> &[u8] {
+    second.split(|b| *b == b'\n').nth(1).unwrap_or_default()
+}
+
 /// A branch by RFC 3261. The bare cookie names nothing (RFC 4475 section 3.2.1).
 fn is_unique(branch: &[u8]) -> bool {
     branch.len() > COOKIE.len() && branch[..COOKIE.len()].eq_ignore_ascii_case(COOKIE)

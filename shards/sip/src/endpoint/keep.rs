@@ -1,7 +1,8 @@
 //! Transactions written down for a journal, and read back after a restart.
 //!
 //! Kept are INVITE transactions in every state, their lingering included, and others until their answer: so a restart
-//! neither asks nor answers twice. After it the clocks go on where they were; one that was due meanwhile fires at once.
+//! neither asks nor answers twice. After it the clocks go on where they were; one that was due meanwhile fires at once. What
+//! waits for an answer or an ACK is sent at once, too: it may have been written down and then never sent.
 //!
 //! Invariants
 //! - While no journal is kept, noting a change costs one test.
@@ -12,9 +13,9 @@ use super::outgoing::Waiter;
 use super::pool::BufId;
 use super::server::{self, Open, Server};
 use super::timers::Class;
-use super::{ClientTxn, Endpoint, FailReason, ServerTxn, User, handle};
+use super::{ClientTxn, Endpoint, FailReason, Origin, ServerTxn, User, handle, identity};
 use crate::hash::HashKey;
-use crate::msg::{Limits, Message, ReplyHead};
+use crate::msg::ReplyHead;
 use crate::net::Path;
 use crate::scan;
 use crate::time::{Mono, Now};
@@ -132,15 +133,12 @@ impl<'a> Kept<'a> {
         self.user
     }
 
-    /// Where messages of it arrive, unless its user says otherwise.
+    /// Where its messages arrive; of a request inside a dialog only its user knows.
     #[must_use]
     pub fn bucket(&self, key: &HashKey) -> u16 {
         match &self.body {
             Body::Client(c) => c.bucket,
-            Body::Server(s) => {
-                let answer = Message::parse(s.answer, &Limits::default());
-                scan::bucket_of(answer.as_ref().ok().and_then(|m| m.call_id().ok()).unwrap_or_default(), key)
-            }
+            Body::Server(s) => scan::bucket_of(identity::call_id(&s.identity[usize::from(s.split)..]), key),
         }
     }
 }
@@ -399,6 +397,9 @@ impl Endpoint {
                 self.fail(slot, FailReason::Unresolvable);
             }
         }
+        if state.retransmits().is_some() {
+            self.transmit(kept.path, buf, 0, 0, Origin::Client(txn));
+        }
         if let Some(canceller) = &body.canceller {
             self.restore_cancel(now, canceller, slot);
         }
@@ -415,6 +416,7 @@ impl Endpoint {
         let expire = self.resume(now, state.expires(), kept.expire, token, Class::Client);
         let buf = self.pool.store(kept.request);
         let cancel = Client { retransmit, expire, buf, generation, state, ..self.clients[invite].canceller(invite) };
+        self.transmit(cancel.path, buf, 0, 0, Origin::Client(token));
         self.clients.insert(cancel);
         self.clients[invite].peer = slot as u32;
     }
@@ -455,6 +457,9 @@ impl Endpoint {
             self.by_merge.entry(self.key.hash(&[second])).or_insert(slot as u32);
         }
         self.note_server(slot);
+        if state.retransmits().is_some() || body.open.is_some() {
+            self.transmit(kept.path, buf, body.identity.len() as u16, 0, Origin::Server(txn));
+        }
         Some(Restored::Server(ServerTxn(txn)))
     }
 }
