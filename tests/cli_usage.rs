@@ -15,6 +15,7 @@ fn help_tells_a_newcomer_what_there_is() {
         "flow",
         "agent",
         "cdr",
+        "latency",
         "mi",
         "demo",
         "--config",

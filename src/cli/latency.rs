@@ -22,7 +22,7 @@ pub(super) struct LatencyArgs {
 
 pub(super) fn latency(settings: &Settings, args: &LatencyArgs) -> Result<(), Failure> {
     let client = Client::new(&args.address, &settings.load()?.config)?;
-    let ask = || client.call("latency", &json!([])).map_err(|e| Failure::Fault(e.to_string())).and_then(|v| read(&v));
+    let ask = || client.call("latency", &json!([1])).map_err(|e| Failure::Fault(e.to_string())).and_then(|v| read(&v));
     let mut before = ask()?;
     say(&table(&before));
     while let Some(seconds) = args.watch {

@@ -21,10 +21,10 @@ pub const STAGES: [Stage; 5] = [
 pub const PERCENTILES: [(&str, f64); 5] =
     [("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p99.9", 99.9), ("max", 100.0)];
 
-/// By stage: count, percentiles in microseconds, and the whole histogram (nanoseconds, HdrHistogram V2, hexadecimal), from which
-/// whoever keeps an earlier answer makes an interval.
+/// By stage: count, percentiles in microseconds, and if asked the whole histogram (nanoseconds, HdrHistogram V2, hexadecimal), from
+/// which whoever keeps an earlier answer makes an interval.
 #[must_use]
-pub fn tell(snapshot: &LatencySnapshot) -> Value {
+pub fn tell(snapshot: &LatencySnapshot, whole: bool) -> Value {
     let mut stages = Map::new();
     for (name, _, pick) in STAGES {
         let histogram = pick(snapshot);
@@ -33,7 +33,9 @@ pub fn tell(snapshot: &LatencySnapshot) -> Value {
         for (percentile, value) in percentiles_us(histogram) {
             row.insert(format!("{percentile}_us"), json!(value));
         }
-        row.insert("histogram".into(), json!(encode(histogram)));
+        if whole {
+            row.insert("histogram".into(), json!(encode(histogram)));
+        }
         stages.insert(name.into(), Value::Object(row));
     }
     Value::Object(stages)
@@ -71,9 +73,9 @@ mod tests {
     fn an_interval_can_be_made_of_two_answers() {
         let mut snapshot = LatencySnapshot::merge(&[]);
         snapshot.dispatch.record_n(1_000, 10).unwrap();
-        let before = decode(&tell(&snapshot)["dispatch"]).unwrap();
+        let before = decode(&tell(&snapshot, true)["dispatch"]).unwrap();
         snapshot.dispatch.record_n(90_000, 5).unwrap();
-        let told = tell(&snapshot);
+        let told = tell(&snapshot, true);
         assert_eq!((told["dispatch"]["count"].as_u64(), told["dispatch"]["p50_us"].as_f64()), (Some(15), Some(1.0)));
         let mut interval = decode(&told["dispatch"]).unwrap();
         interval.subtract(&before).unwrap();

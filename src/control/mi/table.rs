@@ -189,9 +189,9 @@ pub const COMMANDS: &[Command] = &[
     Command {
         old: "latency",
         new: "strowger:latency",
-        help: "tells the percentiles of what the shards measure since the start, by stage, and the whole histograms",
-        params: NONE,
-        run: |plane, _| Box::pin(async { Ok(core::latency(plane)) }),
+        help: "tells the percentiles of what the shards measure since the start, by stage; with histograms=1 all of it",
+        params: &[&[], &["histograms"]],
+        run: |plane, args| Box::pin(async move { core::latency(plane, &args) }),
     },
 ];
 
