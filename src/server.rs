@@ -1,6 +1,8 @@
 //! A whole server in this process: shards, control plane, management interface. Start, ready, orderly stop.
 
-use crate::config::{Config, Listen};
+mod takeover;
+
+use crate::config::{Config, Listen, OnStop};
 use crate::control::cdr::{CdrCounts, WriterConfig};
 use crate::control::fronts::{self, FrontError, Fronts};
 use crate::control::stats::Statistics;
@@ -19,6 +21,7 @@ use strowger_dispatch::{Dispatch, Limits};
 use strowger_engine::control::{Audit, Control, Reply};
 use strowger_engine::registry::{Registry, RegistryLimits};
 use strowger_engine::{BucketTable, EngineConfig, StatsHub};
+use strowger_runtime::journal::JournalError;
 use strowger_runtime::{Bound, Gone, ServerSpec, ShardFailure, Shards, StartError, bind, start};
 use strowger_sip::hash::HashKey;
 use thiserror::Error;
@@ -43,6 +46,10 @@ pub enum ServerError {
     Http { addr: SocketAddr, source: std::io::Error },
     #[error(transparent)]
     Front(#[from] FrontError),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error("{records} CDRs of the journal are not in the database yet ({source}): start again when it takes them")]
+    Recovered { records: usize, source: StoreError },
     #[error("cannot use {}: {source}", path.display())]
     File { path: PathBuf, source: std::io::Error },
     #[error("shard {} died: {}", .0.shard, .0.reason)]
@@ -57,6 +64,7 @@ pub struct Server {
     listen: Vec<String>,
     mi_http: Option<SocketAddr>,
     stop_timeout: Duration,
+    on_stop: OnStop,
     cdrs: Arc<CdrCounts>,
     http: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
     fronts: Fronts,
@@ -76,12 +84,19 @@ impl Server {
         let http = listen_http(config).await?;
         let fronts = fronts::Bound::open(config)?;
         let store: Arc<dyn crate::store::Provisioning> = open_provisioning(config).await?.into();
-        let cdr_store = open_cdrs(config).await?.into();
+        let cdr_store: Arc<dyn crate::store::CdrStore> = open_cdrs(config).await?.into();
+        let takeover = takeover::begin(config.journal_spec(), count, &*cdr_store).await?;
+        let restoring = !takeover.restored.is_empty();
         let found = store.load().await?;
         let dispatch = Arc::new(Dispatch::new(limits(config, count), config.call_center.chat_dispatch_policy.0));
-        dispatch.set_dispatching(config.call_center.internal_call_dispatching.0);
+        // Nothing is matched before every shard has restored its calls and agents.
+        dispatch.set_dispatching(config.call_center.internal_call_dispatching.0 && !restoring);
         let names = Names::of(&config.call_center);
-        let registry = first_load(config, &dispatch, &found, &names);
+        let mut registry = first_load(config, &dispatch, &found, &names);
+        if restoring {
+            // Logins by the rows; what the journal knows of agents goes over them. Nobody waits yet.
+            while registry.commit(usize::MAX, &mut vec![]) {}
+        }
         let stats = Arc::new(StatsHub::new(count, config.shards.max_flows.u32(), config.shards.max_agents.u32()));
         let spec = ServerSpec {
             engine: Arc::new(EngineConfig {
@@ -98,9 +113,10 @@ impl Server {
             overload: config.overload_config(),
             pin: config.shards.pin.0,
             seed: seed.map_or_else(random, Ok)?,
-            journal: None,
-            restored: [].into(),
+            journal: takeover.generation.clone(),
+            restored: Arc::clone(&takeover.restored),
         };
+        let began = control::clock::unix_us();
         let shards = Arc::new(start_shards(bound, spec).await?);
         let cdrs = Arc::<CdrCounts>::default();
         let hub = Arc::new(events::Hub::new(config.events.queue.usize(), config.events.expire.us / 1_000_000));
@@ -114,11 +130,17 @@ impl Server {
             cdrs: Arc::clone(&cdrs),
             events: Arc::clone(&hub),
         }));
-        let writer = cdr::run(shards.cdrs(), cdr_store, writer_config(config), Arc::clone(&cdrs));
+        let safe = takeover::safe_cdrs(&shards, began);
+        let writer = cdr::run(shards.cdrs(), cdr_store, writer_config(config), Arc::clone(&cdrs), safe);
         let writers = vec![tokio::spawn(writer), tokio::spawn(reports(shards.events(), hub, store))];
         let resolver = tokio::spawn(resolve::run(shards.resolves(), Arc::downgrade(&shards)));
-        plane.begin(&found.rows).await?;
+        if let Some(dir) = &takeover.dir {
+            plane.statistics.keep(dir, restoring, &plane.provisioning());
+        }
+        plane.begin(&found.rows, restoring).await?;
+        plane.set_dispatching(config.call_center.internal_call_dispatching.0).await?;
         shards.serve();
+        takeover::forget(takeover.generation).await;
         let router = http::router(
             Arc::clone(&plane),
             &config.mi.http_path.0,
@@ -133,6 +155,7 @@ impl Server {
             listen: listen.map(|(l, addr)| Listen { addr, ..*l }.to_string()).collect(),
             mi_http: http.as_ref().and_then(|l| l.local_addr().ok()),
             stop_timeout: Duration::from_micros(config.server.stop_timeout.us),
+            on_stop: config.server.on_stop.0,
             cdrs,
             http: http.map(|listener| serve_http(listener, router)),
             fronts,
@@ -199,12 +222,16 @@ impl Server {
         Ok(sum)
     }
 
-    /// No new calls; waits for the present ones up to the limit, or until `hurry` ends; ends the rest, writes every CDR.
+    /// No new calls; waits for the present ones up to the limit, or until `hurry` ends; ends the rest, writes every CDR. Or, as
+    /// configured, leaves them to the next start.
     ///
     /// # Errors
     /// When a shard is gone before the end; CDRs are written all the same.
     pub async fn stop(mut self, hurry: impl Future<Output = ()>) -> Result<(), ServerError> {
-        let orderly = self.end_calls(hurry).await;
+        let orderly = match self.on_stop {
+            OnStop::Finish => self.end_calls(hurry).await,
+            OnStop::Leave => Ok(tracing::info!("the calls are left to the next start")),
+        };
         if let Some((stop, task)) = self.http.take() {
             drop(stop);
             // A client that holds its connection open does not hold up the stop.

@@ -17,6 +17,7 @@ fn help_tells_a_newcomer_what_there_is() {
         "cdr",
         "latency",
         "mi",
+        "drain",
         "demo",
         "--config",
         "--data-dir",

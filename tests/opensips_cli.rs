@@ -217,6 +217,7 @@ const CASES: &[Case] = &[
     ("help", "core:help", &["ghost"], Err("404: Command not found")),
     ("version", "core:version", &[], Ok("{Server: text}")),
     ("uptime", "core:uptime", &[], Ok("{Now: text, Up since: text, Up time: text}")),
+    ("drain", "core:drain", &[], Ok("{draining: number, calls: number}")),
     ("ps", "core:ps", &[], Ok("{Processes: [{ID: number, PID: number, Type: text}]}")),
     (
         "latency",

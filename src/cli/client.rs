@@ -2,7 +2,7 @@
 
 use super::{Failure, MiAddress, Settings, say};
 use crate::config::Config;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
@@ -24,6 +24,37 @@ pub(super) fn mi(settings: &Settings, args: &MiArgs) -> Result<(), Failure> {
     let result =
         client.call(&args.command, &params(&args.command, &args.args)).map_err(|e| Failure::Fault(e.to_string()))?;
     say(&serde_json::to_string_pretty(&result).unwrap_or_else(|_| result.to_string()));
+    Ok(())
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DrainArgs {
+    #[command(flatten)]
+    address: MiAddress,
+    #[arg(value_enum, default_value_t = Drain::On)]
+    state: Drain,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Drain {
+    /// Refuse new calls; present ones go on
+    On,
+    /// Take new calls again
+    Off,
+    /// Only tell
+    Status,
+}
+
+pub(super) fn drain(settings: &Settings, args: &DrainArgs) -> Result<(), Failure> {
+    let client = Client::new(&args.address, &settings.load()?.config)?;
+    let params = match args.state {
+        Drain::On => json!([1]),
+        Drain::Off => json!([0]),
+        Drain::Status => json!([]),
+    };
+    let answer = client.call("drain", &params).map_err(|e| Failure::Fault(e.to_string()))?;
+    let state = if answer["draining"] == json!(1) { "new calls are refused" } else { "new calls are taken" };
+    say(&format!("{state}; calls at present: {}", answer["calls"]));
     Ok(())
 }
 

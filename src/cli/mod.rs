@@ -1,4 +1,4 @@
-//! The command line: `strowger [run|check|flow|agent|cdr|mi|demo]`.
+//! The command line: `strowger [run|check|flow|agent|cdr|mi|drain|demo]`.
 //!
 //! Exit codes: 0 done, 1 fault at run time, 2 bad usage or configuration. What a command was asked for goes to
 //! standard output, logs and faults to standard error.
@@ -81,6 +81,8 @@ enum Command {
     Mi(client::MiArgs),
     /// Show what a running server's shards measure: times of each stage, by percentile
     Latency(latency::LatencyArgs),
+    /// Have a running server refuse new calls (503 with Retry-After), or take them again
+    Drain(client::DrainArgs),
     /// Serve simulated callers and agents for a while, then show the books
     Demo(crate::demo::DemoArgs),
 }
@@ -132,6 +134,7 @@ pub fn main() -> ExitCode {
         Some(Command::Cdr(command)) => cdr::cdr(settings, command),
         Some(Command::Latency(args)) => latency::latency(settings, args),
         Some(Command::Mi(args)) => client::mi(settings, args),
+        Some(Command::Drain(args)) => client::drain(settings, args),
         Some(Command::Demo(args)) => demo::demo(settings, args),
     };
     let failure = match result {

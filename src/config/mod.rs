@@ -19,11 +19,14 @@ pub use schema::{
     CallCenter, Cdr, Events, Journal, Key, Log, Metrics, Mi, Refusals, Rule, Section, Server, Shards, Sip,
 };
 pub use value::{
-    Advertise, FileMode, HeaderName, HttpPath, Ident, Listen, LogFormat, Scalar, Seconds, Switch, Value, Whole, Word,
+    Advertise, FileMode, HeaderName, HttpPath, Ident, Listen, LogFormat, OnStop, Scalar, Seconds, Switch, Value, Whole,
+    Word,
 };
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+use strowger_runtime::journal::JournalSpec;
 use thiserror::Error;
 
 /// The file that is read when it is there and no other is named.
@@ -207,6 +210,17 @@ impl Config {
             "" => self.server.data_dir.join("refused-cdrs.jsonl"),
             path => PathBuf::from(path),
         }
+    }
+
+    /// How the journal is kept, if it is.
+    #[must_use]
+    pub fn journal_spec(&self) -> Option<JournalSpec> {
+        let dir = match self.journal.dir.as_str() {
+            "" => self.server.data_dir.join("journal"),
+            path => PathBuf::from(path),
+        };
+        let sync = Duration::from_millis(self.journal.sync_ms.0);
+        self.journal.enabled.0.then(|| JournalSpec { dir, segment: self.journal.segment_mb.usize() << 20, sync })
     }
 
     /// How many shards to start.

@@ -5,8 +5,8 @@
 
 use super::db_url::DbUrl;
 use super::value::{
-    Advertise, FileMode, HeaderName, HttpPath, Ident, Listen, LogFormat, Offer, Scalar, Seconds, Switch, Value, Whole,
-    Word,
+    Advertise, FileMode, HeaderName, HttpPath, Ident, Listen, LogFormat, Offer, OnStop, Scalar, Seconds, Switch, Value,
+    Whole, Word,
 };
 use crate::control::fronts::MiSocket;
 use std::net::SocketAddr;
@@ -106,6 +106,9 @@ section! {
     /// Seconds that an orderly stop (SIGTERM, SIGINT) waits for present calls to end; then, or at a second signal, it
     /// ends them.
     stop_timeout: Seconds = Seconds::new(30);
+    /// What becomes of the calls at an orderly stop. "finish": they go on as stop_timeout says. "leave": they are left to the
+    /// next start, which goes on with them from the journal; meanwhile nobody answers.
+    on_stop: Word<OnStop> = Word(OnStop::Finish);
 }
 
 section! {
@@ -259,16 +262,16 @@ section! {
 }
 
 section! {
-    /// Journal of ongoing calls, from which they are restored.
+    /// Journal of ongoing calls, agents and statistics, from which a start goes on after a crash.
     Journal = "journal";
-    /// 1: keep it.
-    enabled: Switch = Switch(false), later "the journal is";
+    /// 1: keep it. 0: a crash ends all calls without a word.
+    enabled: Switch = Switch(true);
     /// Its directory. Empty: journal/ in the data directory.
-    dir: String = String::new(), later "the journal is";
-    /// Size of a segment, in MiB.
-    segment_mb: Whole<1, 4096> = Whole(64), later "the journal is";
-    /// Pause between two syncs to disk, in milliseconds: what a loss of power may cost.
-    sync_ms: Whole<1, 60_000> = Whole(1000), later "the journal is";
+    dir: String = String::new();
+    /// Size of a segment, in MiB. A shard has five or so of them, more with many calls.
+    segment_mb: Whole<1, 1024> = Whole(8);
+    /// Pause between two syncs to disk, in milliseconds: what a loss of power may cost. A crash of the server costs nothing.
+    sync_ms: Whole<1, 60_000> = Whole(1000);
 }
 
 section! {

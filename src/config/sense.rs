@@ -1,5 +1,6 @@
 //! What values must be beyond their types, alone and together: a configuration that loads is one that works.
 
+use super::value::OnStop;
 use super::{Config, Listen};
 use std::collections::BTreeSet;
 
@@ -42,6 +43,9 @@ pub(super) fn check(c: &mut Config) -> Findings {
     if c.metrics.enabled.0 && ["/healthz", &c.mi.http_path.0].contains(&&*c.metrics.path.0) {
         let what = format!("{} is taken already; choose another, such as /metrics", c.metrics.path.0);
         found.fault("metrics", "path", what);
+    }
+    if c.server.on_stop.0 == OnStop::Leave && !c.journal.enabled.0 {
+        found.fault("server", "on_stop", "\"leave\" needs the journal; set [journal] enabled = 1");
     }
     if !c.call_center.b2b_scenario.is_empty() {
         let what = "does nothing: scenarios are built in; remove the key".to_owned();

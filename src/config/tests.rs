@@ -202,13 +202,15 @@ fn each_kind_of_bad_value_is_named() {
         ("[mi]\nhttp = \"8888\"", "`8888` is not of the form ADDR:PORT, such as 127.0.0.1:8888"),
         ("[mi]\nhttp_path = \"mi\"", "`mi` is not a path such as /mi"),
         ("[mi]\nhttp_path = \"/healthz\"", "/healthz is taken by the health check; choose another, such as /mi"),
-        ("[journal]\ndir = \"j\"", "the journal is not in this build; leave the key at its default, \"\""),
         (
             "[mi]\ndatagram = [\"udp:8080\"]",
             "`udp:8080` is not of the form udp:ADDR:PORT or unix:PATH, such as udp:127.0.0.1:8080",
         ),
         ("[mi]\nfile_mode = \"0999\"", "`0999` is not a file mode, expected octal digits such as \"0660\""),
-        ("[journal]\nenabled = 1", "the journal is not in this build; leave the key at its default, 0"),
+        (
+            "[journal]\nenabled = 0\n[server]\non_stop = \"leave\"",
+            "\"leave\" needs the journal; set [journal] enabled = 1",
+        ),
         ("[cdr]\nspool_dir = \"/s\"", "the CDR spool is not in this build; leave the key at its default, \"\""),
         ("[cdr]\nbatch = 0", "0 is out of range, expected 1 to 1000"),
         ("[metrics]\npath = \"/mi\"", "/mi is taken already; choose another, such as /metrics"),

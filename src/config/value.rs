@@ -208,6 +208,7 @@ from_text!(
     Word<Offer>,
     Word<ChatPolicy>,
     Word<LogFormat>,
+    Word<OnStop>,
     HeaderName,
     HttpPath,
     MiSocket,
@@ -414,6 +415,17 @@ impl Words for AgentOffer {
 impl Words for ChatPolicy {
     const WORDS: &'static [(&'static str, ChatPolicy)] =
         &[("balancing", ChatPolicy::Balancing), ("full-load", ChatPolicy::FullLoad)];
+}
+
+/// `[server] on_stop`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnStop {
+    Finish,
+    Leave,
+}
+
+impl Words for OnStop {
+    const WORDS: &'static [(&'static str, OnStop)] = &[("finish", OnStop::Finish), ("leave", OnStop::Leave)];
 }
 
 /// `[log] format`.

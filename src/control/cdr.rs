@@ -43,8 +43,15 @@ pub struct WriterConfig {
     pub refused_file: PathBuf,
 }
 
-/// Writes what comes through the channel until it is closed and empty.
-pub async fn run(cdrs: flume::Receiver<Cdr>, store: Arc<dyn CdrStore>, config: WriterConfig, counts: Arc<CdrCounts>) {
+/// Writes what comes through the channel until it is closed and empty. `safe` is told the keys of records that are written or set
+/// aside, in the order in which they came.
+pub async fn run(
+    cdrs: flume::Receiver<Cdr>,
+    store: Arc<dyn CdrStore>,
+    config: WriterConfig,
+    counts: Arc<CdrCounts>,
+    mut safe: impl FnMut(u128),
+) {
     let mut writer = Writer { store, config, counts, tries_until: None };
     while let Ok(first) = cdrs.recv_async().await {
         let due = Instant::now() + writer.config.batch_time;
@@ -57,6 +64,7 @@ pub async fn run(cdrs: flume::Receiver<Cdr>, store: Arc<dyn CdrStore>, config: W
             }
         }
         writer.write(&batch).await;
+        batch.iter().for_each(|cdr| safe(cdr.key));
     }
 }
 
@@ -186,7 +194,7 @@ mod tests {
         let counts = Arc::<CdrCounts>::default();
         let refused_file = dir.path().join("refused.jsonl");
         let config = WriterConfig { batch, batch_time, retry_max: Duration::from_millis(50), refused_file };
-        let task = tokio::spawn(run(rx, store, config, Arc::clone(&counts)));
+        let task = tokio::spawn(run(rx, store, config, Arc::clone(&counts), |_| {}));
         Bench { dir, cdrs, counts, task, db }
     }
 

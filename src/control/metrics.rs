@@ -137,7 +137,7 @@ const PER_SHARD: [OfShard; 10] = [
 
 type OfRuntime = (&'static str, Kind, &'static str, fn(&RuntimeCounts) -> i64);
 
-const RUNTIME: [OfRuntime; 12] = [
+const RUNTIME: [OfRuntime; 16] = [
     ("strowger_datagrams_received_total", Counter, "Datagrams taken from sockets.", |c| c.received.get()),
     ("strowger_datagrams_forwarded_total", Counter, "Of these, handed to another shard.", |c| c.forwarded.get()),
     ("strowger_datagrams_forward_lost_total", Counter, "Lost because the other shard's ring was full.", |c| {
@@ -158,6 +158,14 @@ const RUNTIME: [OfRuntime; 12] = [
     }),
     ("strowger_shard_cdrs_waiting", Gauge, "CDRs that wait for the control plane.", |c| c.cdrs_waiting.get()),
     ("strowger_shard_backlog_calls", Gauge, "New calls that wait for their turn.", |c| c.backlog.get()),
+    ("strowger_journal_records_total", Counter, "Records written to the journal.", |c| c.journal_records.get()),
+    ("strowger_journal_bytes_total", Counter, "Their bytes.", |c| c.journal_bytes.get()),
+    ("strowger_journal_unready_total", Counter, "Segments that the shard had to make itself.", |c| {
+        c.journal_unready.get()
+    }),
+    ("strowger_journal_unwritten", Gauge, "Records that wait for room on the disk; new calls are refused.", |c| {
+        c.journal_unwritten.get()
+    }),
 ];
 
 type OfLatency = (&'static str, &'static str, fn(&LatencySnapshot) -> &hdrhistogram::Histogram<u64>);

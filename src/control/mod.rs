@@ -122,15 +122,16 @@ impl ControlPlane {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// After the start: wrap-ups that ran when the last process stopped go on, then agents log in by their rows.
+    /// After the start: wrap-ups that ran when the last process stopped go on, then agents log in by their rows. `restored`:
+    /// the shards know their agents' states already.
     ///
     /// # Errors
     /// When a shard is gone.
-    pub async fn begin(&self, rows: &Rows) -> Result<(), ControlError> {
+    pub async fn begin(&self, rows: &Rows, restored: bool) -> Result<(), ControlError> {
         let mut registry = self.registry.lock().await;
         self.statistics.note(registry.current());
         let now = clock::unix_us();
-        for row in &rows.agents {
+        for row in rows.agents.iter().filter(|_| !restored) {
             let until = row.wrapup_end_time.and_then(|s| u64::try_from(s).ok()).unwrap_or(0).saturating_mul(1_000_000);
             let agent = row.agentid.as_deref().and_then(|id| registry.agent(id.trim()));
             if let (Some(agent), true) = (agent, until > now) {
@@ -241,6 +242,20 @@ impl ControlPlane {
     pub async fn drain(&self, on: bool) -> Result<(), ControlError> {
         self.draining.store(on, Ordering::Relaxed);
         self.on_all(&Control::Drain { on }).await
+    }
+
+    /// Calls at present, all shards together.
+    ///
+    /// # Errors
+    /// When a shard is gone.
+    pub async fn count_calls(&self) -> Result<usize, ControlError> {
+        let mut calls = 0;
+        for shard in 0..self.shards.count() {
+            if let Reply::Audit(audit) = self.shards.ask(shard, Control::Audit).await? {
+                calls += audit.calls;
+            }
+        }
+        Ok(calls)
     }
 
     /// Whether new calls are refused.

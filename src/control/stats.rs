@@ -3,6 +3,8 @@
 //! Counters are reset by subtraction: a baseline is kept here and the shards count on. An agent's baseline is taken
 //! when its slot is given to it, so that it does not inherit what the slot's last agent did.
 
+mod kept;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -119,6 +121,7 @@ pub struct Statistics {
     hub: Arc<StatsHub>,
     dispatch: Arc<Dispatch>,
     baseline: Mutex<Baseline>,
+    file: Mutex<kept::File>,
     resets: AtomicU64,
 }
 
@@ -133,7 +136,7 @@ impl Statistics {
     /// Over these counters and this agent table.
     #[must_use]
     pub fn new(hub: Arc<StatsHub>, dispatch: Arc<Dispatch>) -> Statistics {
-        Statistics { hub, dispatch, baseline: Mutex::default(), resets: AtomicU64::new(0) }
+        Statistics { hub, dispatch, baseline: Mutex::default(), file: Mutex::default(), resets: AtomicU64::new(0) }
     }
 
     /// The shards' counters.
@@ -150,6 +153,8 @@ impl Statistics {
         for def in p.agents.iter().flatten() {
             base.agents.entry(def.agent).or_insert_with(|| AGENT_READS.map(|r| self.hub.agent(def.agent.slot, r)));
         }
+        drop(base);
+        self.save(p);
     }
 
     /// `cc_reset_stats`: counters begin at 0 again; gauges and averages go on.
@@ -167,6 +172,8 @@ impl Statistics {
                 *sum = self.hub.agent(def.agent.slot, read);
             }
         }
+        drop(base);
+        self.save(p);
         self.resets.fetch_add(1, Relaxed);
     }
 
@@ -184,6 +191,8 @@ impl Statistics {
             Named::Global(GlobalStat::Counter(i)) => base.global[i] = self.counted(base.indexes, i),
             _ => {}
         }
+        drop(base);
+        self.save(p);
         self.resets.fetch_add(1, Relaxed);
         true
     }

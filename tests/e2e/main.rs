@@ -3,6 +3,7 @@
 mod chats;
 mod hardness;
 mod reload;
+mod restart;
 mod rules;
 mod server;
 mod sipp;

@@ -7,14 +7,14 @@ use serde_json::json;
 use std::net::UdpSocket;
 use std::time::Duration;
 
-/// The final answer to a call of a flow, which must be a refusal.
-fn refusal(server: &Server, flow: &str) -> String {
+/// The final answer to a call of a flow, which must be a refusal, and whether it says when to try again.
+pub fn refusal(server: &Server, flow: &str) -> (String, bool) {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
     socket.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
     let (from, to) = (socket.local_addr().expect("its address"), server.sip);
     let invite = format!(
-        "INVITE sip:{flow}@{to} SIP/2.0\r\nVia: SIP/2.0/UDP {from};branch=z9hG4bKlate\r\nMax-Forwards: 70\r\n\
-         From: <sip:late@{from}>;tag=1\r\nTo: <sip:{flow}@{to}>\r\nCall-ID: late@{from}\r\nCSeq: 1 INVITE\r\n\
+        "INVITE sip:{flow}@{to} SIP/2.0\r\nVia: SIP/2.0/UDP {from};branch=z9hG4bKlate-{flow}\r\nMax-Forwards: 70\r\n\
+         From: <sip:late@{from}>;tag=1\r\nTo: <sip:{flow}@{to}>\r\nCall-ID: late-{flow}@{from}\r\nCSeq: 1 INVITE\r\n\
          Contact: <sip:late@{from}>\r\nContent-Length: 0\r\n\r\n"
     );
     socket.send_to(invite.as_bytes(), to).expect("it is sent");
@@ -23,7 +23,7 @@ fn refusal(server: &Server, flow: &str) -> String {
         let n = socket.recv(&mut bytes).expect("an answer");
         let code = String::from_utf8_lossy(&bytes[8..n.clamp(8, 11)]).into_owned();
         if !code.starts_with('1') {
-            return code;
+            return (code, String::from_utf8_lossy(&bytes[..n]).contains("\r\nRetry-After: "));
         }
     }
 }
@@ -55,7 +55,7 @@ fn calls_go_on_while_agents_and_flows_come_change_and_go() {
     assert_eq!((second.passed(), two.passed()), (QUEUED.into(), ANSWERED.into()));
     // A flow that is gone takes no new caller, and keeps the one that it has.
     server.cli(&["flow", "remove", "sales"]);
-    assert_eq!(refusal(&server, "sales"), "404");
+    assert_eq!(refusal(&server, "sales").0, "404");
     assert_eq!(server.mi("cc_list_calls", json!([]))["Calls"].as_array().map(Vec::len), Some(1));
     server.agent("agent3", "selling", &three.location("agent3"), true);
     assert_eq!((buyer.passed(), three.passed()), (QUEUED.into(), ANSWERED.into()));

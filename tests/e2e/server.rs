@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use sqlx::{Connection, Row, SqliteConnection};
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -13,6 +14,7 @@ pub const BINARY: &str = env!("CARGO_BIN_EXE_strowger");
 pub struct Server {
     child: Child,
     dir: TempDir,
+    settings: Vec<String>,
     pub sip: SocketAddr,
     pub mi: String,
 }
@@ -39,27 +41,41 @@ impl Server {
     pub fn start_with(file: &str, settings: &[&str]) -> Server {
         let dir = tempfile::tempdir().expect("a scratch folder");
         std::fs::write(dir.path().join("strowger.toml"), file).expect("a file");
-        let mut command = Command::new(BINARY);
-        command
-            .args(["run", "--listen", "udp:127.0.0.1:0", "--mi-http", "127.0.0.1:0", "--shards", "2"])
-            .arg("--data-dir")
-            .arg(dir.path())
-            .arg("--db")
-            .arg(format!("sqlite:{}", dir.path().join("e2e.db").display()))
-            // A busy test machine may stall for longer than a carrier would accept.
-            .args(["--set", "sip.overload_max_age_ms=10000"])
-            .args(settings.iter().flat_map(|s| ["--set", s]))
-            .stdout(Stdio::piped())
-            .current_dir(dir.path());
-        let mut child = command.spawn().expect("the server starts");
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("its ready line");
-        let ready: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("ready line {line:?}: {e}"));
-        assert_eq!(ready["ready"], json!(true));
-        let listen = ready["listen"][0].as_str().expect("a listener").trim_start_matches("udp:").to_owned();
-        let mi = ready["mi_http"].as_str().expect("mi address").to_owned();
-        let mi = if mi.starts_with("http") { mi } else { format!("http://{mi}/mi") };
-        Server { child, dir, sip: listen.parse().expect("an address"), mi }
+        let settings = settings.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
+        let any = "127.0.0.1:0".parse().expect("an address");
+        let (child, sip, mi) = launch(dir.path(), any, 2, &settings);
+        Server { child, dir, settings, sip, mi }
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("a signal to a living child");
+        self.child.wait().expect("it ends");
+    }
+
+    /// SIGTERM; the exit code.
+    pub fn terminate(&mut self) -> Option<i32> {
+        // SAFETY: a signal to a child that has not been waited for.
+        unsafe { libc::kill(self.child.id() as i32, libc::SIGTERM) };
+        self.child.wait().expect("it ends").code()
+    }
+
+    /// A new process in the place of one that has ended; how long it took to serve.
+    pub fn start_again(&mut self, shards: u16) -> Duration {
+        let began = Instant::now();
+        (self.child, self.sip, self.mi) = launch(self.dir.path(), self.sip, shards, &self.settings);
+        began.elapsed()
+    }
+
+    /// Changes the database behind the server's back.
+    pub fn sql(&self, statements: &[String]) {
+        self.on_database(async |db| {
+            let mut tx = db.begin().await.expect("a transaction");
+            for statement in statements {
+                sqlx::query(sqlx::AssertSqlSafe(statement.as_str())).execute(&mut *tx).await.expect(statement);
+            }
+            tx.commit().await.expect("it commits");
+        });
     }
 
     pub fn pid(&self) -> u32 {
@@ -136,13 +152,19 @@ impl Server {
         rows
     }
 
-    fn cdr_rows(&self) -> Vec<CdrRow> {
+    fn on_database<T>(&self, work: impl AsyncFnOnce(&mut SqliteConnection) -> T) -> T {
         let url = format!("sqlite:{}", self.dir.path().join("e2e.db").display());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
             let mut db = SqliteConnection::connect(&url).await.expect("the database opens");
+            work(&mut db).await
+        })
+    }
+
+    fn cdr_rows(&self) -> Vec<CdrRow> {
+        self.on_database(async |db| {
             let sql = "SELECT call_type, agent_id, fstats, rejected, wait_time, pickup_time, talk_time FROM cc_cdrs ORDER BY id";
-            let rows = sqlx::query(sql).fetch_all(&mut db).await.expect("cc_cdrs is readable");
+            let rows = sqlx::query(sql).fetch_all(db).await.expect("cc_cdrs is readable");
             let row = |r: &sqlx::sqlite::SqliteRow| CdrRow {
                 call_type: r.get(0),
                 agent: r.get(1),
@@ -175,10 +197,7 @@ impl Server {
 
     /// SIGTERM; the exit code, and all records.
     pub fn stop_and_read(mut self) -> (i32, Vec<CdrRow>) {
-        // SAFETY: a signal to a child that has not been waited for.
-        unsafe { libc::kill(self.child.id() as i32, libc::SIGTERM) };
-        let status = self.child.wait().expect("it ends");
-        (status.code().unwrap_or(-1), self.cdr_rows())
+        (self.terminate().unwrap_or(-1), self.cdr_rows())
     }
 
     /// Resident memory in KiB.
@@ -187,6 +206,39 @@ impl Server {
         let line = status.lines().find(|l| l.starts_with("VmRSS")).expect("VmRSS");
         line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a number")
     }
+}
+
+/// Starts the binary; the process, and where it listens for SIP and for management.
+fn launch(dir: &Path, listen: SocketAddr, shards: u16, settings: &[String]) -> (Child, SocketAddr, String) {
+    let mut command = Command::new(BINARY);
+    command
+        .args([
+            "run",
+            "--mi-http",
+            "127.0.0.1:0",
+            "--listen",
+            &format!("udp:{listen}"),
+            "--shards",
+            &shards.to_string(),
+        ])
+        .arg("--data-dir")
+        .arg(dir)
+        .arg("--db")
+        .arg(format!("sqlite:{}", dir.join("e2e.db").display()))
+        // A busy test machine may stall for longer than a carrier would accept.
+        .args(["--set", "sip.overload_max_age_ms=10000", "--set", "journal.segment_mb=1"])
+        .args(settings.iter().flat_map(|s| ["--set", s]))
+        .stdout(Stdio::piped())
+        .current_dir(dir);
+    let mut child = command.spawn().expect("the server starts");
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("its ready line");
+    let ready: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("ready line {line:?}: {e}"));
+    assert_eq!(ready["ready"], json!(true));
+    let sip = ready["listen"][0].as_str().expect("a listener").trim_start_matches("udp:").to_owned();
+    let mi = ready["mi_http"].as_str().expect("mi address").to_owned();
+    let mi = if mi.starts_with("http") { mi } else { format!("http://{mi}/mi") };
+    (child, sip.parse().expect("an address"), mi)
 }
 
 impl Drop for Server {

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use strowger_dispatch::Dispatch;
 use strowger_engine::control::{AgentEvent, Control, Reply};
-use strowger_engine::journal::Recovered;
+use strowger_engine::journal::{Recovered, Restored};
 use strowger_engine::{Cdr, Engine, EngineConfig, MeshMsg, Provisioning, StatsHub};
 use strowger_sip::time::Now;
 
@@ -258,7 +258,14 @@ pub fn start(bound: Bound, spec: ServerSpec) -> Result<Shards, StartError> {
         let mut seed = spec.seed;
         seed[30] ^= shard.to_le_bytes()[0];
         seed[31] ^= shard.to_le_bytes()[1];
-        Engine::new(config, shard, &spec.dispatch, Arc::clone(&spec.stats), provisioning, seed, now)
+        let mut engine = Engine::new(config, shard, &spec.dispatch, Arc::clone(&spec.stats), provisioning, seed, now);
+        if !spec.restored.is_empty() {
+            let told = engine.restore(now, &spec.restored);
+            told.unreadable.iter().for_each(|what| tracing::error!(shard, what, "journal: a record cannot be read"));
+            let Restored { calls, legs, transactions, agents, ended, .. } = told;
+            tracing::info!(shard, calls, legs, transactions, agents, ended, "restored");
+        }
+        engine
     })
 }
 

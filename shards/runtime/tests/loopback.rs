@@ -1,17 +1,16 @@
 //! The runtime with real sockets and executors on loopback, driving a small machine instead of the engine: a SIP
 //! endpoint that answers each MESSAGE and INVITE with 200 and names its shard.
 
+mod support;
+
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
-use strowger_dispatch::{AgentRef, ChatPolicy, Dispatch, Limits as DispatchLimits, Match, SkillId};
-use strowger_engine::cdr::{CallType, CdrMedia};
+use strowger_dispatch::{AgentRef, ChatPolicy, Dispatch, Limits as DispatchLimits, Match};
 use strowger_engine::control::{Audit, Control, Reply};
 use strowger_engine::journal::{Entity, Kind, Sink};
-use strowger_engine::{
-    BucketTable, CallConfig, CallId, Cdr, EngineConfig, FlowDef, MeshMsg, Output, Provisioning, StatsHub,
-};
+use strowger_engine::{BucketTable, CallConfig, EngineConfig, MeshMsg, Output, Provisioning, StatsHub};
 use strowger_runtime::journal::{self, Generation, JournalSpec};
 use strowger_runtime::machine::Machine;
 use strowger_runtime::{
@@ -23,6 +22,7 @@ use strowger_sip::msg::{Limits, Message, Method, Reply as SipReply};
 use strowger_sip::net::{ListenerId, Path, Transport};
 use strowger_sip::scan::bucket_of;
 use strowger_sip::time::{Mono, Now};
+use support::cdr;
 
 const KEY: HashKey = HashKey(11, 22);
 const WAIT: Duration = Duration::from_secs(10);
@@ -139,47 +139,6 @@ impl Machine for Probe {
             self.seen.client_transactions += 1;
             sink.put(Entity { kind: Kind::Call, id: self.seen.client_transactions as u64 }, &call_id);
         }
-    }
-}
-
-fn cdr(key: u128) -> Cdr {
-    let flow = FlowDef {
-        idx: 0,
-        flowid: "f".into(),
-        priority: 0,
-        skill: SkillId(0),
-        skill_name: "s".into(),
-        prependcid: None,
-        max_wrapup_s: 0,
-        dissuading_hangup: false,
-        dissuading_onhold_th: 0,
-        dissuading_ewt_th: 0,
-        dissuading_qsize_th: 0,
-        message_welcome: None,
-        message_queue: "sip:m@h".into(),
-        message_dissuading: None,
-        message_flow_id: None,
-        agent_offer: None,
-    };
-    Cdr {
-        key,
-        call: CallId { shard: 0, slot: 0, generation: 0 },
-        sip_call_id: "c".into(),
-        caller: "a".into(),
-        received_unix_us: 0,
-        wait_us: 0,
-        pickup_us: 0,
-        talk_us: 0,
-        talk_s: 0,
-        flow: Arc::new(flow),
-        agent: None,
-        call_type: CallType::Dropped,
-        rejected: 0,
-        fstats: 0,
-        cid: 0,
-        media: CdrMedia::Audio,
-        cause: 0,
-        param: None,
     }
 }
 

@@ -83,6 +83,15 @@ pub fn log_level(args: &Args<'_>) -> Result<Value, MiError> {
     Ok(Value::Object(result))
 }
 
+/// Tells whether new calls are refused, after switching that if asked to.
+pub async fn drain(plane: &ControlPlane, args: &Args<'_>) -> Result<Value, MiError> {
+    if let Some(on) = args.integer("state")? {
+        plane.drain(on != 0).await?;
+        tracing::info!(on = on != 0, "drain switched by the management interface");
+    }
+    Ok(json!({"draining": i32::from(plane.draining()), "calls": plane.count_calls().await?}))
+}
+
 /// Asks for an orderly stop, as SIGTERM does.
 pub fn kill(plane: &ControlPlane) -> Value {
     plane.kill();

@@ -180,6 +180,13 @@ pub const COMMANDS: &[Command] = &[
         run: |_, args| Box::pin(async move { core::log_level(&args) }),
     },
     Command {
+        old: "drain",
+        new: "core:drain",
+        help: "tells whether new calls are refused and how many there are; with a parameter, refuses them (1) or takes them (0)",
+        params: &[&[], &["state"]],
+        run: |plane, args| Box::pin(async move { core::drain(plane, &args).await }),
+    },
+    Command {
         old: "kill",
         new: "core:kill",
         help: "stops the server orderly, as SIGTERM does",

@@ -114,7 +114,7 @@ async fn bench(gone: bool) -> Bench {
         cdrs: Arc::<CdrCounts>::default(),
         events: Arc::new(crate::control::events::Hub::new(16, 3600)),
     });
-    plane.begin(&rows).await.unwrap();
+    plane.begin(&rows, false).await.unwrap();
     Bench { plane, shard, store, dir }
 }
 
