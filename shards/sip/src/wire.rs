@@ -24,32 +24,46 @@ pub struct Writer<'a>(pub &'a mut Vec<u8>);
 
 impl Writer<'_> {
     /// An integer.
-    pub fn uint(&mut self, mut n: u64) {
+    #[inline]
+    pub fn uint(&mut self, n: u64) {
+        if n < 0x80 { self.0.push(n as u8) } else { self.long(n) }
+    }
+
+    fn long(&mut self, mut n: u64) {
+        let mut bytes = [0; 10];
+        let mut len = 0;
         while n >= 0x80 {
-            self.0.push(n as u8 | 0x80);
+            bytes[len] = n as u8 | 0x80;
             n >>= 7;
+            len += 1;
         }
-        self.0.push(n as u8);
+        bytes[len] = n as u8;
+        self.0.extend_from_slice(&bytes[..=len]);
     }
 
     /// An integer that may be negative.
+    #[inline]
     pub fn int(&mut self, n: i64) {
         self.uint(((n << 1) ^ (n >> 63)).cast_unsigned());
     }
 
+    #[inline]
     pub fn u128(&mut self, n: u128) {
         self.0.extend_from_slice(&n.to_le_bytes());
     }
 
+    #[inline]
     pub fn flag(&mut self, on: bool) {
         self.0.push(u8::from(on));
     }
 
+    #[inline]
     pub fn bytes(&mut self, b: &[u8]) {
         self.uint(b.len() as u64);
         self.0.extend_from_slice(b);
     }
 
+    #[inline]
     pub fn path(&mut self, path: &Path) {
         match path.remote.ip() {
             IpAddr::V4(ip) => self.bytes(&ip.octets()),
@@ -62,6 +76,7 @@ impl Writer<'_> {
     }
 
     /// A field that may be missing.
+    #[inline]
     pub fn option<T>(&mut self, value: Option<T>, write: impl FnOnce(&mut Self, T)) {
         self.flag(value.is_some());
         if let Some(value) = value {

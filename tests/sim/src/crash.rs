@@ -80,6 +80,11 @@ impl Ends {
         }
     }
 
+    /// No more of it.
+    pub(crate) fn cancel(&mut self) {
+        self.due = false;
+    }
+
     /// Whether the process ends now, after a turn.
     pub(crate) fn is_due(&mut self) -> bool {
         std::mem::take(&mut self.due)

@@ -117,6 +117,7 @@ impl World {
             return;
         }
         self.calm = true;
+        self.ends.cancel();
         self.trace.note(self.now, None, None, || "--- faults off ---".to_owned());
         // After all commands that are still under way.
         let after = self.now + self.plan.net.desk_us + SECOND;

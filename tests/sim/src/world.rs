@@ -133,7 +133,7 @@ impl World {
         };
         let matcher = dispatch.handle(plan.shards);
         let engines: Vec<Engine> = (0..plan.shards).map(|s| engine(s, &mut rng)).collect();
-        let way_us = if plan.shards > 1 { plan.net.mesh_us } else { 0 };
+        let way_us = if plan.shards > 1 || options.crashes { plan.net.mesh_us } else { 0 };
         let wrapups =
             WrapupRules { global_us: plan.call.wrapup_us, reject_backoff_us: plan.call.reject_backoff_us, way_us };
         let mut world = World {

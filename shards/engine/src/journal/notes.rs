@@ -26,6 +26,7 @@ pub(crate) struct Notes {
     ends: Vec<(u64, usize)>,
     /// Where the slow look at the agents stands, and which of them have a record here.
     sweep: u32,
+    turns: u32,
     pub(super) kept_agents: Vec<bool>,
     /// Fingerprints of the counters' records, by index.
     flow_prints: Vec<u64>,
@@ -215,14 +216,21 @@ impl Engine {
         *self.notes.counted.get_mut() = noted;
     }
 
-    /// Agents that changed, and one more: a reload changes them where no shard sees it.
-    fn journal_agents<S: Sink + ?Sized>(&mut self, now: Now, sink: &mut S, out: &mut Vec<u8>) {
-        let mut noted = std::mem::take(self.notes.agents.get_mut());
+    fn next_home_agent(&mut self) -> u32 {
         let shards = u32::from(self.cfg.buckets.shards().max(1));
-        let next = self.notes.sweep.saturating_add(shards).max(u32::from(self.shard));
+        let next = self.notes.sweep.saturating_add(shards);
         let agents = self.prov.agents.len().max(self.notes.kept_agents.len());
         self.notes.sweep = if next as usize >= agents { u32::from(self.shard) } else { next };
-        noted.push(self.notes.sweep);
+        self.notes.sweep
+    }
+
+    /// Agents that changed, and now and then one more: a reload changes them where no shard sees it.
+    fn journal_agents<S: Sink + ?Sized>(&mut self, now: Now, sink: &mut S, out: &mut Vec<u8>) {
+        let mut noted = std::mem::take(self.notes.agents.get_mut());
+        self.notes.turns = self.notes.turns.wrapping_add(1);
+        if self.notes.turns.is_multiple_of(SWEEP_TURNS) {
+            noted.push(self.next_home_agent());
+        }
         for slot in noted.drain(..) {
             let entity = Entity { kind: Kind::Agent, id: u64::from(slot) };
             let at = slot as usize;
@@ -246,6 +254,9 @@ impl Engine {
         *self.notes.agents.get_mut() = noted;
     }
 }
+
+/// Turns between two agents of the slow look.
+const SWEEP_TURNS: u32 = 16;
 
 /// When an agent's record was made, behind what the fingerprint is of: of several shards' records the latest holds.
 fn wire_stamp(now: Now, out: &mut Vec<u8>) {

@@ -22,7 +22,7 @@ use crate::books::Outcome;
 use crate::control::home_shard;
 use crate::engine::{Engine, TimerKind};
 use crate::leg::{InInvite, Phase};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use strowger_dispatch::{Media, WaitSpec};
 use strowger_sip::endpoint::{ClientTxn, Kept, Restored as Txn, ServerTxn};
 use strowger_sip::scan;
@@ -57,7 +57,8 @@ const PROBE_EACH_US: u64 = 5_000;
 
 impl Engine {
     /// Takes over what this shard owns of the records of all old shards; call it on each new shard before anything else,
-    /// with dispatching off and all agents provisioned. The next [`Engine::journal`] writes all of it anew.
+    /// with dispatching off and all agents provisioned. It keeps a journal from then on, whose first turn
+    /// ([`Engine::journal`]) has all of it: until every shard has written that, the old records are needed.
     pub fn restore(&mut self, now: Now, recovered: &[Recovered]) -> Restored {
         self.keep_journal();
         let mut told = Restored::default();
@@ -96,7 +97,7 @@ impl Engine {
     /// Decodes what is this shard's.
     fn read<'a>(&self, old: &'a Recovered, told: &mut Restored) -> Estate<'a> {
         let mut estate = Estate::default();
-        let mut all_legs = HashSet::new();
+        let mut all_legs = BTreeSet::new();
         let ours = |bucket: Option<u16>| bucket.is_some_and(|b| self.cfg.buckets.shard(b) == self.shard);
         let mut fault = |entity: &Entity, why: Corrupt| self.unreadable(old.shard, entity, &why.to_string(), told);
         for (entity, record) in &old.records {

@@ -9,7 +9,7 @@ use crate::control::CallState;
 use crate::engine::{Engine, TimerKind};
 use crate::leg::{Claim, InInvite, Leg, OutInvite, Plan, Purpose, Relay};
 use crate::provision::{AgentDef, FlowDef};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use strowger_dispatch::{AgentRef, SkillId};
 use strowger_sip::dialog::Dialog;
@@ -30,7 +30,7 @@ pub(super) struct Renamed {
 /// What stands in for definitions that are gone.
 #[derive(Debug, Default)]
 pub(super) struct Definitions {
-    flows: HashMap<Box<str>, Arc<FlowDef>>,
+    flows: BTreeMap<Box<str>, Arc<FlowDef>>,
 }
 
 /// No agent of the table: claims and counters that name it concern nobody.

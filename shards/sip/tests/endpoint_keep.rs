@@ -1,0 +1,131 @@
+//! Transactions written down, and alive again in an endpoint of another process.
+
+mod common;
+
+use common::{SECOND, Side, answer, config, endpoint, first_line};
+use std::collections::BTreeMap;
+use strowger_sip::endpoint::{Event, Kept, Restored, TimerEvent};
+use strowger_sip::hash::HashKey;
+use strowger_sip::msg::Method;
+use strowger_sip::scan;
+use strowger_sip::time::Now;
+
+type Journal = BTreeMap<(bool, u64), Vec<u8>>;
+
+fn clock(side: &Side) -> Now {
+    Now { mono: side.now, unix_us: side.now.0 + 1_700_000_000 * SECOND }
+}
+
+/// What changed since the last time.
+fn commit(side: &mut Side, journal: &mut Journal) {
+    let now = clock(side);
+    side.ep.journal(now, &mut Vec::new(), |server, number, record| match record {
+        Some(record) => drop(journal.insert((server, number), record.to_vec())),
+        None => assert!(journal.remove(&(server, number)).is_some(), "never written: {number}"),
+    });
+}
+
+/// A new process, in which another request has the first slot; what it sent at once.
+fn reborn(old: &Side, journal: &Journal) -> (Side, Vec<String>, Vec<Restored>) {
+    let mut side = Side { ep: endpoint(config(), 9), now: old.now, log: Vec::new(), paths: Vec::new() };
+    side.send(Method::Options, 99);
+    side.sent();
+    let now = clock(&side);
+    let kept = journal.values().map(|record| Kept::decode(record).unwrap());
+    let restored = kept.map(|kept| side.ep.restore(now, &kept, kept.user() + 1).unwrap()).collect();
+    side.drain();
+    let sent = side.sent_lines();
+    (side, sent, restored)
+}
+
+#[test]
+fn an_invite_under_way_is_sent_again_and_takes_its_answer_in_another_slot() {
+    let (mut side, mut journal) = (Side::default(), Journal::new());
+    side.send(Method::Invite, 7);
+    let invite = side.one();
+    commit(&mut side, &mut journal);
+    assert_eq!(journal.len(), 1);
+    let (mut side, sent, restored) = reborn(&side, &journal);
+    assert_eq!(sent, ["INVITE sip:bob@192.0.2.1 SIP/2.0"]);
+    let [Restored::Client(txn)] = restored[..] else { panic!("{restored:?}") };
+    assert_eq!(side.receive(answer(&invite, 200, "b1")), Some(Event::Response { txn, user: 8 }));
+    side.ack(txn, "b1");
+    assert_eq!(side.sent_lines().len(), 1);
+    // Its ACK is remembered by the next process, too.
+    let mut journal = Journal::new();
+    commit(&mut side, &mut journal);
+    let (mut side, sent, _) = reborn(&side, &journal);
+    assert_eq!(sent, ["OPTIONS sip:bob@192.0.2.1 SIP/2.0"]);
+    assert_eq!(side.receive(answer(&invite, 200, "b1")), None);
+    assert_eq!(first_line(&side.one()), "ACK sip:bob@192.0.2.1 SIP/2.0");
+}
+
+#[test]
+fn an_invite_that_nobody_answers_fails_when_it_would_have() {
+    let (mut side, mut journal) = (Side::default(), Journal::new());
+    side.send(Method::Invite, 7);
+    side.wait(10 * SECOND);
+    commit(&mut side, &mut journal);
+    let (mut side, ..) = reborn(&side, &journal);
+    let ours = |e: &TimerEvent| matches!(e, TimerEvent::ClientFailed { user: 8, .. });
+    assert!(!side.wait(22 * SECOND - 1).iter().any(ours));
+    assert!(side.wait(1).iter().any(ours));
+}
+
+#[test]
+fn a_cancel_goes_on() {
+    let (mut side, mut journal) = (Side::default(), Journal::new());
+    let txn = side.send(Method::Invite, 7);
+    let invite = side.one();
+    side.receive(answer(&invite, 180, "b1"));
+    side.cancel(txn);
+    commit(&mut side, &mut journal);
+    let (mut side, sent, restored) = reborn(&side, &journal);
+    assert_eq!(sent, ["CANCEL sip:bob@192.0.2.1 SIP/2.0"]);
+    let [Restored::Client(txn)] = restored[..] else { panic!("{restored:?}") };
+    assert_eq!(side.receive(answer(&invite, 487, "b1")), Some(Event::Response { txn, user: 8 }));
+}
+
+#[test]
+fn an_unanswered_invite_is_answered_and_an_answered_one_absorbed() {
+    let (mut side, mut journal) = (Side::default(), Journal::new());
+    let invite = common::Req::invite();
+    side.request(&invite);
+    commit(&mut side, &mut journal);
+    let kept = Kept::decode(journal.values().next().unwrap()).unwrap();
+    assert_eq!(kept.bucket(&HashKey(1, 2)), scan::bucket_of(b"c1@192.0.2.1", &HashKey(1, 2)));
+    let (mut side, sent, restored) = reborn(&side, &journal);
+    assert_eq!(sent, ["SIP/2.0 100 Trying"]);
+    assert_eq!(side.receive(&invite), None, "the same INVITE is no new one");
+    let [Restored::Server(txn)] = restored[..] else { panic!("{restored:?}") };
+    side.sent();
+    side.respond(txn, 200);
+    let ok = side.one();
+    assert!(ok.contains("Call-ID: c1@192.0.2.1") && ok.contains("CSeq: 1 INVITE"), "{ok}");
+    // Its ACK has come.
+    side.ep.acked(txn);
+    let mut journal = Journal::new();
+    commit(&mut side, &mut journal);
+    let (mut side, sent, _) = reborn(&side, &journal);
+    assert_eq!(sent, ["OPTIONS sip:bob@192.0.2.1 SIP/2.0"]);
+    assert_eq!(side.receive(&invite), None, "a late one is absorbed");
+}
+
+#[test]
+fn what_ends_is_forgotten_and_no_cut_record_is_taken() {
+    let (mut side, mut journal) = (Side::default(), Journal::new());
+    side.send(Method::Info, 7);
+    side.request(common::Req::invite());
+    commit(&mut side, &mut journal);
+    for record in journal.values() {
+        assert!((0..record.len()).all(|len| Kept::decode(&record[..len]).is_err()));
+    }
+    let info = side.sent().remove(0);
+    side.receive(answer(&info, 200, "b1"));
+    commit(&mut side, &mut journal);
+    assert_eq!(journal.len(), 1, "an answered request other than INVITE is not kept");
+    let mut fresh = Journal::new();
+    let mut other = Side { ep: endpoint(config(), 3), now: side.now, log: Vec::new(), paths: Vec::new() };
+    commit(&mut other, &mut fresh);
+    assert!(fresh.is_empty());
+}
