@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use strowger_dispatch::Match;
 use strowger_engine::journal::{Entity, Kind, Recovered, Sink};
-use strowger_engine::{BucketTable, Cdr, Engine, EngineConfig, MeshMsg, Output};
+use strowger_engine::{BucketTable, Cdr, Control, Engine, EngineConfig, MeshMsg, Output};
 use strowger_sip::time::Now;
 
 /// How the process ends.
@@ -192,7 +192,10 @@ impl World {
             let mut made: Vec<Match> = Vec::new();
             self.matcher.match_all(&mut made);
             self.matcher.collect();
-            made.into_iter().for_each(|m| self.tell_match(m));
+            for m in made {
+                let engine = &mut self.engines[usize::from(m.wait.shard)];
+                engine.handle_control(now, u64::MAX, Control::Matched(vec![m]));
+            }
         }
         for starting in [true, false] {
             for shard in 0..shards {
