@@ -22,7 +22,7 @@ const RECORDS: u64 = 40_000;
 const FLOWS: u64 = 4;
 const ROUNDS: u64 = 5;
 const WRITE: usize = 256;
-const WRITES: usize = 12;
+const WRITES: usize = 16;
 const BATCH: usize = 100;
 const BATCHES: usize = 32;
 

@@ -71,11 +71,25 @@ async fn what_is_left_of_interrupted_writes_is_read_once() {
     let update = format!(
         "UPDATE left.cc_cdrs SET log_at = 77, log_writer = 7 WHERE flow_id = ? AND hour = ? AND part = ? AND received = ? AND key = {key}"
     );
-    db.query_unpaged(update, at).await.unwrap();
+    db.query_unpaged(update, &at).await.unwrap();
     let (mut found, _) = read_on(&*store, None, 100).await;
     found.sort_by_key(|r| r.key);
     assert_eq!(found, all);
-    // A record that the operator deleted is gone.
+    // An entry whose rows are on their way is waited for, and no other held up.
+    store.write(&rows(20..30, "sales")).await.unwrap();
+    let (_, place) = read_on(&*store, None, 100).await;
+    store.write(&rows(30..40, "sales")).await.unwrap();
+    let key = format!("0x{:032x}", row(35, "sales").key);
+    let delete = "DELETE FROM left.cc_cdrs WHERE flow_id = ? AND hour = ? AND part = ? AND received = ? AND key = ";
+    let received = scylla::value::CqlTimestamp(i64::try_from(row(35, "sales").received_unix_us / 1000).unwrap());
+    db.query_unpaged(format!("{delete}{key}"), (at.0, at.1, at.2, received)).await.unwrap();
+    store.write(&rows(40..45, "sales")).await.unwrap();
+    let (found, place) = read_on(&*store, place, 100).await;
+    assert_eq!(found, rows(40..45, "sales"));
+    store.write(&rows(35..36, "sales")).await.unwrap();
+    let (found, _) = read_on(&*store, place, 100).await;
+    assert_eq!(found.len(), 10, "late, and each once");
+    // Records that the operator deleted are gone.
     cql(&db, &["TRUNCATE left.cc_cdrs"]).await;
     assert_eq!(read_on(&*store, None, 100).await.0, []);
 }
@@ -100,12 +114,15 @@ async fn a_partition_is_of_one_flow_and_hour_and_a_bounded_run_of_records() {
 async fn a_bad_record_is_refused_and_a_missing_table_is_not_the_records_fault() {
     let store = cdrs(shared(), "bad").await;
     let long = |n: usize| "x".repeat(n).into_boxed_str();
-    // The server's own limit of a partition's key.
+    // The server could not even be asked for it again.
     let mut bad = row(1, "");
     (bad.caller, bad.sip_call_id, bad.agent_id, bad.flow_id) = ("".into(), "".into(), None, long(65_530));
     let refused = store.write(&[row(0, "sales"), bad.clone()]).await.unwrap_err();
-    assert!(matches!(&refused, StoreError::Refused(what) if what.contains("65535")), "{refused}");
-    // Ours, long before the server's of a row.
+    assert!(
+        matches!(&refused, StoreError::Refused(what) if what.contains("65530 bytes in its flow's id")),
+        "{refused}"
+    );
+    // Long before the server's own limit of a row.
     bad.flow_id = "sales".into();
     bad.param = Some(long(20_000_000));
     let refused = store.write(std::slice::from_ref(&bad)).await.unwrap_err();

@@ -100,6 +100,9 @@ async fn flows_and_agents_are_set_changed_and_removed_under_other_names_too() {
         p.save_wrapups(&[("ann".into(), 77), ("ghost".into(), 5)]).await.unwrap();
         let agents = p.load().await.unwrap().rows.agents;
         assert_eq!((agents.len(), agents[0].wrapup_end_time, agents[0].msrp_max_sessions), (1, Some(77), Some(4)));
+        // What the server itself refuses.
+        let long = p.set(Table::Agents, &"x".repeat(70_000), &[]).await.unwrap_err();
+        assert!(matches!(&long, StoreError::Refused(what) if what.contains("65535")), "{long}");
         assert!(p.remove(Table::Agents, "ann").await.unwrap());
         assert!(!p.remove(Table::Agents, "ann").await.unwrap());
         assert_eq!(p.load().await.unwrap().rows.agents, []);

@@ -3,7 +3,7 @@
 //! - Key and partition of a row come from the record alone, so a write that is tried again finds the row that it made.
 //! - A write sends each partition's rows in unlogged batches of that partition, several at a time. It is no transaction:
 //!   one that fails has written some of its rows, and the next try writes the same ones over them.
-//! - Then the log gets one entry that lists the records. Each row names the entry that its last write belongs to; so a record
+//! - With them the log gets one entry that lists the records. Each row names the entry that its last write belongs to; so a record
 //!   whose write was tried again is read once, though two entries may list it.
 //! - Entries lie in partitions of a minute; `strowger_cdr_index` has the minutes of each day, and the days.
 
@@ -12,7 +12,8 @@ use super::schema::{self, Table, Wanted};
 use super::{Cluster, Lease, Times};
 use crate::config::DbUrl;
 use crate::store::{CdrPage, CdrStore, StoreError, Task};
-use futures_util::stream::{self, StreamExt};
+use futures_util::future::join;
+use futures_util::stream::{self, Stream, StreamExt};
 use scylla::SerializeRow;
 use scylla::statement::batch::{Batch, BatchStatement, BatchType};
 use scylla::statement::prepared::PreparedStatement;
@@ -26,12 +27,16 @@ use tokio::time::Instant;
 const BATCH_ROWS: usize = 100;
 /// Records of a log entry.
 const ENTRY_ROWS: usize = 512;
-/// Batches under way at once for one write.
-const IN_FLIGHT: usize = 32;
+/// Entries whose rows are under way at once for one write, and batches of each.
+const ENTRIES_IN_FLIGHT: usize = 6;
+const IN_FLIGHT: usize = 16;
 /// What the texts of a record may have together; servers refuse a mutation of 16 MiB, and time out long before.
 const MOST_BYTES: usize = 64 * 1024;
-/// A write that takes longer does not get its log entry, but is tried again: see `SETTLED_US` of the log.
-const SLOW: Duration = Duration::from_secs(5);
+/// What a flow's id may have: servers refuse keys of 64 KiB, in a reader's question too.
+const MOST_FLOW: usize = 16 * 1024;
+/// What takes longer is written again, under a new entry: readers wait for the rows of one no longer than
+/// [`SETTLED_US`](super::log_entry::SETTLED_US).
+const SLOW: Duration = Duration::from_secs(8);
 /// Parent of the days in the index.
 pub(super) const DAYS: i32 = -1;
 
@@ -53,7 +58,8 @@ impl ScyllaCdrs {
         let cluster = Cluster::open(url).await?;
         for table in [CDRS, LOG, INDEX] {
             let (name, version, columns, key, with) = table;
-            schema::ensure(&cluster, &Table { name, version, columns: &Wanted::list(columns), key, with }).await?;
+            let columns = Wanted::list(columns);
+            schema::ensure(&cluster, &Table { name, version, columns: &columns, key, with }).await?;
         }
         let columns: Vec<&str> = CDRS.2.split(',').filter_map(|c| c.trim().split(' ').next()).collect();
         let marks = vec!["?"; columns.len()].join(", ");
@@ -73,40 +79,26 @@ impl ScyllaCdrs {
     }
 
     async fn insert(&self, rows: &[CdrRow]) -> Result<usize, StoreError> {
-        if rows.is_empty() {
-            return Ok(0);
-        }
         rows.iter().try_for_each(sound)?;
         let session = self.cluster.session().await?;
+        let entries: Vec<_> = rows.chunks(ENTRY_ROWS).map(|rows| self.insert_entry(&session, rows)).collect();
+        all_of(stream::iter(entries).buffer_unordered(ENTRIES_IN_FLIGHT)).await?;
+        Ok(rows.len())
+    }
+
+    /// The rows of one entry of the log, and the entry: readers wait for all of it.
+    async fn insert_entry(&self, session: &Lease, rows: &[CdrRow]) -> Result<(), StoreError> {
+        let position = Position { at: self.times.next(), writer: self.writer };
         let began = Instant::now();
-        let entries: Vec<(Position, &[CdrRow])> = rows
-            .chunks(ENTRY_ROWS)
-            .map(|rows| (Position { at: self.times.next(), writer: self.writer }, rows))
-            .collect();
-        let mut sends = vec![];
-        for (position, rows) in &entries {
-            sends.extend(batches(rows).into_iter().map(|rows| self.send(&session, *position, rows)));
-        }
-        let mut refused = None;
-        let mut sent = stream::iter(sends).buffer_unordered(IN_FLIGHT);
-        while let Some(done) = sent.next().await {
-            match done {
-                Ok(()) => {}
-                Err(StoreError::Refused(what)) => refused = Some(what),
-                Err(other) => return Err(other),
-            }
-        }
-        if let Some(what) = refused {
-            return Err(StoreError::Refused(what));
-        }
+        let sends: Vec<_> = batches(rows).into_iter().map(|rows| self.send(session, position, rows)).collect();
+        let sends = all_of(stream::iter(sends).buffer_unordered(IN_FLIGHT));
+        let (sent, entered) = join(sends, self.enter(position, encode(rows))).await;
+        sent.and(entered)?;
         if began.elapsed() > SLOW {
             let what = format!("{}: {} records took {:?}", self.cluster.url, rows.len(), began.elapsed());
             return Err(StoreError::Failed(what));
         }
-        for (position, rows) in &entries {
-            self.enter(*position, encode(rows)).await?;
-        }
-        Ok(rows.len())
+        Ok(())
     }
 
     /// One batch, of one partition: it goes to a server that has it.
@@ -150,6 +142,19 @@ impl CdrStore for ScyllaCdrs {
     }
 }
 
+/// Waits for all of them. One that failed ends it: it is tried again as a whole. One that was refused does not hold up others.
+async fn all_of(mut sent: impl Stream<Item = Result<(), StoreError>> + Unpin) -> Result<(), StoreError> {
+    let mut refused = None;
+    while let Some(done) = sent.next().await {
+        match done {
+            Ok(()) => {}
+            Err(StoreError::Refused(what)) => refused = Some(what),
+            Err(other) => return Err(other),
+        }
+    }
+    refused.map_or(Ok(()), |what| Err(StoreError::Refused(what)))
+}
+
 /// Tells this store's entries from those of others of the same microsecond.
 fn own_number() -> i64 {
     use std::hash::{BuildHasher, Hasher, RandomState};
@@ -160,10 +165,12 @@ fn own_number() -> i64 {
 fn sound(row: &CdrRow) -> Result<(), StoreError> {
     let optional = [&row.agent_id, &row.param].into_iter().flatten().map(|t| t.len()).sum::<usize>();
     let bytes = row.flow_id.len() + row.caller.len() + row.sip_call_id.len() + optional;
-    if bytes <= MOST_BYTES {
-        return Ok(());
-    }
-    Err(StoreError::Refused(format!("the record {:032x} has {bytes} bytes of text, {MOST_BYTES} at most", row.key)))
+    let (what, has, most) = match row.flow_id.len() {
+        flow if flow > MOST_FLOW => ("in its flow's id", flow, MOST_FLOW),
+        _ if bytes > MOST_BYTES => ("of text", bytes, MOST_BYTES),
+        _ => return Ok(()),
+    };
+    Err(StoreError::Refused(format!("the record {:032x} has {has} bytes {what}, {most} at most", row.key)))
 }
 
 /// The rows of an entry, by partition, in batches.

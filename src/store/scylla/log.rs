@@ -1,7 +1,8 @@
 //! Reading CDRs in the order of writing: days, their minutes, the entries of a minute, the rows that they list.
 //!
-//! Writers enter what they have written at times of their own, so an entry may appear before one that has been read. A
-//! [`Place`] therefore names each entry of the last [`SETTLED_US`] that it is past. Clocks of servers that share a keyspace
+//! Writers enter what they write at times of their own, so an entry may appear before one that has been read; and it may
+//! be there before its rows are. A [`Place`] therefore names each entry of the last [`SETTLED_US`] that it is past, and an
+//! entry of that time some of whose rows are missing is left for later. Clocks of servers that share a keyspace
 //! may differ by some seconds, no more: Cassandra and ScyllaDB ask for the same.
 
 use super::Cluster;
@@ -13,7 +14,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use scylla::DeserializeRow;
 use scylla::statement::prepared::PreparedStatement;
 use scylla::value::CqlTimestamp;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::time::Duration;
 use strowger_engine::CdrRow;
@@ -84,7 +85,7 @@ impl Reader {
     pub async fn page(&self, cluster: &Cluster, after: Option<&str>, max: usize) -> Result<CdrPage, StoreError> {
         let place = after.map_or(Ok(Place::default()), Place::parse)?;
         let settled = settled();
-        let mut found = Found { read: vec![], rows: vec![], owners: HashMap::new() };
+        let mut found = Found { settled, read: vec![], rows: vec![], owners: HashMap::new() };
         let from = place.upto.minute();
         'days: for (day,) in cluster.all::<(i32,)>(&self.children, (DAYS, day(from))).await? {
             for (minute,) in cluster.all::<(i32,)>(&self.children, (day, from)).await? {
@@ -107,6 +108,7 @@ impl Reader {
         max: usize,
         found: &mut Found,
     ) -> Result<(), StoreError> {
+        let settled = found.settled;
         let mut from = place.upto;
         loop {
             // Some at a time: an entry is small, but what it lists is not.
@@ -138,8 +140,13 @@ impl Reader {
             let Some((last, _)) = entries.last() else { return Ok(()) };
             from = *last;
             for (position, entry) in &entries {
-                self.records(cluster, *position, entry, found).await?;
-                found.read.push(*position);
+                let had = found.rows.len();
+                let complete = self.records(cluster, *position, entry, found).await?;
+                if complete || position.at <= settled {
+                    found.read.push(*position);
+                } else {
+                    found.rows.truncate(had);
+                }
             }
             if found.rows.len() >= max.max(1) {
                 return Ok(());
@@ -147,14 +154,14 @@ impl Reader {
         }
     }
 
-    /// Fetches the rows of an entry; those that belong to another are left to that one.
+    /// Fetches the rows of an entry; those that belong to another are left to that one. Says whether all were there.
     async fn records(
         &self,
         cluster: &Cluster,
         position: Position,
         entry: &Listed,
         found: &mut Found,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let mut groups: Vec<Vec<(CqlTimestamp, Vec<u8>)>> = vec![vec![]; entry.groups.len()];
         for m in &entry.members {
             groups[m.group].push((CqlTimestamp(m.received_ms), m.key.to_be_bytes().to_vec()));
@@ -165,6 +172,8 @@ impl Reader {
         let queries: Vec<_> = asked.map(|values| cluster.all::<Record>(&self.records, values)).collect();
         let rows: Vec<Vec<Record>> = stream::iter(queries).buffered(IN_FLIGHT).try_collect().await?;
         let mut rows: HashMap<u128, Record> = rows.into_iter().flatten().filter_map(|r| Some((r.key()?, r))).collect();
+        let keys: HashSet<u128> = entry.members.iter().map(|m| m.key).collect();
+        let complete = rows.len() == keys.len();
         for m in &entry.members {
             let Some(record) = rows.remove(&m.key) else { continue };
             let owner = Position { at: record.log_at, writer: record.log_writer };
@@ -172,7 +181,7 @@ impl Reader {
                 found.rows.push(record.into_row(m.key));
             }
         }
-        Ok(())
+        Ok(complete)
     }
 
     /// Whether the log has that entry.
@@ -224,6 +233,8 @@ fn settled() -> i64 {
 
 /// What a page has so far.
 struct Found {
+    /// Entries up to this time, microseconds of Unix time, are as complete as they will be.
+    settled: i64,
     read: Vec<Position>,
     rows: Vec<CdrRow>,
     /// Entries that rows name, and whether they are there.
