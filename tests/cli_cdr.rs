@@ -4,7 +4,7 @@ mod support;
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
-use strowger::store::{CdrStore, cdrs_at};
+use strowger::store::{CdrStore, Missing, cdrs_at};
 use strowger_engine::{CallId, CdrRow};
 use support::{Scene, code, stderr};
 
@@ -36,7 +36,7 @@ fn write(scene: &Scene, rows: impl Iterator<Item = u64>) {
     let rows: Vec<CdrRow> = rows.map(row).collect();
     let url = format!("sqlite:{}", scene.path("s.db").display());
     runtime.block_on(async {
-        let store: Box<dyn CdrStore> = cdrs_at(&url.parse().unwrap()).await.unwrap();
+        let store: Box<dyn CdrStore> = cdrs_at(&url.parse().unwrap(), Missing::Create).await.unwrap();
         store.write(&rows).await.unwrap();
     });
 }

@@ -15,7 +15,7 @@ use scylla::statement::batch::{Batch, BatchStatement, BatchType};
 use scylla::statement::prepared::PreparedStatement;
 use scylla::value::CqlTimestamp;
 use std::time::Instant;
-use strowger::store::{CdrStore, cdrs_at};
+use strowger::store::{CdrStore, Missing, cdrs_at};
 use strowger_engine::{CallId, CdrRow};
 
 const RECORDS: u64 = 40_000;
@@ -30,7 +30,7 @@ fn main() {
     let server = Cassandra::start_with(&["-Xmx1G"]);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        let store = cdrs_at(&server.url("bench").parse().expect("a URL")).await.expect("a store");
+        let store = cdrs_at(&server.url("bench").parse().expect("a URL"), Missing::Create).await.expect("a store");
         let bare = Bare::new(&server).await;
         // The first rounds let the server compile what it runs.
         for round in [900, 901] {

@@ -1,7 +1,7 @@
 //! `strowger cdr`: the last call detail records, and all of them as CSV or JSON lines, from whichever database.
 
-use super::{Failure, Settings, check, rfc3339, runtime};
-use crate::store::{CdrStore, StoreError, open_cdrs};
+use super::{Failure, Settings, rfc3339, runtime};
+use crate::store::{CdrStore, Missing, StoreError, cdrs_at};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 use std::collections::{HashSet, VecDeque};
@@ -71,11 +71,8 @@ enum Format {
 pub(super) fn cdr(settings: &Settings, command: &CdrCommand) -> Result<(), Failure> {
     let config = settings.load()?.config;
     let url = config.acc_db();
-    if !check::is_there(url).map_err(Failure::Fault)? {
-        return Err(Failure::Fault(format!("{url} is not there yet: it is made at the first start")));
-    }
     let done = runtime()?.block_on(async {
-        let store = open_cdrs(&config).await?;
+        let store = cdrs_at(url, Missing::Tell).await?;
         match command {
             CdrCommand::Tail(args) => tail(&*store, args).await,
             CdrCommand::Export(args) => export(&*store, args).await,
@@ -85,6 +82,9 @@ pub(super) fn cdr(settings: &Settings, command: &CdrCommand) -> Result<(), Failu
         // Who has seen enough closes the pipe.
         Err(Ended::Output(e, _)) if e.kind() == ErrorKind::BrokenPipe => Ok(()),
         Err(Ended::Output(e, place)) => Err(Failure::Fault(format!("cannot write to {place}: {e}"))),
+        Err(Ended::Store(StoreError::Missing { .. })) => {
+            Err(Failure::Fault(format!("{url} is not there yet: it is made at the first start")))
+        }
         Err(Ended::Store(e)) => Err(Failure::Fault(e.to_string())),
         Ok(()) => Ok(()),
     }

@@ -1,9 +1,9 @@
 //! `strowger check`: every fault of configuration and rows, one a line; or what the rules make of a request.
 
 use super::{Failure, Settings, route, runtime, say};
-use crate::config::{Config, DbUrl};
+use crate::config::Config;
 use crate::store::names::Names;
-use crate::store::{Provisioned, StoreError, open_cdrs, open_provisioning};
+use crate::store::{Missing, Provisioned, StoreError, cdrs_at, provisioning_at};
 use clap::Args;
 use std::net::IpAddr;
 use strowger_engine::registry;
@@ -43,9 +43,7 @@ pub(super) fn check(settings: &Settings, args: &CheckArgs) -> Result<(), Failure
         say(what);
         Failure::Told
     };
-    let there = is_there(&config.call_center.db_url).map_err(|e| told(&e))?;
-    let cdrs_there = is_there(config.acc_db()).map_err(|e| told(&e))?;
-    let found = runtime()?.block_on(read(config, there, cdrs_there)).map_err(|e| told(&e.to_string()))?;
+    let found = runtime()?.block_on(read(config)).map_err(|e| told(&e.to_string()))?;
     if let Some(line) = &args.route {
         let rows = found.map(|f| f.rows).unwrap_or_default();
         return route::route(config, args, line, &rows);
@@ -71,19 +69,21 @@ pub(super) fn check(settings: &Settings, args: &CheckArgs) -> Result<(), Failure
     }
 }
 
-/// Whether the database is there, as far as a file tells. Checking makes none; the start makes the file, but not its directory.
-pub(super) fn is_there(url: &DbUrl) -> Result<bool, String> {
-    let DbUrl::Sqlite(path) = url else { return Ok(true) };
-    match path.parent().filter(|p| !p.as_os_str().is_empty() && !p.is_dir()) {
-        Some(directory) => Err(format!("{url}: there is no directory {}; create it", directory.display())),
-        None => Ok(path.exists()),
+/// Looks at the databases, and makes nothing in them; reads flows and agents where there are any.
+async fn read(config: &Config) -> Result<Option<Provisioned>, StoreError> {
+    there(cdrs_at(config.acc_db(), Missing::Tell).await)?;
+    let names = Names::of(&config.call_center);
+    match there(provisioning_at(&config.call_center.db_url, names, Missing::Tell).await)? {
+        Some(store) => store.load().await.map(Some),
+        None => Ok(None),
     }
 }
 
-/// Opens, and so checks, the databases that are there; reads flows and agents.
-async fn read(config: &Config, there: bool, cdrs_there: bool) -> Result<Option<Provisioned>, StoreError> {
-    if cdrs_there {
-        drop(open_cdrs(config).await?);
+/// What is not there yet is made at the first start.
+fn there<T>(opened: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+    match opened {
+        Ok(store) => Ok(Some(store)),
+        Err(StoreError::Missing { .. }) => Ok(None),
+        Err(e) => Err(e),
     }
-    if there { open_provisioning(config).await?.load().await.map(Some) } else { Ok(None) }
 }

@@ -1,4 +1,4 @@
-//! The command line: `strowger [run|check|flow|agent|cdr|mi|drain|demo]`.
+//! The command line: `strowger [run|check|flow|agent|cdr|db|mi|latency|drain|demo]`.
 //!
 //! Exit codes: 0 done, 1 fault at run time, 2 bad usage or configuration. What a command was asked for goes to
 //! standard output, logs and faults to standard error.
@@ -6,6 +6,7 @@
 mod cdr;
 mod check;
 mod client;
+mod db;
 mod demo;
 mod latency;
 mod provision;
@@ -51,7 +52,7 @@ struct Settings {
     /// HTTP address of the management interface
     #[arg(long, value_name = "ADDR:PORT", global = true)]
     mi_http: Option<String>,
-    /// Database of flows, agents and CDRs: sqlite:PATH or scylla://HOST/KEYSPACE
+    /// Database of flows, agents and CDRs: sqlite:PATH, mysql://.., postgres://.. or scylla://HOST/KEYSPACE
     #[arg(long, value_name = "URL", global = true)]
     db: Option<String>,
     /// Threads that carry the calls [default: one a core]
@@ -77,6 +78,9 @@ enum Command {
     /// Show and export call detail records
     #[command(subcommand)]
     Cdr(cdr::CdrCommand),
+    /// Make and check the tables of the databases; copy from one to another
+    #[command(subcommand)]
+    Db(db::DbCommand),
     /// Send a command to a running server's management interface
     Mi(client::MiArgs),
     /// Show what a running server's shards measure: times of each stage, by percentile
@@ -133,6 +137,7 @@ pub fn main() -> ExitCode {
         Some(Command::Agent(command)) => provision::agent(settings, command),
         Some(Command::Cdr(command)) => cdr::cdr(settings, command),
         Some(Command::Latency(args)) => latency::latency(settings, args),
+        Some(Command::Db(command)) => db::db(settings, command),
         Some(Command::Mi(args)) => client::mi(settings, args),
         Some(Command::Drain(args)) => client::drain(settings, args),
         Some(Command::Demo(args)) => demo::demo(settings, args),

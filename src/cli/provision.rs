@@ -4,7 +4,7 @@ use super::client::{CallError, Client};
 use super::{Failure, MiAddress, Settings, runtime, say};
 use crate::config::Config;
 use crate::store::names::Names;
-use crate::store::{Cell, Provisioned, Provisioning, StoreError, open_provisioning};
+use crate::store::{Cell, Missing, Provisioned, Provisioning, StoreError, open_provisioning, provisioning_at};
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 use strowger_engine::registry::{self, AgentRow, FlowRow, Rows, Table};
@@ -205,8 +205,21 @@ fn with_store<T>(
     result.map_err(|e| Failure::Fault(e.to_string()))
 }
 
+/// What is there; nothing is made for it.
+fn looked_at(config: &Config) -> Result<Provisioned, Failure> {
+    let looking = async {
+        let names = Names::of(&config.call_center);
+        match provisioning_at(&config.call_center.db_url, names, Missing::Tell).await {
+            Ok(store) => store.load().await,
+            Err(StoreError::Missing { .. }) => Ok(Provisioned::default()),
+            Err(e) => Err(e),
+        }
+    };
+    runtime()?.block_on(looking).map_err(|e| Failure::Fault(e.to_string()))
+}
+
 fn put(config: &Config, table: Table, id: &str, cells: &Cells, address: &MiAddress) -> Result<(), Failure> {
-    let mut rows = with_store(config, async |s| s.load().await)?.rows;
+    let mut rows = looked_at(config)?.rows;
     apply(&mut rows, table, id, cells);
     // A flow and an agent may have one name: the table tells them apart.
     let faults = registry::check(&rows).into_iter().filter(|f| f.table == table && f.row == id.trim());
@@ -229,7 +242,7 @@ fn remove(config: &Config, table: Table, id: &str, address: &MiAddress) -> Resul
 }
 
 fn login(config: &Config, id: &str, on: bool, address: &MiAddress) -> Result<(), Failure> {
-    let rows = with_store(config, async |s| s.load().await)?.rows;
+    let rows = looked_at(config)?.rows;
     if !rows.agents.iter().any(|a| a.agentid.as_deref() == Some(id)) {
         return Err(no_such(Table::Agents, id));
     }
@@ -332,7 +345,7 @@ fn as_number(cell: &Cell) -> Option<i64> {
 }
 
 fn list(config: &Config, table: Table, as_json: bool) -> Result<(), Failure> {
-    let Provisioned { rows, faults } = with_store(config, async |s| s.load().await)?;
+    let Provisioned { rows, faults } = looked_at(config)?;
     for fault in faults.iter().filter(|f| f.table == table) {
         eprintln!("strowger: not listed: {}", Names::of(&config.call_center).tell(fault));
     }

@@ -203,6 +203,12 @@ impl Config {
         self.call_center.acc_db_url.as_ref().unwrap_or(&self.call_center.db_url)
     }
 
+    /// Where ongoing calls are kept.
+    #[must_use]
+    pub fn rt_db(&self) -> &DbUrl {
+        self.call_center.rt_db_url.as_ref().unwrap_or(&self.call_center.db_url)
+    }
+
     /// Where CDRs that the database refuses go.
     #[must_use]
     pub fn refused_cdr_file(&self) -> PathBuf {

@@ -7,14 +7,14 @@
 //! Each back end creates its tables where they are missing and checks versions and columns where they are there.
 //! Nothing in the signalling path waits for any of it.
 
+pub mod copy;
 pub mod names;
 mod scylla;
-mod sqlite;
-mod sqlite_cdr;
-mod sqlite_rows;
+mod sql;
 
 use crate::config::{Config, DbUrl};
 use names::Names;
+use sql::{Sql, Unfit};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
@@ -126,6 +126,15 @@ pub trait CallStore: Send + Sync {
     fn load(&self) -> Task<'_, Vec<OngoingCall>>;
 }
 
+/// What to do where a table is missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// Make it.
+    Create,
+    /// [`StoreError::Missing`]: who only looks changes nothing.
+    Tell,
+}
+
 /// What went wrong with a database.
 #[derive(Debug, Error)]
 pub enum StoreError {
@@ -143,6 +152,8 @@ pub enum StoreError {
     NoVersion { url: String, table: String, expected: i64 },
     #[error("{url}: table `{table}` has no column `{column}`; {fix}")]
     Column { url: String, table: String, column: String, fix: String },
+    #[error("{url}: {what} is not there; `strowger db init` or the first start makes it")]
+    Missing { url: String, what: String },
     /// The database took the statement and said no to a row: trying again will not help.
     #[error("{0}")]
     Refused(String),
@@ -156,18 +167,20 @@ pub enum StoreError {
 /// # Errors
 /// When it cannot be opened or has tables of another version or form.
 pub async fn open_provisioning(config: &Config) -> Result<Box<dyn Provisioning>, StoreError> {
-    provisioning_at(&config.call_center.db_url, Names::of(&config.call_center)).await
+    provisioning_at(&config.call_center.db_url, Names::of(&config.call_center), Missing::Create).await
 }
 
 /// Opens a database with flows and agents.
 ///
 /// # Errors
 /// As [`open_provisioning`].
-pub async fn provisioning_at(url: &DbUrl, names: Names) -> Result<Box<dyn Provisioning>, StoreError> {
+pub async fn provisioning_at(url: &DbUrl, names: Names, missing: Missing) -> Result<Box<dyn Provisioning>, StoreError> {
     match url {
-        DbUrl::Sqlite(path) => Ok(Box::new(sqlite::SqliteProvisioning::open(path, names).await?)),
-        DbUrl::Scylla { .. } => Ok(Box::new(scylla::ScyllaProvisioning::open(url, names).await?)),
-        other => Err(not_built(other)),
+        DbUrl::Sqlite(_) | DbUrl::Mysql(_) | DbUrl::Postgres(_) => Ok(Box::new(
+            sql::provisioning::SqlProvisioning::open(sql_at(url, missing, Unfit::Refuse).await?, names, missing)
+                .await?,
+        )),
+        DbUrl::Scylla { .. } => Ok(Box::new(scylla::ScyllaProvisioning::open(url, names, missing).await?)),
     }
 }
 
@@ -176,23 +189,54 @@ pub async fn provisioning_at(url: &DbUrl, names: Names) -> Result<Box<dyn Provis
 /// # Errors
 /// As [`open_provisioning`].
 pub async fn open_cdrs(config: &Config) -> Result<Box<dyn CdrStore>, StoreError> {
-    cdrs_at(config.acc_db()).await
+    cdrs_at(config.acc_db(), Missing::Create).await
 }
 
 /// Opens a database with CDRs.
 ///
 /// # Errors
 /// As [`open_provisioning`].
-pub async fn cdrs_at(url: &DbUrl) -> Result<Box<dyn CdrStore>, StoreError> {
+pub async fn cdrs_at(url: &DbUrl, missing: Missing) -> Result<Box<dyn CdrStore>, StoreError> {
     match url {
-        DbUrl::Sqlite(path) => Ok(Box::new(sqlite_cdr::SqliteCdrs::open(path).await?)),
-        DbUrl::Scylla { .. } => Ok(Box::new(scylla::ScyllaCdrs::open(url).await?)),
-        other => Err(not_built(other)),
+        DbUrl::Sqlite(_) | DbUrl::Mysql(_) | DbUrl::Postgres(_) => {
+            Ok(Box::new(sql::cdrs::SqlCdrs::open(sql_at(url, missing, Unfit::Fit).await?, missing).await?))
+        }
+        DbUrl::Scylla { .. } => Ok(Box::new(scylla::ScyllaCdrs::open(url, missing).await?)),
+    }
+}
+
+/// Opens the database of ongoing calls of a configuration.
+///
+/// # Errors
+/// As [`open_provisioning`].
+pub async fn open_calls(config: &Config) -> Result<Box<dyn CallStore>, StoreError> {
+    calls_at(config.rt_db(), Missing::Create).await
+}
+
+/// Opens a database with ongoing calls.
+///
+/// # Errors
+/// As [`open_provisioning`].
+pub async fn calls_at(url: &DbUrl, missing: Missing) -> Result<Box<dyn CallStore>, StoreError> {
+    match url {
+        DbUrl::Sqlite(_) | DbUrl::Mysql(_) | DbUrl::Postgres(_) => {
+            Ok(Box::new(sql::calls::SqlCalls::open(sql_at(url, missing, Unfit::Fit).await?, missing).await?))
+        }
+        DbUrl::Scylla { .. } => Err(not_built(url)),
+    }
+}
+
+async fn sql_at(url: &DbUrl, missing: Missing, unfit: Unfit) -> Result<Sql, StoreError> {
+    match url {
+        DbUrl::Sqlite(path) => Sql::sqlite(path, missing).await,
+        DbUrl::Mysql(whole) => Sql::mysql(whole, url.to_string(), unfit).await,
+        DbUrl::Postgres(whole) => Sql::postgres(whole, url.to_string()).await,
+        DbUrl::Scylla { .. } => Err(not_built(url)),
     }
 }
 
 fn not_built(url: &DbUrl) -> StoreError {
-    let what = "this build has no driver for it; use sqlite:PATH or scylla://HOST/KEYSPACE".to_owned();
+    let what = "this build keeps no ongoing calls there; use sqlite:PATH, mysql:// or postgres://".to_owned();
     StoreError::Open { url: url.to_string(), what }
 }
 

@@ -37,6 +37,7 @@ async fn a_fresh_database_gets_the_schema_and_its_versions() {
     let config = config(&dir, &[]);
     let p = open_provisioning(&config).await.unwrap();
     let c = open_cdrs(&config).await.unwrap();
+    assert_eq!(open_calls(&config).await.unwrap().load().await.unwrap(), []);
     assert_eq!((p.load().await.unwrap(), c.count().await.unwrap()), (Provisioned::default(), 0));
     let pool = SqlitePool::connect(&format!("sqlite:{}/s.db", dir.path().display())).await.unwrap();
     let rows = sqlx::query("SELECT table_name, table_version FROM version ORDER BY 1").fetch_all(&pool).await.unwrap();

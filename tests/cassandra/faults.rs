@@ -5,7 +5,7 @@ use crate::{cdrs, read_on, row, rows};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
-use strowger::store::{CdrStore, StoreError, cdrs_at};
+use strowger::store::{CdrStore, Missing, StoreError, cdrs_at};
 use strowger_engine::CdrRow;
 use tokio::time::{sleep, timeout};
 
@@ -83,7 +83,7 @@ async fn kill_9_under_writes_loses_nothing_acknowledged_and_doubles_nothing() {
 async fn a_frozen_server_fails_writes_at_their_limit_and_serves_again_when_it_goes_on() {
     let server = Cassandra::start();
     drop(cdrs(&server, "frozen").await);
-    let store = cdrs_at(&server.url("frozen").parse().unwrap()).await.unwrap();
+    let store = cdrs_at(&server.url("frozen").parse().unwrap(), Missing::Create).await.unwrap();
     store.write(&[row(0, "sales")]).await.unwrap();
     let (found, place) = read_on(&*store, None, 10).await;
     assert_eq!(found.len(), 1);

@@ -14,7 +14,7 @@ use scylla::client::session_builder::SessionBuilder;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 use strowger::config::DbUrl;
-use strowger::store::{CdrPage, CdrStore, StoreError, Task, cdrs_at};
+use strowger::store::{CdrPage, CdrStore, Missing, StoreError, Task, cdrs_at};
 use strowger_engine::{CallId, CdrRow};
 
 /// The server that tests share which do it no harm; each has keyspaces of its own.
@@ -26,7 +26,7 @@ fn shared() -> &'static Cassandra {
 /// Opens the records of a keyspace.
 async fn cdrs(server: &Cassandra, keyspace: &str) -> Box<dyn CdrStore> {
     let url: DbUrl = server.url(keyspace).parse().unwrap();
-    Box::new(Patient(patiently(|| cdrs_at(&url)).await.unwrap()))
+    Box::new(Patient(patiently(|| cdrs_at(&url, Missing::Create)).await.unwrap()))
 }
 
 /// Tries again what a busy machine did not do within the limit of a request.

@@ -3,14 +3,14 @@
 use crate::{cdrs, cql, patiently, session, shared};
 use strowger::config::{Config, DbUrl, Setting};
 use strowger::store::names::Names;
-use strowger::store::{Cell, Provisioning, StoreError, cdrs_at, provisioning_at};
+use strowger::store::{Cell, Missing, Provisioning, StoreError, cdrs_at, provisioning_at};
 use strowger_engine::registry::Table;
 
 async fn provisioning(keyspace: &str, settings: &[&str]) -> Result<Box<dyn Provisioning>, StoreError> {
     let settings: Vec<Setting> = settings.iter().map(|s| Setting::parse(s).unwrap()).collect();
     let config = Config::from_text("", "", &settings).unwrap().config;
     let (url, names): (DbUrl, Names) = (shared().url(keyspace).parse().unwrap(), Names::of(&config.call_center));
-    patiently(|| provisioning_at(&url, names.clone())).await
+    patiently(|| provisioning_at(&url, names.clone(), Missing::Create)).await
 }
 
 async fn error(keyspace: &str) -> String {
@@ -18,7 +18,7 @@ async fn error(keyspace: &str) -> String {
     let parsed: DbUrl = url.parse().unwrap();
     let told = match provisioning(keyspace, &[]).await {
         Err(e) => e.to_string(),
-        Ok(_) => patiently(|| cdrs_at(&parsed)).await.err().map(|e| e.to_string()).unwrap_or_default(),
+        Ok(_) => patiently(|| cdrs_at(&parsed, Missing::Create)).await.err().map(|e| e.to_string()).unwrap_or_default(),
     };
     told.replace(&url, "URL")
 }
@@ -72,7 +72,8 @@ async fn a_keyspace_that_does_not_fit_is_told_what_to_do() {
 
 #[tokio::test]
 async fn a_server_that_is_not_there_is_named() {
-    let error = cdrs_at(&"scylla://u:secret@127.0.0.1:1/k".parse().unwrap()).await.err().unwrap().to_string();
+    let error =
+        cdrs_at(&"scylla://u:secret@127.0.0.1:1/k".parse().unwrap(), Missing::Create).await.err().unwrap().to_string();
     assert!(error.starts_with("cannot open scylla://127.0.0.1:1/k: ") && !error.contains("secret"), "{error}");
     assert!(error.ends_with("; start a server, or correct the hosts of the URL"), "{error}");
 }

@@ -11,7 +11,7 @@ use super::log_entry::{Position, Slice, day, encode, received_ms};
 use super::schema::{self, Table, Wanted};
 use super::{Cluster, Lease, Times};
 use crate::config::DbUrl;
-use crate::store::{CdrPage, CdrStore, StoreError, Task};
+use crate::store::{CdrPage, CdrStore, Missing, StoreError, Task};
 use futures_util::future::join;
 use futures_util::stream::{self, Stream, StreamExt};
 use scylla::SerializeRow;
@@ -54,8 +54,8 @@ pub(in crate::store) struct ScyllaCdrs {
 }
 
 impl ScyllaCdrs {
-    pub async fn open(url: &DbUrl) -> Result<ScyllaCdrs, StoreError> {
-        let cluster = Cluster::open(url).await?;
+    pub async fn open(url: &DbUrl, missing: Missing) -> Result<ScyllaCdrs, StoreError> {
+        let cluster = Cluster::open(url, missing).await?;
         for table in [CDRS, LOG, INDEX] {
             let (name, version, columns, key, with) = table;
             let columns = Wanted::list(columns);

@@ -14,7 +14,7 @@ mod schema;
 pub(super) use cdr::ScyllaCdrs;
 pub(super) use provisioning::ScyllaProvisioning;
 
-use super::StoreError;
+use super::{Missing, StoreError};
 use crate::config::DbUrl;
 use crate::control::clock::unix_us;
 use scylla::client::execution_profile::ExecutionProfile;
@@ -46,6 +46,7 @@ pub(super) struct Cluster {
     pub url: String,
     /// Quoted, as it stands in statements.
     pub keyspace: String,
+    pub missing: Missing,
     builder: SessionBuilder,
     current: RwLock<Current>,
     /// Held by whoever connects. When that failed last, and how.
@@ -79,8 +80,8 @@ pub(super) fn quoted(name: &str) -> String {
 }
 
 impl Cluster {
-    /// Connects, and makes the keyspace where it is missing.
-    pub async fn open(url: &DbUrl) -> Result<Cluster, StoreError> {
+    /// Connects, and makes the keyspace where it is missing, unless that is only to be told.
+    pub async fn open(url: &DbUrl, missing: Missing) -> Result<Cluster, StoreError> {
         let told = url.to_string();
         let DbUrl::Scylla { user, hosts, keyspace } = url else {
             return Err(StoreError::Open { url: told, what: "is no scylla: URL".to_owned() });
@@ -108,6 +109,7 @@ impl Cluster {
         let cluster = Cluster {
             url: told,
             keyspace: quoted(keyspace.as_str()),
+            missing,
             builder,
             current: RwLock::new(Current { session, number: 0, broken: false }),
             turn: Mutex::new(None),

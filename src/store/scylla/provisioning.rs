@@ -5,7 +5,7 @@ use super::Cluster;
 use super::schema::{self, Wanted};
 use crate::config::DbUrl;
 use crate::store::names::{Column, Names};
-use crate::store::{Cell, Provisioned, Provisioning, StoreError, Task};
+use crate::store::{Cell, Missing, Provisioned, Provisioning, StoreError, Task};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use scylla::statement::prepared::PreparedStatement;
 use scylla::value::CqlValue;
@@ -48,8 +48,8 @@ impl Statements {
 }
 
 impl ScyllaProvisioning {
-    pub async fn open(url: &DbUrl, names: Names) -> Result<ScyllaProvisioning, StoreError> {
-        let cluster = Cluster::open(url).await?;
+    pub async fn open(url: &DbUrl, names: Names, missing: Missing) -> Result<ScyllaProvisioning, StoreError> {
+        let cluster = Cluster::open(url, missing).await?;
         for (table, version) in [(Table::Flows, 2), (Table::Agents, 3)] {
             let (name, columns) = names.table(table);
             let cql = |c: &Column| if number(c.canonical) { "bigint" } else { "text" };

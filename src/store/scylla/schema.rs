@@ -4,7 +4,7 @@
 //! makes it himself, or alters it.
 
 use super::{Cluster, quoted};
-use crate::store::StoreError;
+use crate::store::{Missing, StoreError};
 use scylla::statement::Statement;
 use std::time::Duration;
 
@@ -42,6 +42,7 @@ pub(super) async fn keyspace(cluster: &Cluster, name: &str) -> Result<(), StoreE
     let there = "SELECT keyspace_name FROM system_schema.keyspaces WHERE keyspace_name = ?";
     let there = cluster.prepare(there.to_owned()).await?;
     if cluster.all::<(String,)>(&there, (name.to_ascii_lowercase(),)).await?.is_empty() {
+        may_make(cluster, || format!("keyspace `{name}`"))?;
         let create = format!(
             "CREATE KEYSPACE IF NOT EXISTS {} WITH replication = \
              {{'class': 'NetworkTopologyStrategy', 'replication_factor': 1}}",
@@ -52,6 +53,7 @@ pub(super) async fn keyspace(cluster: &Cluster, name: &str) -> Result<(), StoreE
     }
     let version = columns(cluster, "version").await?;
     if version.is_empty() {
+        may_make(cluster, || "table `version`".to_owned())?;
         let table = cluster.table("version");
         let create = format!("CREATE TABLE IF NOT EXISTS {table} (table_name text PRIMARY KEY, table_version int)");
         run(cluster, create).await?;
@@ -65,6 +67,7 @@ pub(super) async fn ensure(cluster: &Cluster, table: &Table<'_>) -> Result<(), S
     let present = columns(cluster, &name).await?;
     let version = cluster.table("version");
     if present.is_empty() {
+        may_make(cluster, || format!("table `{name}`"))?;
         // Its version first: a table without would be refused at the next start.
         let note = format!("INSERT INTO {version} (table_name, table_version) VALUES (?, ?)");
         let note = cluster.prepare(note).await?;
@@ -83,6 +86,13 @@ pub(super) async fn ensure(cluster: &Cluster, table: &Table<'_>) -> Result<(), S
         Some(_) => {}
     }
     table.columns.iter().try_for_each(|c| check(cluster, &name, c, &present))
+}
+
+fn may_make(cluster: &Cluster, what: impl Fn() -> String) -> Result<(), StoreError> {
+    match cluster.missing {
+        Missing::Create => Ok(()),
+        Missing::Tell => Err(StoreError::Missing { url: cluster.url.clone(), what: what() }),
+    }
 }
 
 fn check(cluster: &Cluster, table: &str, wanted: &Wanted, present: &[(String, String)]) -> Result<(), StoreError> {

@@ -1,21 +1,17 @@
-//! From what SQLite holds to rows of flows and agents. It stores anything in any column, so every cell is taken as
-//! the bytes of its text and read here: one that is not UTF-8 or no number costs its own row only, with a fault.
+//! From cells to rows of flows and agents. A cell that is not UTF-8 or no number costs its own row only, with a fault.
 
-use super::Provisioned;
-use super::names::{Column, Names};
-use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
+use super::super::Provisioned;
+use super::super::names::Names;
+use super::session::Cells;
 use strowger_engine::registry::{AgentRow, FlowRow, RowFault, Rows, Table};
 
-/// Every column as text, in the order of [`Names`]; rows in the order of insertion.
-pub(super) fn select(table: Table, names: &Names) -> String {
-    let (name, columns) = names.table(table);
-    let cast = |c: &Column| format!("CAST({} AS TEXT)", c.name);
-    format!("SELECT {} FROM {name} ORDER BY rowid", columns.iter().map(cast).collect::<Vec<_>>().join(", "))
+/// A cell as text, when it is one.
+pub(super) fn word(row: &Cells, column: usize) -> Option<String> {
+    String::from_utf8(row.get(column)?.clone()?).ok()
 }
 
-/// Reads what [`select`] found.
-pub(super) fn read(flows: &[SqliteRow], agents: &[SqliteRow], names: &Names) -> Provisioned {
+/// Reads what was selected in the order of [`Names`].
+pub(super) fn read(flows: &[Cells], agents: &[Cells], names: &Names) -> Provisioned {
     let mut faults = vec![];
     let rows = Rows {
         flows: sound(Table::Flows, names, flows, flow_row, &mut faults),
@@ -30,8 +26,8 @@ struct Unread(usize, String, &'static str);
 fn sound<T>(
     table: Table,
     names: &Names,
-    rows: &[SqliteRow],
-    read: impl Fn(&SqliteRow) -> Result<T, Unread>,
+    rows: &[Cells],
+    read: impl Fn(&Cells) -> Result<T, Unread>,
     faults: &mut Vec<RowFault>,
 ) -> Vec<T> {
     let columns = names.table(table).1;
@@ -40,8 +36,8 @@ fn sound<T>(
         match read(row) {
             Ok(r) => good.push(r),
             Err(Unread(column, what, fix)) => {
-                let id = bytes(row, 0).ok().flatten().filter(|b| !b.is_empty());
-                let row = id.map_or_else(|| format!("#{}", n + 1), |b| shown(&b));
+                let id = row.first().and_then(Option::as_deref).filter(|b| !b.is_empty());
+                let row = id.map_or_else(|| format!("#{}", n + 1), shown);
                 let column = columns.get(column).map_or("", |c| c.canonical);
                 faults.push(RowFault { table, row, column, what, fix });
             }
@@ -54,20 +50,14 @@ fn shown(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).escape_debug().to_string()
 }
 
-fn bytes(r: &SqliteRow, column: usize) -> Result<Option<Vec<u8>>, Unread> {
-    r.try_get_unchecked(column).map_err(|e| Unread(column, e.to_string(), "write it anew"))
-}
-
-fn text(r: &SqliteRow, column: usize) -> Result<Option<String>, Unread> {
-    let Some(bytes) = bytes(r, column)? else { return Ok(None) };
-    let not_utf8 = |e: std::string::FromUtf8Error| {
-        Unread(column, format!("`{}` is not UTF-8", shown(e.as_bytes())), "write it anew in UTF-8")
-    };
-    String::from_utf8(bytes).map(Some).map_err(not_utf8)
+fn text(r: &Cells, column: usize) -> Result<Option<String>, Unread> {
+    let Some(bytes) = r.get(column).and_then(Option::as_ref) else { return Ok(None) };
+    let not_utf8 = |_| Unread(column, format!("`{}` is not UTF-8", shown(bytes)), "write it anew in UTF-8");
+    std::str::from_utf8(bytes).map(|s| Some(s.to_owned())).map_err(not_utf8)
 }
 
 /// A whole number, also where another tool has stored it as text (`'7'`) or as a float (`7.0`).
-fn number(r: &SqliteRow, column: usize) -> Result<Option<i64>, Unread> {
+fn number(r: &Cells, column: usize) -> Result<Option<i64>, Unread> {
     let Some(text) = text(r, column)? else { return Ok(None) };
     let digits = text.trim();
     let digits = digits.strip_suffix(".0").unwrap_or(digits);
@@ -75,7 +65,7 @@ fn number(r: &SqliteRow, column: usize) -> Result<Option<i64>, Unread> {
     digits.parse().map(Some).map_err(no_number)
 }
 
-fn flow_row(r: &SqliteRow) -> Result<FlowRow, Unread> {
+fn flow_row(r: &Cells) -> Result<FlowRow, Unread> {
     Ok(FlowRow {
         flowid: text(r, 0)?,
         priority: number(r, 1)?,
@@ -93,7 +83,7 @@ fn flow_row(r: &SqliteRow) -> Result<FlowRow, Unread> {
     })
 }
 
-fn agent_row(r: &SqliteRow) -> Result<AgentRow, Unread> {
+fn agent_row(r: &Cells) -> Result<AgentRow, Unread> {
     Ok(AgentRow {
         agentid: text(r, 0)?,
         location: text(r, 1)?,
