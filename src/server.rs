@@ -230,7 +230,10 @@ impl Server {
     pub async fn stop(mut self, hurry: impl Future<Output = ()>) -> Result<(), ServerError> {
         let orderly = match self.on_stop {
             OnStop::Finish => self.end_calls(hurry).await,
-            OnStop::Leave => Ok(tracing::info!("the calls are left to the next start")),
+            OnStop::Leave => {
+                tracing::info!("the calls are left to the next start");
+                Ok(())
+            }
         };
         if let Some((stop, task)) = self.http.take() {
             drop(stop);

@@ -22,7 +22,7 @@ pub fn router(plane: Arc<ControlPlane>, path: &str, metrics: Option<&str>, max_r
         None => Router::new(),
     };
     router
-        .route(path, post(call.clone()))
+        .route(path, post(call))
         .route(&format!("{path}/"), post(call))
         .route("/healthz", get(health))
         .with_state(plane)
