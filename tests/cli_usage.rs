@@ -93,6 +93,7 @@ fn check_names_every_fault_of_configuration_and_rows() {
         "{}",
         stdout(&out)
     );
+    scene.out(&["db", "init"]);
     scene.sql("UPDATE version SET table_version = 1 WHERE table_name = 'cc_cdrs'");
     let out = scene.run(&["check"]);
     assert_eq!(code(&out), 1);

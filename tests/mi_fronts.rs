@@ -129,7 +129,7 @@ fn clients_of_the_fifo_that_behave_badly_hold_up_nobody() {
 #[test]
 fn datagrams_are_answered_over_udp_and_unix() {
     let scene = Scene::new();
-    scene.out(&["agent", "list"]);
+    scene.out(&["db", "init"]);
     scene.sql(
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000) \
          INSERT INTO cc_agents (agentid, location, skills) SELECT 'agent-' || i, 'sip:a@127.0.0.1:9', 'en' FROM n",

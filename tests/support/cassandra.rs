@@ -159,7 +159,8 @@ fn root() -> PathBuf {
 /// Where `tests/cassandra/setup` puts the jars; it is run where they are missing.
 fn jars() -> PathBuf {
     let test = std::env::current_exe().unwrap();
-    let target = test.ancestors().find(|p| p.join("CACHEDIR.TAG").exists()).expect("tests run in a target directory");
+    // TARGET/PROFILE/deps/TEST
+    let target = test.ancestors().nth(3).expect("tests run in a target directory");
     let done = Command::new(root().join("tests/cassandra/setup")).env("CARGO_TARGET_DIR", target).status();
     assert!(done.is_ok_and(|d| d.success()), "tests/cassandra/setup failed; it wants java 17 and mvn (see there)");
     target.join("cassandra/lib")
