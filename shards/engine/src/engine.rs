@@ -245,6 +245,12 @@ impl Engine {
         sync(&shard.retransmissions_out, stats.retransmissions_out);
     }
 
+    /// Which shard it is the engine of.
+    #[must_use]
+    pub fn shard(&self) -> u16 {
+        self.shard
+    }
+
     /// Calls at present.
     #[must_use]
     pub fn calls(&self) -> usize {

@@ -77,6 +77,8 @@ pub struct Bench {
     cfg: Arc<EngineConfig>,
     /// What the journal holds, and what a new process is provisioned with.
     pub journal: reborn::Journal,
+    /// That of the second engine, if there is one.
+    pub second: reborn::Journal,
     rows: Rows,
     policy: ChatPolicy,
     inboxes: BTreeMap<SocketAddr, VecDeque<Vec<u8>>>,
@@ -172,6 +174,7 @@ impl Bench {
             mesh: Vec::new(),
             cfg,
             journal: reborn::Journal::default(),
+            second: reborn::Journal::default(),
             rows: Rows::default(),
             policy,
             inboxes: BTreeMap::new(),

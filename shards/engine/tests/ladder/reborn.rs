@@ -46,7 +46,8 @@ impl Bench {
 
     /// What the engine changed goes into the journal, before anything is sent.
     pub fn commit(&mut self) {
-        self.engine.journal(self.now, &mut self.journal);
+        let journal = if self.engine.shard() == 0 { &mut self.journal } else { &mut self.second };
+        self.engine.journal(self.now, journal);
     }
 
     /// After an input: the end of the process, where that is what is tested.
