@@ -200,10 +200,10 @@ impl Server {
         (self.terminate().unwrap_or(-1), self.cdr_rows())
     }
 
-    /// Resident memory in KiB.
+    /// Memory of its own that is resident, in KiB; without the journal's mapped segments, which are the disk's and come and go.
     pub fn resident_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
-        let line = status.lines().find(|l| l.starts_with("VmRSS")).expect("VmRSS");
+        let line = status.lines().find(|l| l.starts_with("RssAnon")).expect("RssAnon");
         line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a number")
     }
 }
