@@ -9,6 +9,9 @@ use strowger_engine::cdr::{CallType, Cdr, CdrMedia};
 /// How long an agent may stay taken after its call: until its phone has ended the dialog, a second at most.
 const GRACE_US: u64 = SECOND + SECOND / 10;
 
+/// Most chats of an agent in any plan.
+const MOST_CHATS: u64 = 4;
+
 /// The settings that say how long a wrap-up is.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct WrapupRules {
@@ -34,6 +37,14 @@ impl WrapupRules {
     }
 }
 
+/// A match that was made before its INVITE left.
+#[derive(Debug, Clone, Copy)]
+pub struct Decided {
+    pub at: u64,
+    /// Chats that the agent had then; they may be over when the INVITE leaves.
+    pub beside: usize,
+}
+
 /// An agent, as seen.
 #[derive(Debug, Default, Clone)]
 pub struct Booked {
@@ -54,9 +65,11 @@ pub struct Booked {
     /// When all know that its last attempt is over.
     pub known_from: u64,
     /// When the matches were made that are on their way to their calls, the oldest first.
-    pub decided: Vec<u64>,
+    pub decided: Vec<Decided>,
     /// Most chats at once.
     pub slots: u8,
+    /// The last reload in which attempts with it may not have begun.
+    excused_in: u64,
     /// Its reference; another one is another agent by the same name.
     pub known_as: Option<AgentRef>,
 }
@@ -71,7 +84,7 @@ impl Booked {
         if open > 0 && !(chat && self.chats) {
             return Err(format!("is double-booked: {:?} not over, and c{call} is offered", self.calls));
         }
-        let then = self.decided.first().copied().unwrap_or(now);
+        let then = self.decided.first().map_or(now, |d| d.at);
         // Its wrap-ups are timed in one place, which may have ended an earlier one before it heard of the last.
         let known = then >= self.known_from;
         let wraps = known && then < self.wraps_until;
@@ -118,9 +131,14 @@ impl Booked {
         Ok(())
     }
 
-    /// It may be in a wrap-up for an attempt that could not be begun: its address is gone by a reload.
-    pub fn excuse_wrapup(&mut self, until: u64) {
-        self.wraps_until_last = self.wraps_until_last.max(until);
+    /// It may be in pauses for attempts that could not be begun: its address is gone by a reload. Those of chats add up.
+    pub fn excuse_wrapup(&mut self, reload: u64, pause_us: u64, now: u64) {
+        let most = MOST_CHATS * pause_us;
+        if self.excused_in != reload {
+            self.excused_in = reload;
+            self.wraps_until_last += most;
+        }
+        self.wraps_until_last = self.wraps_until_last.max(now + most);
     }
 
     /// The agent's word is true. `in_flight`: a match, or the end of a chat, is on its way between shards.

@@ -1,5 +1,6 @@
 //! External dispatch: matching switched off and on, and calls placed with agents by hand, rightly and wrongly.
 
+use crate::booked::Decided;
 use crate::check::{Checked, Violation, agent_number};
 use crate::plan::{self, MOST_AGENTS};
 use crate::world::World;
@@ -133,7 +134,8 @@ impl World {
     /// An agent was matched with a call of another shard, or by the control plane: the order of service was decided now.
     pub(crate) fn note_match(&mut self, agent: AgentRef) {
         if let Some(booked) = self.ledger.agents.iter_mut().find(|b| b.known_as == Some(agent)) {
-            booked.decided.push(self.now);
+            let beside = self.dispatch.agent(agent).map_or(0, |v| usize::from(v.chats_open.saturating_sub(1)));
+            booked.decided.push(Decided { at: self.now, beside });
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What must hold after each step of an engine: the books of calls and agents, the order of service, the thresholds, the gauges.
 
+use crate::booked::Decided;
 use crate::check::{self, Able, Checked, Offer, Violation};
 use crate::plan::{self, SECOND};
 use crate::stages::{Crowd, Listed, Stage, dissuaded_for};
@@ -70,7 +71,8 @@ impl World {
             let Some(agent) = self.registry.agent(&id) else { continue };
             let ways = &mut self.ledger.agents[offer.agent as usize].decided;
             let decided = (!ways.is_empty()).then(|| ways.remove(0));
-            let decided = decided.filter(|at| *at >= self.reloaded).or(local.then_some(self.now));
+            let decided =
+                decided.filter(|d| d.at >= self.reloaded).or(local.then_some(Decided { at: self.now, beside: 0 }));
             let (Some(decided), Some(def)) = (decided, prov.agent(agent).cloned()) else { continue };
             if self.reload.is_some() || placed {
                 continue;
@@ -78,11 +80,12 @@ impl World {
             let able = able(offer.agent, &def);
             // A chat that it was given before may still be on its way.
             let open = self.dispatch.agent(agent).map_or(0, |v| usize::from(v.chats_open));
-            let offer = Offer { beside: offer.beside.max(open.saturating_sub(1)), ..*offer };
+            let beside = offer.beside.max(open.saturating_sub(1)).max(decided.beside);
+            let offer = Offer { beside, ..*offer };
             let all = self.list_calls(false);
             let waiting = self.list_calls(true);
             if let Some(got) = all.iter().find(|w| w.call == offer.call) {
-                check::order_is_kept(got, offer, &able, &waiting, decided)?;
+                check::order_is_kept(got, offer, &able, &waiting, decided.at)?;
             }
         }
         self.agents_are_true()?;
@@ -229,7 +232,8 @@ impl World {
         for (id, agent) in &self.registry.current().agents_by_id {
             let n = check::agent_number(id);
             if self.reload.is_some() || self.now < self.reloaded + self.plan.net.desk_us + self.plan.net.mesh_us {
-                self.ledger.agents[n as usize].excuse_wrapup(self.now + self.plan.call.reject_backoff_us);
+                let (reload, pause) = (self.registry.current().version, self.plan.call.reject_backoff_us);
+                self.ledger.agents[n as usize].excuse_wrapup(reload, pause, self.now);
             }
             if let Some(view) = self.dispatch.agent(*agent) {
                 self.ledger.agents[n as usize].is_true(n, *agent, view, in_flight, self.now)?;

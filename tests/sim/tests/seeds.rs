@@ -86,10 +86,14 @@ fn a_hundred_seeds_hold_with_the_process_killed_now_and_then() {
 fn seeds_that_once_failed_hold() {
     for seed in [
         10, 42, 53, 63, 66, 153, 186, 209, 258, 353, 465, 567, 709, 793, 1059, 1117, 1375, 1376, 1382, 1882, 8581,
-        8596, 10_817, 11_248, 14_995, 16_002,
+        8596, 10_817, 11_248, 14_995, 16_002, 22_619, 22_671,
     ] {
         let report = run(seed, &Options::default());
         assert!(report.violation.is_none(), "seed {seed}: {:?}", report.violation);
+    }
+    for seed in [1546, 3201, 5529] {
+        let report = run(seed, &Options { crashes: true, ..Options::default() });
+        assert!(report.violation.is_none(), "seed {seed} with crashes: {:?}", report.violation);
     }
 }
 
