@@ -1,4 +1,4 @@
-//! Databases: one trait per kind of data, one back end a file.
+//! Databases: one trait per kind of data, one back end a folder.
 //!
 //! - [`Provisioning`]: flows and agents (`db_url`).
 //! - [`CdrStore`]: call detail records (`acc_db_url`).
@@ -222,7 +222,7 @@ pub async fn calls_at(url: &DbUrl, missing: Missing) -> Result<Box<dyn CallStore
         DbUrl::Sqlite(_) | DbUrl::Mysql(_) | DbUrl::Postgres(_) => {
             Ok(Box::new(sql::calls::SqlCalls::open(sql_at(url, missing, Unfit::Fit).await?, missing).await?))
         }
-        DbUrl::Scylla { .. } => Err(not_built(url)),
+        DbUrl::Scylla { .. } => Ok(Box::new(scylla::ScyllaCalls::open(url, missing).await?)),
     }
 }
 
@@ -231,13 +231,8 @@ async fn sql_at(url: &DbUrl, missing: Missing, unfit: Unfit) -> Result<Sql, Stor
         DbUrl::Sqlite(path) => Sql::sqlite(path, missing).await,
         DbUrl::Mysql(whole) => Sql::mysql(whole, url.to_string(), unfit).await,
         DbUrl::Postgres(whole) => Sql::postgres(whole, url.to_string()).await,
-        DbUrl::Scylla { .. } => Err(not_built(url)),
+        DbUrl::Scylla { .. } => Err(StoreError::Open { url: url.to_string(), what: "is no SQL database".to_owned() }),
     }
-}
-
-fn not_built(url: &DbUrl) -> StoreError {
-    let what = "this build keeps no ongoing calls there; use sqlite:PATH, mysql:// or postgres://".to_owned();
-    StoreError::Open { url: url.to_string(), what }
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@ mod cdrs;
 mod command_line;
 mod faults;
 mod schema;
+#[path = "../store/suite.rs"]
+mod suite;
 
 use cassandra::Cassandra;
 use scylla::client::execution_profile::ExecutionProfile;
@@ -110,4 +112,14 @@ async fn read_on(store: &dyn CdrStore, mut place: Option<String>, max: usize) ->
             None => return (all, place),
         }
     }
+}
+
+#[tokio::test]
+async fn cassandra_does_what_every_back_end_does() {
+    let next = std::cell::Cell::new(0);
+    suite::suite(async || {
+        next.set(next.get() + 1);
+        shared().url(&format!("suite{}", next.get()))
+    })
+    .await;
 }

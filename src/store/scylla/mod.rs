@@ -4,6 +4,7 @@
 //! replaced: whoever needs it next connects anew, one at a time, [`PAUSE`] after the last failure at the earliest; the
 //! others share what comes of it. Statements stay prepared over that.
 
+mod calls;
 mod cdr;
 mod faults;
 mod log;
@@ -11,6 +12,7 @@ mod log_entry;
 mod provisioning;
 mod schema;
 
+pub(super) use calls::ScyllaCalls;
 pub(super) use cdr::ScyllaCdrs;
 pub(super) use provisioning::ScyllaProvisioning;
 
