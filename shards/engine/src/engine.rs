@@ -297,7 +297,10 @@ impl Engine {
         if let Some((key, _)) = self.legs.at(tag_slot(to)?).filter(|(_, leg)| matches(leg)) {
             return Some(key);
         }
-        let key = *self.revived.get(&self.tag_hash(to)).filter(|_| !self.revived.is_empty())?;
+        if self.revived.is_empty() {
+            return None;
+        }
+        let key = *self.revived.get(&self.tag_hash(to))?;
         self.legs.get(key).filter(|leg| matches(leg)).map(|_| key)
     }
 
