@@ -15,6 +15,8 @@ use strowger_sip::time::Now;
 #[derive(Debug, Default)]
 pub(crate) struct Notes {
     pub(super) on: bool,
+    /// All counters and agents are due: nothing is listed one by one.
+    all: bool,
     /// Short lists of the present turn. Counters are bumped where the engine is only looked at.
     flows: RefCell<Vec<Arc<FlowDef>>>,
     /// The shard's own record is due. Its counters change with each message: it goes with calls that come and records.
@@ -41,7 +43,7 @@ pub(super) const NOTHING: u32 = u32::MAX;
 impl Notes {
     /// The flow's counters change.
     pub(crate) fn flow(&self, flow: &Arc<FlowDef>) {
-        if self.on && flow.idx != NOTHING {
+        if self.lists(flow.idx) {
             let mut flows = self.flows.borrow_mut();
             if !flows.iter().any(|f| f.idx == flow.idx) {
                 flows.push(Arc::clone(flow));
@@ -64,8 +66,12 @@ impl Notes {
         self.add(&self.agents, agent.slot);
     }
 
+    fn lists(&self, id: u32) -> bool {
+        self.on && !self.all && id != NOTHING
+    }
+
     fn add(&self, list: &RefCell<Vec<u32>>, id: u32) {
-        if self.on && id != NOTHING {
+        if self.lists(id) {
             let mut list = list.borrow_mut();
             if !list.contains(&id) {
                 list.push(id);
@@ -119,6 +125,7 @@ impl Engine {
     /// that the turn put out is sent.
     pub fn journal<S: Sink + ?Sized>(&mut self, now: Now, sink: &mut S) {
         self.keep_journal();
+        self.list_all();
         let mut out = std::mem::take(&mut self.notes.scratch);
         self.journal_calls(now, sink, &mut out);
         self.journal_legs(now, sink, &mut out);
@@ -146,9 +153,17 @@ impl Engine {
             return;
         }
         self.notes.on = true;
+        self.notes.all = true;
         self.calls.keep_notes();
         self.legs.keep_notes();
         self.ep.keep_journal();
+    }
+
+    /// The lists of the first turn.
+    fn list_all(&mut self) {
+        if !std::mem::take(&mut self.notes.all) {
+            return;
+        }
         self.notes.shard();
         self.notes.flows.get_mut().extend(self.prov.flows.values().cloned());
         let agents = 0..u32::try_from(self.prov.agents.len()).unwrap_or(u32::MAX);
