@@ -141,12 +141,9 @@ impl Server {
         plane.set_dispatching(config.call_center.internal_call_dispatching.0).await?;
         shards.serve();
         takeover::forget(takeover.generation).await;
-        let router = http::router(
-            Arc::clone(&plane),
-            &config.mi.http_path.0,
-            config.metrics.enabled.0.then_some(&*config.metrics.path.0),
-            config.mi.max_request_size.usize(),
-        );
+        let patience = http::Patience { max_body: config.mi.max_request_size.usize(), ..http::Patience::default() };
+        let metrics = config.metrics.enabled.0.then_some(&*config.metrics.path.0);
+        let router = http::router(Arc::clone(&plane), &config.mi.http_path.0, metrics, patience);
         let fronts = fronts.serve(&plane, config.mi.max_request_size.usize());
         let listen = config.sip.listen.iter().zip(addrs);
         Ok(Server {
@@ -157,7 +154,7 @@ impl Server {
             stop_timeout: Duration::from_micros(config.server.stop_timeout.us),
             on_stop: config.server.on_stop.0,
             cdrs,
-            http: http.map(|listener| serve_http(listener, router)),
+            http: http.map(|listener| serve_http(listener, router, patience)),
             fronts,
             resolver,
             writers,
@@ -337,9 +334,13 @@ async fn listen_http(config: &Config) -> Result<Option<TcpListener>, ServerError
     TcpListener::bind(addr).await.map(Some).map_err(|source| ServerError::Http { addr, source })
 }
 
-fn serve_http(listener: TcpListener, router: axum::Router) -> (oneshot::Sender<()>, JoinHandle<()>) {
+fn serve_http(
+    listener: TcpListener,
+    router: axum::Router,
+    patience: http::Patience,
+) -> (oneshot::Sender<()>, JoinHandle<()>) {
     let (stop, stopped) = oneshot::channel::<()>();
-    (stop, tokio::spawn(http::serve(listener, router, http::Patience::default(), stopped)))
+    (stop, tokio::spawn(http::serve(listener, router, patience, stopped)))
 }
 
 fn writer_config(config: &Config) -> WriterConfig {

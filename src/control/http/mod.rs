@@ -6,17 +6,16 @@ pub use serve::{Patience, serve};
 
 use super::{ControlPlane, metrics, mi};
 use axum::Router;
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use std::sync::Arc;
-use tokio::time::timeout;
 
 /// Resources: `path` (and with a slash behind it), `/healthz`, and where a path is given for them, the metrics.
-pub fn router(plane: Arc<ControlPlane>, path: &str, metrics: Option<&str>, max_request: usize) -> Router {
-    let call = move |State(plane): State<Arc<ControlPlane>>, body: Body| call(plane, body, max_request);
+pub fn router(plane: Arc<ControlPlane>, path: &str, metrics: Option<&str>, patience: Patience) -> Router {
+    let call = move |State(plane): State<Arc<ControlPlane>>, body: Body| call(plane, body, patience);
     let router = match metrics {
         Some(path) => Router::new().route(path, get(page)),
         None => Router::new(),
@@ -28,14 +27,10 @@ pub fn router(plane: Arc<ControlPlane>, path: &str, metrics: Option<&str>, max_r
         .with_state(plane)
 }
 
-async fn call(plane: Arc<ControlPlane>, body: Body, max_request: usize) -> Response {
-    let body = match timeout(Patience::default().request, to_bytes(body, max_request)).await {
-        Ok(Ok(body)) => body,
-        Ok(Err(error)) => {
-            // The client has gone, or has sent too much: then it reads this.
-            return (StatusCode::PAYLOAD_TOO_LARGE, error.to_string()).into_response();
-        }
-        Err(_) => return StatusCode::REQUEST_TIMEOUT.into_response(),
+async fn call(plane: Arc<ControlPlane>, body: Body, patience: Patience) -> Response {
+    let body = match patience.body(body).await {
+        Ok(body) => body,
+        Err(refusal) => return refusal,
     };
     let json = [(header::CONTENT_TYPE, "application/json")];
     let status = if body.iter().all(u8::is_ascii_whitespace) { StatusCode::BAD_REQUEST } else { StatusCode::OK };

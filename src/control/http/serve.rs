@@ -2,6 +2,9 @@
 //! that clients which send or read slowly keep nobody else out.
 
 use axum::Router;
+use axum::body::{Body, Bytes, to_bytes};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
@@ -14,7 +17,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, oneshot};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Sleep, sleep, timeout};
 
 /// How long clients are waited for, and how many.
 #[derive(Debug, Clone, Copy)]
@@ -25,11 +28,30 @@ pub struct Patience {
     pub request: Duration,
     /// For a client to take more of its answer.
     pub stall: Duration,
+    /// The longest body, bytes.
+    pub max_body: usize,
 }
 
 impl Default for Patience {
     fn default() -> Patience {
-        Patience { connections: 256, request: Duration::from_secs(15), stall: Duration::from_secs(30) }
+        Patience {
+            connections: 256,
+            request: Duration::from_secs(15),
+            stall: Duration::from_secs(30),
+            max_body: 1 << 20,
+        }
+    }
+}
+
+impl Patience {
+    /// The whole body, or what its sender is told.
+    pub(super) async fn body(&self, body: Body) -> Result<Bytes, Response> {
+        match timeout(self.request, to_bytes(body, self.max_body)).await {
+            Ok(Ok(body)) => Ok(body),
+            // The client has gone, or has sent too much: then it reads this.
+            Ok(Err(error)) => Err((StatusCode::PAYLOAD_TOO_LARGE, error.to_string()).into_response()),
+            Err(_) => Err(StatusCode::REQUEST_TIMEOUT.into_response()),
+        }
     }
 }
 
@@ -117,19 +139,21 @@ impl AsyncWrite for Impatient {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::body::Body;
     use axum::routing::{get, post};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::time::timeout;
 
     const LONG: Duration = Duration::from_secs(20);
 
     /// A server with little patience, one place, an echo and an answer without end.
     async fn server() -> (std::net::SocketAddr, oneshot::Sender<()>, tokio::task::JoinHandle<()>) {
-        let patience =
-            Patience { connections: 1, request: Duration::from_millis(100), stall: Duration::from_millis(100) };
+        let patience = Patience {
+            connections: 1,
+            request: Duration::from_millis(100),
+            stall: Duration::from_millis(100),
+            max_body: 8,
+        };
         let endless = || async { Body::from(vec![b'x'; 64 << 20]) };
-        let echo = |body: axum::body::Bytes| async move { body };
+        let echo = move |body: Body| async move { patience.body(body).await };
         let router = Router::new().route("/", post(echo)).route("/endless", get(endless));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
@@ -159,5 +183,17 @@ mod tests {
         drop(stop);
         timeout(LONG, task).await.unwrap().unwrap();
         drop((slow, deaf));
+    }
+
+    #[tokio::test]
+    async fn a_body_that_does_not_come_or_is_too_long_is_refused() {
+        let (addr, _stop, _task) = server().await;
+        for (request, status) in [("2\r\n\r\nh", "408"), ("9\r\n\r\nlong body", "413"), ("2\r\n\r\nhi", "200")] {
+            let mut client = TcpStream::connect(addr).await.unwrap();
+            let head = "POST / HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: ";
+            client.write_all(format!("{head}{request}").as_bytes()).await.unwrap();
+            let told = answer(&mut client).await;
+            assert!(told.starts_with(&format!("HTTP/1.1 {status}")), "{request:?}: {told}");
+        }
     }
 }
