@@ -2,7 +2,7 @@
 
 use super::client::Client;
 use super::{Failure, MiAddress, Settings, say};
-use crate::control::latency::{PERCENTILES, STAGES, decode, percentiles_us};
+use crate::control::latency::{PERCENTILES, STAGES, Stage, decode, percentiles_us};
 use clap::Args;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
@@ -36,7 +36,7 @@ pub(super) fn latency(settings: &Settings, args: &LatencyArgs) -> Result<(), Fai
 }
 
 fn read(answer: &Value) -> Result<Vec<Histogram<u64>>, Failure> {
-    let stages = STAGES.iter().map(|(name, ..)| decode(&answer[*name]));
+    let stages = STAGES.iter().map(|stage| decode(&answer[stage.name]));
     let unread = || Failure::Fault("the server's answer has no histograms; is it of another version?".to_owned());
     stages.collect::<Option<Vec<_>>>().ok_or_else(unread)
 }
@@ -53,7 +53,7 @@ fn interval(now: &[Histogram<u64>], before: &[Histogram<u64>]) -> Vec<Histogram<
 fn table(stages: &[Histogram<u64>]) -> String {
     let heads: String = PERCENTILES.iter().map(|(name, _)| format!("{name:>11}")).collect();
     let mut lines = vec![format!("{:<16}{:>11}{heads}   (microseconds)", "stage", "count")];
-    for ((name, what, _), histogram) in STAGES.iter().zip(stages) {
+    for (Stage { name, what, .. }, histogram) in STAGES.iter().zip(stages) {
         let values: String = percentiles_us(histogram).iter().map(|(_, us)| format!("{us:>11.1}")).collect();
         lines.push(format!("{name:<16}{:>11}{values}   {what}", histogram.len()));
     }

@@ -5,16 +5,43 @@ use hdrhistogram::serialization::{Deserializer, Serializer, V2Serializer};
 use serde_json::{Map, Value, json};
 use strowger_runtime::LatencySnapshot;
 
-/// A stage: its name, what it measures, its histogram.
-pub type Stage = (&'static str, &'static str, fn(&LatencySnapshot) -> &Histogram<u64>);
+/// A stage of the way of a call.
+#[derive(Debug, Clone, Copy)]
+pub struct Stage {
+    pub name: &'static str,
+    /// Its name among the metrics, in seconds.
+    pub metric: &'static str,
+    /// What it measures.
+    pub what: &'static str,
+    pub histogram: fn(&LatencySnapshot) -> &Histogram<u64>,
+}
+
+const fn stage(
+    name: &'static str,
+    metric: &'static str,
+    what: &'static str,
+    histogram: fn(&LatencySnapshot) -> &Histogram<u64>,
+) -> Stage {
+    Stage { name, metric, what, histogram }
+}
 
 /// The stages, in the order in which a call meets them.
 pub const STAGES: [Stage; 5] = [
-    ("receive_to_send", "a datagram in the kernel to the answers that it caused on the socket", |l| &l.receive_to_send),
-    ("dispatch", "an agent came free to the INVITE to it on the socket", |l| &l.dispatch),
-    ("mesh", "handed over to another shard and taken there", |l| &l.mesh),
-    ("timer_lateness", "a timer due to its being run", |l| &l.timer_lateness),
-    ("turn", "one turn of a shard's loop that had work", |l| &l.turn),
+    stage(
+        "receive_to_send",
+        "strowger_receive_to_send_seconds",
+        "a datagram in the kernel to the answers that it caused on the socket",
+        |l| &l.receive_to_send,
+    ),
+    stage(
+        "dispatch",
+        "strowger_dispatch_latency_seconds",
+        "an agent came free to the INVITE to it on the socket",
+        |l| &l.dispatch,
+    ),
+    stage("mesh", "strowger_mesh_seconds", "handed over to another shard and taken there", |l| &l.mesh),
+    stage("timer_lateness", "strowger_timer_lateness_seconds", "a timer due to its being run", |l| &l.timer_lateness),
+    stage("turn", "strowger_loop_turn_seconds", "one turn of a shard's loop that had work", |l| &l.turn),
 ];
 
 /// Percentiles that are told, with their names.
@@ -26,8 +53,8 @@ pub const PERCENTILES: [(&str, f64); 5] =
 #[must_use]
 pub fn tell(snapshot: &LatencySnapshot, whole: bool) -> Value {
     let mut stages = Map::new();
-    for (name, _, pick) in STAGES {
-        let histogram = pick(snapshot);
+    for Stage { name, histogram, .. } in STAGES {
+        let histogram = histogram(snapshot);
         let mut row = Map::new();
         row.insert("count".into(), json!(histogram.len()));
         for (percentile, value) in percentiles_us(histogram) {

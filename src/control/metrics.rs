@@ -4,13 +4,14 @@
 mod page;
 
 use super::ControlPlane;
+use super::latency::{STAGES, Stage};
 use page::{Kind, Page};
 use std::collections::HashMap;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering::Relaxed;
 use strowger_engine::Provisioning;
 use strowger_engine::stats::{BOUNDS_US, DurationsSum, ShardStats, UNBOUNDED_WAIT_S};
-use strowger_runtime::{LatencySnapshot, RuntimeCounts};
+use strowger_runtime::RuntimeCounts;
 
 /// A statistic of the spec as a metric: its name there, ours, its kind, its help.
 type Metric = (&'static str, &'static str, Kind, &'static str);
@@ -168,16 +169,6 @@ const RUNTIME: [OfRuntime; 16] = [
     }),
 ];
 
-type OfLatency = (&'static str, &'static str, fn(&LatencySnapshot) -> &hdrhistogram::Histogram<u64>);
-
-const LATENCIES: [OfLatency; 5] = [
-    ("strowger_dispatch_latency_seconds", "From an agent's coming free to the INVITE to it.", |l| &l.dispatch),
-    ("strowger_loop_turn_seconds", "One turn of a shard's loop that had work.", |l| &l.turn),
-    ("strowger_receive_to_send_seconds", "From a datagram to the answers that it caused.", |l| &l.receive_to_send),
-    ("strowger_timer_lateness_seconds", "How late the latest timer of a turn fired.", |l| &l.timer_lateness),
-    ("strowger_mesh_seconds", "From one shard's ring to the other shard.", |l| &l.mesh),
-];
-
 /// Upper bounds of the latencies' buckets, nanoseconds: 10 us to 10 s.
 const BOUNDS_NS: [u64; 19] = [
     10_000,
@@ -322,12 +313,17 @@ fn shards(plane: &ControlPlane, page: &mut Page) {
     }
     if let Some(latency) = plane.shards.latency() {
         let bounds = BOUNDS_NS.map(|ns| ns as f64 / 1e9);
-        for (metric, help, pick) in LATENCIES {
-            page.family(metric, Kind::Histogram, help);
-            let (counts, sum_ns) = buckets(pick(&latency));
+        for Stage { metric, what, histogram, .. } in STAGES {
+            page.family(metric, Kind::Histogram, &sentence(what));
+            let (counts, sum_ns) = buckets(histogram(&latency));
             page.histogram(metric, &[], &bounds, &counts, sum_ns / 1e9);
         }
     }
+}
+
+fn sentence(words: &str) -> String {
+    let first = words.chars().next().map(|c| c.to_ascii_uppercase());
+    first.into_iter().chain(words.chars().skip(1)).chain(['.']).collect()
 }
 
 /// Counts between the bounds, and the sum in nanoseconds.

@@ -33,13 +33,9 @@ impl Statistics {
     pub fn keep(&self, dir: &Path, restored: bool, p: &Provisioning) {
         let path = dir.join(FILE);
         if restored {
-            match std::fs::read(&path).map(|bytes| serde_json::from_slice::<Kept>(&bytes)) {
-                Ok(Ok(kept)) => self.take(&kept, p),
+            match std::fs::read(&path).and_then(|bytes| Ok(serde_json::from_slice::<Kept>(&bytes)?)) {
+                Ok(kept) => self.take(&kept, p),
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => self.take(&Kept::default(), p),
-                Ok(Err(e)) => {
-                    tracing::warn!(path = %path.display(), error = %e, "counters go on as if they had not been reset");
-                    self.take(&Kept::default(), p);
-                }
                 Err(e) => {
                     tracing::warn!(path = %path.display(), error = %e, "counters go on as if they had not been reset");
                     self.take(&Kept::default(), p);
