@@ -11,11 +11,13 @@
 mod calls;
 mod legs;
 mod notes;
+mod ongoing;
 mod people;
 mod restore;
 mod revived;
 
 pub(crate) use notes::Notes;
+pub use ongoing::{Ongoing, Part, bundle, part, unbundle};
 pub use restore::Restored;
 pub use strowger_sip::wire;
 
@@ -88,5 +90,8 @@ pub trait Sink {
 pub struct Recovered {
     /// The shard that wrote them; there may be another number of shards now.
     pub shard: u16,
-    pub records: Vec<(Entity, Box<[u8]>)>,
+    pub records: Records,
 }
+
+/// Entities and their records.
+pub type Records = Vec<(Entity, Box<[u8]>)>;

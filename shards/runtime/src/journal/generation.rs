@@ -5,6 +5,7 @@
 //! served, and the old generation goes. Whatever is cut short leaves one complete generation, the old or the new, with the
 //! same state.
 
+use super::follow::Follower;
 use super::keeper::{Keeper, Pool};
 use super::recover::{Fault, Found, Trouble, read_shard, take_cdrs};
 use super::{Journal, JournalError, JournalSpec, VERSION};
@@ -133,6 +134,12 @@ impl Generation {
     #[must_use]
     pub fn journal(&self, shard: u16, safe: Arc<[AtomicU64]>, counts: Arc<RuntimeCounts>) -> Option<Journal> {
         self.pools.get(usize::from(shard)).map(|pool| Journal::new(Arc::clone(pool), safe, counts))
+    }
+
+    /// Follows the journals, from their beginning: to be called once, before the shards write.
+    #[must_use]
+    pub fn follow(&self) -> Follower {
+        Follower::new(&self.pools)
     }
 
     /// Starts the threads that keep it.

@@ -16,6 +16,8 @@ use std::time::Duration;
 
 /// Segments that are kept ready for each shard.
 const SPARES: usize = 2;
+/// Segments that wait for a follower to let them go, for each shard; of more, the oldest are removed instead.
+const HELD: usize = 4;
 /// Pause before the disk is asked for room again.
 const AGAIN: Duration = Duration::from_millis(100);
 
@@ -30,6 +32,11 @@ pub(super) struct Pool {
     /// From the shard: segments that it writes to from now on, and those that it does not need any more.
     opened: SegQueue<Arc<Segment>>,
     retired: SegQueue<Arc<Segment>>,
+    /// How far the journal is valid: number of a segment, and bytes of it. All segments below are, as far as they are committed.
+    valid: AtomicU64,
+    /// Segments that the shard writes to from now on, for a follower, if there is one.
+    followed: AtomicBool,
+    to_follow: SegQueue<Arc<Segment>>,
     /// Name of the next file.
     files: AtomicU64,
     /// The disk had no room when it was last asked.
@@ -48,6 +55,9 @@ impl Pool {
             spares: ArrayQueue::new(SPARES),
             opened: SegQueue::new(),
             retired: SegQueue::new(),
+            valid: AtomicU64::new(0),
+            followed: AtomicBool::new(false),
+            to_follow: SegQueue::new(),
             files: AtomicU64::new(1),
             starved: AtomicBool::new(false),
             maker: OnceLock::new(),
@@ -82,6 +92,30 @@ impl Pool {
     /// The shard writes to this one now.
     pub fn tell(&self, segment: &Arc<Segment>) {
         self.opened.push(Arc::clone(segment));
+        if self.followed.load(Ordering::Acquire) {
+            self.to_follow.push(Arc::clone(segment));
+        }
+    }
+
+    /// A turn is over: the journal is valid up to byte `end` of segment `number`, which is the newest.
+    pub fn publish(&self, number: u64, end: usize) {
+        self.valid.store(number << 32 | end as u64, Ordering::Release);
+    }
+
+    /// Number of the newest segment with something valid in it (0: there is none), and how far it is.
+    pub fn valid(&self) -> (u64, usize) {
+        let valid = self.valid.load(Ordering::Acquire);
+        (valid >> 32, (valid & 0xffff_ffff) as usize)
+    }
+
+    /// Whether a follower is told of segments: of all, or it takes their numbers for others.
+    pub fn set_followed(&self, on: bool) {
+        self.followed.store(on, Ordering::Release);
+    }
+
+    /// The next segment that the follower has not been told of.
+    pub fn next_followed(&self) -> Option<Arc<Segment>> {
+        self.to_follow.pop()
     }
 
     /// The shard does not need this one any more.
@@ -113,8 +147,11 @@ impl Pool {
         }
     }
 
-    /// Takes a segment out of use; its file serves again, or goes.
-    fn recycle(&self, segment: Arc<Segment>) {
+    /// Takes a segment out of use; its file serves again, or goes. One that a follower still holds must stay as it is.
+    fn recycle(&self, mut segment: Arc<Segment>) {
+        if Arc::get_mut(&mut segment).is_none() {
+            return remove(&segment);
+        }
         segment.close();
         segment.prefault(0, segment.size());
         if let Err(segment) = self.spares.push(segment) {
@@ -156,10 +193,15 @@ impl Synced {
         }
         self.failing = outcome.is_err();
         if outcome.is_ok() {
-            for segment in self.retired.drain(..) {
-                self.segments.retain(|(kept, _)| !Arc::ptr_eq(kept, &segment));
-                self.pool.recycle(segment);
+            for segment in &self.retired {
+                self.segments.retain(|(kept, _)| !Arc::ptr_eq(kept, segment));
             }
+            // What a follower is at may wait a while.
+            let waits = |s: &mut Arc<Segment>| Arc::get_mut(s).is_none();
+            let mut held: Vec<_> = self.retired.extract_if(.., waits).collect();
+            let most = held.len().saturating_sub(HELD);
+            self.retired.drain(..).chain(held.drain(..most)).for_each(|segment| self.pool.recycle(segment));
+            self.retired = held;
         }
         outcome
     }

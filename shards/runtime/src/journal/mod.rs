@@ -3,6 +3,7 @@
 //!
 //! - [`Journal`]: the shard's end, a [`strowger_engine::journal::Sink`]. Appends, commits, cleans; waits for nobody.
 //! - [`Keeper`]: threads that have segments ready before they are needed, and sync what is committed to disk.
+//! - [`Follower`]: hands out what is committed to whoever keeps something that depends on it.
 //! - [`Generation`]: the directory of one process: `DIR/GEN/shard-N/segment-M`, with a file `COMPLETE` once its shards have
 //!   written down all that they took over from the generation before.
 //! - [`prior`]: what the newest complete generation holds.
@@ -12,9 +13,10 @@
 //!   committed length covers it.
 //! - The log is in the order of its segments' numbers; a later record of an entity replaces the earlier. Only the oldest
 //!   segment is cleaned, so a removal may go with its segment: no older record of the entity is left.
-//! - A segment is used anew only when all that was written before it was let go is on disk.
+//! - A segment is used anew only when all that was written before it was let go is on disk, and nobody else holds it.
 //! - A generation without `COMPLETE` has carried no call: it may go at any time. The one before goes last.
 
+mod follow;
 mod generation;
 mod keeper;
 mod places;
@@ -25,6 +27,7 @@ mod segment;
 mod tests;
 mod writer;
 
+pub use follow::{Change, Follower, Written};
 pub use generation::{Generation, Prior, prior};
 pub use keeper::Keeper;
 pub use recover::{Fault, Found, Trouble};

@@ -1,5 +1,7 @@
 //! The journal as a whole: written, cut short, damaged, full, handed over.
 
+mod follow;
+
 use super::recover::{Trouble, read_shard};
 use super::segment::HEADER;
 use super::*;

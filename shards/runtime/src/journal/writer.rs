@@ -146,6 +146,7 @@ impl Journal {
             next = closed.number;
         }
         current.commit(self.at);
+        self.pool.publish(self.number, self.at);
         self.fresh = 0;
         self.counts.journal_records.add(i64::try_from(self.records - self.marked).unwrap_or(0));
         self.counts.journal_bytes.add(i64::try_from(self.appended).unwrap_or(0));

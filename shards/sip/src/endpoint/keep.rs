@@ -108,12 +108,8 @@ impl<'a> Kept<'a> {
     /// [`Corrupt`].
     pub fn decode(record: &'a [u8]) -> Result<Kept<'a>, Corrupt> {
         let mut r = Reader(record);
-        match r.uint()? {
-            VERSION => {}
-            other => return Err(Corrupt::Version(other)),
-        }
-        let server = r.flag()?;
-        let (user, path) = (r.uint()?, r.path()?);
+        let (server, user) = head(&mut r)?;
+        let path = r.path()?;
         let state = (r.small("state")?, r.small("resent")?);
         let (retransmit, expire) = (r.option(Reader::uint)?, r.option(Reader::uint)?);
         let body = if server { Body::Server(server_body(&mut r)?) } else { Body::Client(client_body(&mut r)?) };
@@ -125,6 +121,15 @@ impl<'a> Kept<'a> {
             return Err(Corrupt::Nonsense("state"));
         }
         r.end().map(|()| Kept { user, path, state, retransmit, expire, body })
+    }
+
+    /// The TU's token in a record; the rest of it is not looked at.
+    ///
+    /// # Errors
+    /// [`Corrupt`].
+    pub fn user_of(record: &'a [u8]) -> Result<User, Corrupt> {
+        let mut r = Reader(record);
+        head(&mut r).map(|(_, user)| user)
     }
 
     /// The TU's token.
@@ -140,6 +145,14 @@ impl<'a> Kept<'a> {
             Body::Client(c) => c.bucket,
             Body::Server(s) => scan::bucket_of(identity::call_id(&s.identity[usize::from(s.split)..]), key),
         }
+    }
+}
+
+/// Whether it is of a server, and the TU's token.
+fn head(r: &mut Reader<'_>) -> Result<(bool, User), Corrupt> {
+    match r.uint()? {
+        VERSION => Ok((r.flag()?, r.uint()?)),
+        other => Err(Corrupt::Version(other)),
     }
 }
 
