@@ -74,7 +74,8 @@ fn flows_and_agents_are_provisioned_and_the_running_server_follows() {
     assert_eq!(run(&["agent", "login", "ann"]), "agent ann logged in\n");
     assert_eq!(agents()[0]["State"], "free");
     // By hand, the table unchanged; then the command must still do what it says.
-    run(&["mi", "cc_agent_login", "agent_id=ann", "state=0"]);
+    // As the old control tool wrote it.
+    run(&["fifo", "cc_agent_login", "ann", "0"]);
     assert_eq!(agents()[0]["Loged in"], "NO");
     run(&["agent", "login", "ann"]);
     assert_eq!(agents()[0]["Loged in"], "YES");

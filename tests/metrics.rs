@@ -170,7 +170,11 @@ fn abandoned_call(server: &Server, media: &UdpSocket) {
         )
     };
     caller.send_to(request("INVITE").as_bytes(), &to).unwrap();
-    media.recv(&mut [0; 4096]).unwrap();
+    if let Err(error) = media.recv(&mut [0; 4096]) {
+        let mut told = [0; 4096];
+        let n = caller.recv(&mut told).unwrap_or(0);
+        panic!("no INVITE to the music server: {error}; the caller was told {:?}", String::from_utf8_lossy(&told[..n]));
+    }
     caller.send_to(request("CANCEL").as_bytes(), &to).unwrap();
     let mut bytes = [0; 4096];
     while !bytes.starts_with(b"SIP/2.0 487") {
@@ -196,19 +200,24 @@ fn a_page_of_metrics_is_sound_and_tells_what_happened() {
     let etw = "strowger_flow_estimated_wait_seconds";
     assert_eq!(value(&idle, etw, etw, &[("flow", odd)]), f64::INFINITY, "nobody is logged in");
     abandoned_call(&server, &media);
+    scene.out(&["mi", "event_subscribe", "E_CALLCENTER_AGENT_REPORT", "unix:/nowhere/at/all", "--mi", server.mi()]);
+    scene.out(&["mi", "cc_agent_login", "ann", "1", "--mi", server.mi()]);
     let families = {
         // The record goes to the database in its own time.
         let until = Instant::now() + Duration::from_secs(20);
         loop {
             let families = read(&server.get("/metrics").1);
-            let written = value(&families, "strowger_cdrs_written_total", "strowger_cdrs_written_total", &[]);
-            if written >= 1.0 || Instant::now() > until {
-                assert_eq!(written, 1.0);
+            let count = |name: &str| value(&families, name, name, &[]);
+            // Nobody reads what tells of the login.
+            let both = (count("strowger_cdrs_written_total"), count("strowger_events_lost_total"));
+            if both == (1.0, 1.0) || Instant::now() > until {
+                assert_eq!(both, (1.0, 1.0));
                 break families;
             }
         }
     };
     let one = |name: &str, labels: &[(&str, &str)]| value(&families, name, name, labels);
+    assert_eq!(one("strowger_event_subscribers", &[]), 1.0);
     let sales = [("flow", "sales")];
     assert_eq!(one("strowger_calls_total", &[]), 1.0);
     assert_eq!(one("strowger_flow_calls_total", &sales), 1.0);

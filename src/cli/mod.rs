@@ -82,6 +82,7 @@ enum Command {
     #[command(subcommand)]
     Db(db::DbCommand),
     /// Send a command to a running server's management interface
+    #[command(alias = "fifo")]
     Mi(client::MiArgs),
     /// Show what a running server's shards measure: times of each stage, by percentile
     Latency(latency::LatencyArgs),

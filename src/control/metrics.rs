@@ -228,6 +228,10 @@ pub fn text(plane: &ControlPlane) -> String {
     durations(plane, &p, &mut page);
     shards(plane, &mut page);
     cdrs(plane, &mut page);
+    let subscribers = plane.events.list();
+    page.one("strowger_event_subscribers", Gauge, "Subscriptions to events.", &[], subscribers.len() as f64);
+    let lost = plane.events.lost() as f64;
+    page.one("strowger_events_lost_total", Counter, "Events that subscribers missed.", &[], lost);
     page.text()
 }
 

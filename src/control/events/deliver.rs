@@ -1,14 +1,14 @@
 //! Delivery to one subscriber: its queue into its socket. Only this task waits for a subscriber that is slow.
 
 use super::{Counts, Message, socket::EventSocket};
-use rustix::net::RecvFlags;
-use std::io;
+use rustix::net::{MMsgHdr, RecvFlags, SendAncillaryBuffer, SendFlags};
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::{TcpStream, UdpSocket, UnixDatagram, lookup_host};
 use tokio::time::{sleep, timeout};
 
@@ -19,8 +19,10 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How often a Unix socket that is not read is looked at, whether its reader is still there.
 const PEEP: Duration = Duration::from_secs(1);
-/// Messages that go into one write to a stream.
-const GATHER: u64 = 64;
+/// Messages that go into one write.
+const GATHER: usize = 64;
+/// Pause after each write of datagrams: under load, a call for many costs a fraction of one for each.
+const REST: Duration = Duration::from_millis(1);
 
 /// A subscriber's socket; Unix sockets and streams connect when they have something to send.
 #[derive(Debug)]
@@ -61,11 +63,7 @@ async fn address(addr: &str) -> io::Result<SocketAddr> {
 /// Sends what comes until the queue is gone.
 pub async fn run(wire: Wire, messages: flume::Receiver<Message>, counts: Arc<Counts>) {
     match wire {
-        Wire::Udp(socket) => {
-            while let Ok(message) = messages.recv_async().await {
-                udp(&socket, &message, &counts).await;
-            }
-        }
+        Wire::Udp(socket) => udp(&socket, &messages, &counts).await,
         Wire::Unix(path) => {
             let mut open = None;
             while let Ok(message) = messages.recv_async().await {
@@ -78,20 +76,44 @@ pub async fn run(wire: Wire, messages: flume::Receiver<Message>, counts: Arc<Cou
     }
 }
 
-async fn udp(socket: &UdpSocket, message: &[u8], counts: &Counts) {
-    match socket.send(message).await {
-        Ok(_) => {}
-        // An earlier datagram found nobody; this one has not been sent for it.
-        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
-            counts.lost.fetch_add(1, Relaxed);
-            if socket.send(message).await.is_err() {
-                counts.lost.fetch_add(1, Relaxed);
-            }
-        }
-        Err(_) => {
-            counts.lost.fetch_add(1, Relaxed);
+/// One message at once; what comes in the [`REST`] after it goes together, in one system call.
+async fn udp(socket: &UdpSocket, messages: &flume::Receiver<Message>, counts: &Counts) {
+    while let Ok(first) = messages.recv_async().await {
+        let mut batch = vec![first];
+        while !batch.is_empty() {
+            datagrams(socket, &batch, counts).await;
+            sleep(REST).await;
+            batch = messages.try_iter().take(GATHER).collect();
         }
     }
+}
+
+/// Sends them all. What cannot be sent is counted and passed over.
+async fn datagrams(socket: &UdpSocket, batch: &[Message], counts: &Counts) {
+    let mut rest = batch;
+    let mut refused = false;
+    while !rest.is_empty() {
+        match socket.async_io(Interest::WRITABLE, || Ok(send(socket, rest)?)).await {
+            Ok(sent) => (rest, refused) = (&rest[sent..], false),
+            // An earlier datagram found nobody; this one has not been sent for it.
+            Err(e) if e.kind() == io::ErrorKind::ConnectionRefused && !refused => {
+                counts.lost.fetch_add(1, Relaxed);
+                refused = true;
+            }
+            Err(_) => {
+                counts.lost.fetch_add(1, Relaxed);
+                (rest, refused) = (&rest[1..], false);
+            }
+        }
+    }
+}
+
+/// How many of them the kernel took.
+fn send(socket: &UdpSocket, messages: &[Message]) -> rustix::io::Result<usize> {
+    let texts: Vec<[IoSlice<'_>; 1]> = messages.iter().map(|m| [IoSlice::new(m)]).collect();
+    let mut notes: Vec<_> = messages.iter().map(|_| SendAncillaryBuffer::default()).collect();
+    let mut headers: Vec<_> = texts.iter().zip(&mut notes).map(|(text, note)| MMsgHdr::new(text, note)).collect();
+    rustix::net::sendmmsg(socket, &mut headers, SendFlags::DONTWAIT)
 }
 
 /// A reader that is gone may have come back under the same path: once more with a new connection.
@@ -144,7 +166,7 @@ impl Stream {
                 }
             };
             let mut batch = first.to_vec();
-            let mut count: u64 = 1;
+            let mut count = 1;
             while count < GATHER
                 && let Ok(message) = messages.try_recv()
             {
@@ -156,7 +178,7 @@ impl Stream {
             }
             if self.stream().await.write_all(&batch).await.is_err() {
                 self.open = None;
-                counts.lost.fetch_add(count, Relaxed);
+                counts.lost.fetch_add(count as u64, Relaxed);
             }
         }
     }

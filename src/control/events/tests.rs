@@ -129,6 +129,22 @@ async fn streams_get_all_in_order_and_their_own_method() {
 }
 
 #[tokio::test]
+async fn datagrams_that_gather_arrive_all_and_in_order() {
+    let hub = Hub::new(1000, 3600);
+    let (socket, name) = udp().await;
+    hub.subscribe(AGENT_REPORT, &name, None).await.unwrap();
+    for round in 0..3 {
+        for n in 0..150 {
+            hub.raise(AGENT_REPORT, &event(n + 150 * round));
+        }
+        for n in 0..150 {
+            assert_eq!(parse(next(&socket).await.as_bytes())[0]["params"]["n"], n + 150 * round);
+        }
+    }
+    assert_eq!(hub.lost(), 0);
+}
+
+#[tokio::test]
 async fn a_stream_that_closes_or_is_not_there_yet_is_connected_again() {
     let hub = Hub::new(16, 3600);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
