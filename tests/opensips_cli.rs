@@ -223,7 +223,9 @@ const CASES: &[Case] = &[
         "latency",
         "strowger:latency",
         &[],
-        Ok("{receive_to_send: STAGE, dispatch: STAGE, mesh: STAGE, timer_lateness: STAGE, turn: STAGE}"),
+        Ok(
+            "{receive_to_send: STAGE, dispatch: STAGE, mesh: STAGE, timer_lateness: STAGE, turn: STAGE, command_cpu: STAGE}",
+        ),
     ),
     ("log_level", "core:log_level", &[], Ok("{Processes: [{PID: number, Log level: number, Type: text}]}")),
     ("log_level", "core:log_level", &["3"], Ok("{New global log level: number}")),

@@ -26,7 +26,7 @@ const fn stage(
 }
 
 /// The stages, in the order in which a call meets them.
-pub const STAGES: [Stage; 5] = [
+pub const STAGES: [Stage; 6] = [
     stage(
         "receive_to_send",
         "strowger_receive_to_send_seconds",
@@ -42,6 +42,12 @@ pub const STAGES: [Stage; 5] = [
     stage("mesh", "strowger_mesh_seconds", "handed over to another shard and taken there", |l| &l.mesh),
     stage("timer_lateness", "strowger_timer_lateness_seconds", "a timer due to its being run", |l| &l.timer_lateness),
     stage("turn", "strowger_loop_turn_seconds", "one turn of a shard's loop that had work", |l| &l.turn),
+    stage(
+        "command_cpu",
+        "strowger_command_cpu_seconds",
+        "CPU time of a turn that ran a command (a reload, a page of a list)",
+        |l| &l.command_cpu,
+    ),
 ];
 
 /// Percentiles that are told, with their names.

@@ -70,6 +70,8 @@ pub struct ShardLatency {
     pub dispatch: Recorder,
     /// One turn of the loop that had work.
     pub turn: Recorder,
+    /// CPU time of a turn that ran a command of the control plane: a reload, a list's page.
+    pub command_cpu: Recorder,
     /// A datagram reached the kernel until the answers that it caused were handed to the socket.
     pub receive_to_send: Recorder,
     /// The first due timer of a turn: how late it fired.
@@ -83,6 +85,7 @@ pub struct ShardLatency {
 pub struct LatencySnapshot {
     pub dispatch: Histogram<u64>,
     pub turn: Histogram<u64>,
+    pub command_cpu: Histogram<u64>,
     pub receive_to_send: Histogram<u64>,
     pub timer_lateness: Histogram<u64>,
     pub mesh: Histogram<u64>,
@@ -100,6 +103,7 @@ impl LatencySnapshot {
         LatencySnapshot {
             dispatch: merged(|s| &s.dispatch),
             turn: merged(|s| &s.turn),
+            command_cpu: merged(|s| &s.command_cpu),
             receive_to_send: merged(|s| &s.receive_to_send),
             timer_lateness: merged(|s| &s.timer_lateness),
             mesh: merged(|s| &s.mesh),

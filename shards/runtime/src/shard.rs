@@ -12,7 +12,7 @@
 //! - No queue starves another: each has its cap a turn; [`Turn::more`] says that one was reached, and then the shard
 //!   does not sleep.
 
-use crate::clock::{Clock, mono_ns};
+use crate::clock::{Clock, mono_ns, thread_cpu_ns};
 use crate::counts::{self, RuntimeCounts};
 use crate::driver::Driver;
 use crate::journal::Journal;
@@ -78,6 +78,8 @@ struct Turn {
     /// It left something that could be done at once.
     more: bool,
     stop: bool,
+    /// CPU time of the thread when the turn's first command was taken.
+    commanded_at_cpu: Option<u64>,
 }
 
 /// Runs until the control plane says stop.
@@ -126,6 +128,9 @@ impl<M: Machine> Shard<M> {
         if turn.worked {
             self.latency.turn.record(mono_ns() - began);
         }
+        if let Some(cpu) = turn.commanded_at_cpu {
+            self.latency.command_cpu.record(thread_cpu_ns() - cpu);
+        }
         turn
     }
 
@@ -153,6 +158,7 @@ impl<M: Machine> Shard<M> {
         for _ in 0..COMMANDS {
             let Ok(command) = self.relay.commands.try_recv() else { break };
             turn.worked = true;
+            turn.commanded_at_cpu.get_or_insert_with(thread_cpu_ns);
             match command {
                 Command::Stop => turn.stop = true,
                 Command::Control { cmd, reply } => {
