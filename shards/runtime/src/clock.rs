@@ -2,10 +2,14 @@
 
 use strowger_sip::time::{Mono, Now};
 
-/// Nanoseconds of CLOCK_MONOTONIC.
+/// The machine's start is a year after the beginning of our time, so that what was before it, in calls that outlive a
+/// loss of power, has a time.
+const BOOT_NS: u64 = 365 * 24 * 3600 * 1_000_000_000;
+
+/// Nanoseconds of CLOCK_MONOTONIC, and a year.
 #[must_use]
 pub fn mono_ns() -> u64 {
-    read(libc::CLOCK_MONOTONIC)
+    BOOT_NS + read(libc::CLOCK_MONOTONIC)
 }
 
 /// Nanoseconds since 1970 (CLOCK_REALTIME, which the kernel stamps datagrams with).
@@ -86,6 +90,13 @@ mod tests {
         assert!(arrived <= now && now - arrived < 50_000_000);
         let (now, arrived) = clock.arrival(None);
         assert_eq!(now, arrived);
+    }
+
+    #[test]
+    fn what_was_before_the_machine_started_is_as_long_ago_as_it_was() {
+        let (_, now) = Clock::default().now();
+        let quarter = 90 * 24 * 3600 * 1_000_000;
+        assert_eq!(now.mono_of(now.unix_us - quarter), Mono(now.mono.0 - quarter));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::ops::Add;
 use std::time::Duration;
 
-/// Microseconds on a monotonic clock (CLOCK_MONOTONIC in production, virtual in the simulator).
+/// Microseconds on a monotonic clock (CLOCK_MONOTONIC and a year in production, virtual in the simulator).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Mono(pub u64);
 
