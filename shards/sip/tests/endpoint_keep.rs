@@ -112,6 +112,21 @@ fn an_unanswered_invite_is_answered_and_an_answered_one_absorbed() {
 }
 
 #[test]
+fn a_refused_request_of_a_dialog_that_is_over_stays_where_its_messages_arrive() {
+    let (mut side, mut journal) = (Side::default(), Journal::new());
+    for tag in ["sw1a4-9", "theirs"] {
+        let reinvite = common::Req { cseq: 2, ..common::Req::new("INVITE", &format!("z9hG4bK{tag}")).tagged(tag) };
+        let txn = side.request(&reinvite);
+        side.respond(txn, 500);
+        side.receive(reinvite.same("ACK"));
+    }
+    commit(&mut side, &mut journal);
+    let key = HashKey(1, 2);
+    let buckets: Vec<u16> = journal.values().map(|record| Kept::decode(record).unwrap().bucket(&key)).collect();
+    assert_eq!(buckets, [0x1a4, scan::bucket_of(b"c1@192.0.2.1", &key)]);
+}
+
+#[test]
 fn what_ends_is_forgotten_and_no_cut_record_is_taken() {
     let (mut side, mut journal) = (Side::default(), Journal::new());
     side.send(Method::Info, 7);

@@ -64,8 +64,8 @@ pub struct Booked {
     pub lingers_until: u64,
     /// When all know that its last attempt is over.
     pub known_from: u64,
-    /// When the matches were made that are on their way to their calls, the oldest first.
-    pub decided: Vec<Decided>,
+    /// When the match was made that has come to its call in this step.
+    pub decided: Option<Decided>,
     /// Most chats at once.
     pub slots: u8,
     /// The last reload in which attempts with it may not have begun.
@@ -84,7 +84,7 @@ impl Booked {
         if open > 0 && !(chat && self.chats) {
             return Err(format!("is double-booked: {:?} not over, and c{call} is offered", self.calls));
         }
-        let then = self.decided.first().map_or(now, |d| d.at);
+        let then = self.decided.map_or(now, |d| d.at);
         // Its wrap-ups are timed in one place, which may have ended an earlier one before it heard of the last.
         let known = then >= self.known_from;
         let wraps = known && then < self.wraps_until;

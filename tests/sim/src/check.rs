@@ -3,6 +3,7 @@
 
 use crate::booked::{Booked, WrapupRules};
 use crate::plan::SECOND;
+use crate::routes::Expect;
 use crate::stages::{Listed, Stages};
 use crate::text;
 use crate::ua::Kind;
@@ -70,6 +71,8 @@ pub struct Ledger {
     /// Call-IDs of INVITEs to peers that were sent already.
     invited: HashSet<String>,
     pub stages: Stages,
+    /// What must become of each caller's first request, once it has come.
+    pub expects: Vec<Option<Expect>>,
     wrapups: WrapupRules,
 }
 
@@ -89,6 +92,7 @@ impl Ledger {
         Ledger {
             wrapups,
             stages: Stages::new(calls),
+            expects: vec![None; calls as usize],
             calls: (0..calls).map(|_| Rows::default()).collect(),
             agents: vec![Booked::default(); agents as usize],
             ..Ledger::default()
@@ -138,7 +142,10 @@ impl Ledger {
             self.sent.entry(branch.to_owned()).or_insert(now);
         }
         match (msg.method(), msg.code()) {
-            (None, Some(code)) => self.one_final_answer(code, msg).map_err(wrong)?,
+            (None, Some(code)) => {
+                self.one_final_answer(code, msg).map_err(wrong)?;
+                self.answers_as_foretold(code, msg).map_err(wrong)?;
+            }
             (Some(Method::Cancel), _) => {
                 let known = branch(msg).is_some_and(|b| self.provisional.contains(b));
                 if !known {
@@ -163,6 +170,7 @@ impl Ledger {
             return Ok(None);
         }
         let Some(call) = text::call_number(msg) else { return Err("INVITE of no caller".to_owned()) };
+        self.begins_as_foretold(call, msg)?;
         self.stages.invited(call, Kind::at(to), text::header(msg, b"X-CC-State"), now)?;
         let Some(agent) = text::agent_of(to) else { return Ok(None) };
         let chat = self.stages.of.get(call as usize).is_some_and(|c| c.chat);
@@ -235,6 +243,7 @@ impl Ledger {
         let wrong = |what: String| Violation::new(what).call(call);
         record_is_sound(&cdr).map_err(wrong)?;
         self.stages.recorded(&cdr, call, now).map_err(wrong)?;
+        self.recorded_as_foretold(&cdr, call).map_err(wrong)?;
         let rows = &mut self.calls[call as usize];
         if rows.ended.is_some() {
             return Err(wrong(format!("record {:?} after the call's last one", cdr.call_type)));

@@ -136,7 +136,8 @@ impl World {
             }
         }
         (self.in_flight, self.reload, self.foreseen) = (0, None, None);
-        self.ledger.agents.iter_mut().for_each(|a| a.decided.clear());
+        self.matched.clear();
+        self.ledger.agents.iter_mut().for_each(|a| a.decided = None);
         self.restart()
     }
 

@@ -6,6 +6,9 @@ use crate::world::{Event, World};
 use strowger_dispatch::Match;
 use strowger_engine::{Control, Reply};
 
+/// How long the last feature code may still be under way.
+const DIALLED_US: u64 = 40 * SECOND;
+
 /// A reload under way.
 #[derive(Debug)]
 pub(crate) struct Reload {
@@ -120,7 +123,8 @@ impl World {
         self.ends.cancel();
         self.trace.note(self.now, None, None, || "--- faults off ---".to_owned());
         // After all commands that are still under way.
-        let after = self.now + self.plan.net.desk_us + SECOND;
+        let codes = if self.plan.guide.has_features() { DIALLED_US } else { 0 };
+        let after = self.now + self.plan.net.desk_us + SECOND + codes;
         self.push(after, Event::Operate(Op::Matching(true)));
         for n in 0..MOST_AGENTS {
             self.push(after, Event::Operate(Op::Login { agent: n, on: true }));

@@ -20,6 +20,8 @@ pub mod plan;
 mod recount;
 mod rest;
 pub mod rng;
+mod routes;
+mod rules;
 mod script;
 mod stages;
 mod text;

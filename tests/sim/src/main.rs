@@ -4,7 +4,7 @@ use clap::Parser;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Instant;
-use strowger_sim::plan::{Options, SECOND};
+use strowger_sim::plan::{Options, SECOND, SUBJECTS};
 use strowger_sim::{Report, run};
 
 /// Runs whole call centres in virtual time, with faults, from seeds; exit code 1 when a property does not hold.
@@ -31,9 +31,18 @@ struct Args {
     /// Kills the process now and then; another takes over from its journals.
     #[arg(long)]
     crashes: bool,
+    /// Leaves faults and subjects out of the runs: some of rules, loss, double, ... (a wrong name lists them).
+    #[arg(long, value_delimiter = ',', value_parser = subject)]
+    without: Vec<usize>,
     /// Goes on after a failure.
     #[arg(long)]
     keep_going: bool,
+}
+
+/// The place of a subject in the list.
+fn subject(name: &str) -> Result<usize, String> {
+    let known = || SUBJECTS.iter().map(|(n, _)| *n).collect::<Vec<_>>().join(", ");
+    SUBJECTS.iter().position(|(n, _)| *n == name).ok_or_else(|| format!("known are {}", known()))
 }
 
 /// Events of the calls and agents concerned that a failure shows.
@@ -46,6 +55,7 @@ fn main() -> ExitCode {
         calls: args.calls.unwrap_or(0),
         trace: false,
         crashes: args.crashes,
+        without: args.without.iter().fold(0, |mask, bit| mask | 1 << bit),
     };
     let (from, to) = args.seed.map_or((args.from, args.from + args.seeds), |s| (s, s + 1));
     let started = Instant::now();

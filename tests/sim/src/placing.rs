@@ -4,7 +4,7 @@ use crate::booked::Decided;
 use crate::check::{Checked, Violation, agent_number};
 use crate::plan::{self, MOST_AGENTS};
 use crate::world::World;
-use strowger_dispatch::{AgentRef, AgentState, Match};
+use strowger_dispatch::{AgentState, Match};
 use strowger_engine::{CallId, Control, NotPlaced, Reply};
 
 /// What a placing must be answered, decided before it is carried out.
@@ -39,7 +39,7 @@ impl World {
     /// A match of the control plane's own goes to the shard of its call.
     pub(crate) fn tell_match(&mut self, m: Match) {
         self.in_flight += 1;
-        self.note_match(m.agent);
+        self.note_match(m);
         self.command(m.wait.shard, Control::Matched(vec![m]));
     }
 
@@ -132,10 +132,18 @@ impl World {
     }
 
     /// An agent was matched with a call of another shard, or by the control plane: the order of service was decided now.
-    pub(crate) fn note_match(&mut self, agent: AgentRef) {
-        if let Some(booked) = self.ledger.agents.iter_mut().find(|b| b.known_as == Some(agent)) {
-            let beside = self.dispatch.agent(agent).map_or(0, |v| usize::from(v.chats_open.saturating_sub(1)));
-            booked.decided.push(Decided { at: self.now, beside });
+    pub(crate) fn note_match(&mut self, m: Match) {
+        let beside = self.dispatch.agent(m.agent).map_or(0, |v| usize::from(v.chats_open.saturating_sub(1)));
+        self.matched.push((m, Decided { at: self.now, beside }));
+    }
+
+    /// Such a match has come to its call.
+    pub(crate) fn match_comes(&mut self, m: Match) {
+        self.in_flight -= 1;
+        let Some(at) = self.matched.iter().position(|(on_its_way, _)| on_its_way.wait == m.wait) else { return };
+        let (_, decided) = self.matched.swap_remove(at);
+        if let Some(booked) = self.ledger.agents.iter_mut().find(|b| b.known_as == Some(m.agent)) {
+            booked.decided = Some(decided);
         }
     }
 }

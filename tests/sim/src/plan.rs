@@ -3,6 +3,7 @@
 //! "Swarm": each rate is 0 in half of the runs, so that a fault also shows without the noise of all the others.
 
 use crate::rng::Rng;
+use crate::rules::Guide;
 use strowger_dispatch::ChatPolicy;
 use strowger_engine::CallConfig;
 use strowger_engine::config::AgentOffer;
@@ -22,7 +23,31 @@ pub struct Options {
     pub trace: bool,
     /// The process ends now and then, and another takes over from its journals.
     pub crashes: bool,
+    /// Faults and subjects that are left out, as bits by their places in [`SUBJECTS`].
+    pub without: u64,
 }
+
+/// A name, and how its subject is taken out of a plan.
+pub type Subject = (&'static str, fn(&mut Plan));
+
+/// What `--without` can leave out of a run.
+pub const SUBJECTS: &[Subject] = &[
+    ("rules", |p| p.guide = Guide::default()),
+    ("loss", |p| p.net.loss = 0),
+    ("double", |p| p.net.double = 0),
+    ("reorder", |p| p.net.reorder = 0),
+    ("jitter", |p| p.net.jitter_us = 0),
+    ("reloads", |p| p.ops.retain(|(_, op)| !matches!(op, Op::Reload))),
+    ("logins", |p| p.ops.retain(|(_, op)| !matches!(op, Op::Login { .. }))),
+    ("external", |p| p.ops.retain(|(_, op)| !matches!(op, Op::Matching(_) | Op::Place))),
+    ("chats", |p| p.chats = 0),
+    ("caller-faults", |p| p.caller = CallerOdds { impatient: p.caller.impatient, ..CallerOdds::default() }),
+    ("agent-faults", |p| p.agent = AgentOdds::default()),
+    ("media-faults", |p| p.media = MediaOdds::default()),
+    ("impatience", |p| p.caller.impatient = 0),
+    ("wrapup", |p| p.call.wrapup_us = 0),
+    ("end-all", |p| p.end_all = false),
+];
 
 /// Rates in per mille, times in microseconds.
 #[derive(Debug, Clone, Default)]
@@ -119,6 +144,8 @@ pub struct Plan {
     /// Longest talk.
     pub talk_us: u64,
     pub patience_us: u64,
+    /// The routing rules; none: the Request-URI's user is the flow.
+    pub guide: Guide,
 }
 
 pub const SKILLS: u64 = 3;
@@ -164,6 +191,7 @@ impl Plan {
             end_all: r.chance(60),
             talk_us: *r.pick(&[2, 10, 40]) * SECOND,
             patience_us: *r.pick(&[5, 20, 60]) * SECOND,
+            guide: Guide::default(),
         }
     }
 }

@@ -170,6 +170,10 @@ impl World {
                 }
             }
             let refused = caller.facts.got_final.is_some_and(|c| c >= 300 && c != 487);
+            self.calls_are_as_foretold(n, call.rows.is_empty())?;
+            if self.ledger.is_no_call(n, &caller.asks) {
+                continue;
+            }
             if call.rows.is_empty() && !refused && !left && !self.peer_gave_up(n) {
                 return Err(Violation::new("a caller who was not refused has no record").call(n as u32));
             }

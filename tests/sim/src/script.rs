@@ -1,6 +1,7 @@
 //! What the peers decide: when callers leave, how agents answer, what media servers do against their contract.
 
 use crate::plan::{AgentOdds, CallerOdds, MediaOdds, SECOND};
+use crate::rules::Body;
 use crate::text;
 use crate::ua::{Act, Ctx, Dialog, Kind, Phase, Tick};
 use strowger_sip::msg::Message;
@@ -78,6 +79,9 @@ impl Dialog {
         let odds = ctx.caller();
         self.with_sdp = !ctx.rng.chance(odds.no_sdp);
         self.chat = self.with_sdp && ctx.rng.chance(ctx.plan.chats);
+        if self.asks.body != Body::Good {
+            (self.with_sdp, self.chat) = (true, false);
+        }
         self.never_acks = ctx.rng.chance(odds.no_ack);
         self.timer = ctx.rng.chance(odds.timer);
         self.updates = ctx.rng.chance(700);
@@ -87,6 +91,11 @@ impl Dialog {
         }
         if self.timer {
             extra.push_str("Supported: timer\r\nSession-Expires: 120\r\n");
+        }
+        extra.push_str(&self.asks.lines());
+        if self.asks.message {
+            self.send(ctx, "MESSAGE", &extra, "");
+            return;
         }
         let body = if self.with_sdp { self.describe() } else { String::new() };
         if self.chat {

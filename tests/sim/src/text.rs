@@ -1,5 +1,6 @@
 //! Messages as the simulated peers write them: small templates, no code of the engine's.
 
+use crate::rules::Body;
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -88,6 +89,14 @@ pub fn sdp(addr: SocketAddr, session: u32, version: u32, port: u16, direction: &
     )
 }
 
+/// A session description that no call can be made of.
+#[must_use]
+pub fn odd_sdp(addr: SocketAddr, body: Body) -> String {
+    let stream = if body == Body::Other { "m=image 4000 udptl t38" } else { "m=audio 0 RTP/AVP 0" };
+    let ip = addr.ip();
+    format!("v=0\r\no=sim 1 1 IN IP4 {ip}\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\n{stream}\r\n")
+}
+
 /// Where a description sends the audio, `ip:port`; empty for none.
 #[must_use]
 pub fn media_of(body: &[u8]) -> String {
@@ -124,6 +133,12 @@ pub fn call_number(msg: &Message<'_>) -> Option<u32> {
     let from = msg.from().ok()?;
     let uri = from.uri_parsed().ok()?;
     text(uri.user?).strip_prefix('c')?.parse().ok()
+}
+
+/// The number of the caller whose dialog this is: `call12@sim`.
+#[must_use]
+pub fn caller_number(msg: &Message<'_>) -> Option<u32> {
+    text(msg.call_id().ok()?).strip_prefix("call")?.strip_suffix("@sim")?.parse().ok()
 }
 
 /// The number of the agent that lives at an address.

@@ -3,7 +3,8 @@
 
 use crate::plan::{MS, Plan, SECOND};
 use crate::rng::Rng;
-use crate::text::{self, Bytes, Request, media_of, sdp};
+use crate::rules::{Asked, Body};
+use crate::text::{self, Bytes, Request, media_of, odd_sdp, sdp};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use strowger_sip::msg::{Message, Name};
@@ -170,6 +171,8 @@ pub struct Dialog {
     pub leaving: bool,
     /// Tag of the other branch of a fork that has answered.
     pub fork: Option<String>,
+    /// What a caller begins with.
+    pub asks: Asked,
     pub facts: Facts,
 }
 
@@ -227,6 +230,7 @@ impl Dialog {
             never_acks: false,
             leaving: false,
             fork: None,
+            asks: Asked::default(),
             facts: Facts::default(),
         }
     }
@@ -237,6 +241,9 @@ impl Dialog {
     }
 
     pub fn describe(&self) -> String {
+        if self.asks.body != Body::Good {
+            return odd_sdp(self.addr, self.asks.body);
+        }
         sdp(
             self.addr,
             self.index + 1,
@@ -376,7 +383,7 @@ impl Dialog {
             c.code = 408;
             let method = c.method;
             match (method, self.phase) {
-                ("INVITE", Phase::Calling) => self.phase = Phase::Over,
+                ("INVITE" | "MESSAGE", Phase::Calling) => self.phase = Phase::Over,
                 ("INVITE" | "UPDATE", Phase::Up) => self.bye(ctx),
                 _ => {}
             }
@@ -455,7 +462,7 @@ impl Dialog {
             return;
         }
         self.remote_media = media_of(msg.body());
-        if self.remote_media.is_empty() {
+        if self.remote_media.is_empty() && self.asks.body == Body::Good {
             ctx.wrongs.push(format!("a description without audio for {}", self.call_id));
         }
         self.on_media(ctx);

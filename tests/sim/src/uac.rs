@@ -44,6 +44,10 @@ impl Dialog {
                     self.on_refused(ctx, code);
                 }
             }
+            "MESSAGE" => {
+                self.facts.got_final = Some(code);
+                self.phase = Phase::Over;
+            }
             "UPDATE" => {
                 if code < 300 {
                     self.note_media(ctx, msg);

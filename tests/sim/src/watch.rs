@@ -69,8 +69,7 @@ impl World {
             self.cover_offer(*offer);
             let id = plan::agent_id(offer.agent);
             let Some(agent) = self.registry.agent(&id) else { continue };
-            let ways = &mut self.ledger.agents[offer.agent as usize].decided;
-            let decided = (!ways.is_empty()).then(|| ways.remove(0));
+            let decided = self.ledger.agents[offer.agent as usize].decided.take();
             let decided =
                 decided.filter(|d| d.at >= self.reloaded).or(local.then_some(Decided { at: self.now, beside: 0 }));
             let (Some(decided), Some(def)) = (decided, prov.agent(agent).cloned()) else { continue };
@@ -155,7 +154,9 @@ impl World {
         if !from.is_arriving() {
             self.saw("diverted by time on hold");
             let limit = u64::from(l.flow.dissuading_onhold_th) * SECOND;
-            let since = self.ledger.stages.of[l.call as usize].queued;
+            // An attempt that a reload leaves without an address is over before it is seen, and the call enters the queue anew.
+            let until = self.reloaded + self.plan.net.desk_us + self.plan.net.mesh_us;
+            let since = self.ledger.stages.of[l.call as usize].queued.filter(|at| self.reload.is_none() && *at > until);
             return match since {
                 Some(at) if from == Stage::Queued && self.now.abs_diff(at + limit) > check::LATE_US => {
                     wrong(format!("c{} is diverted {} us after it was queued", l.call, self.now - at))
@@ -226,9 +227,7 @@ impl World {
     /// Each agent's word fits what was seen of it.
     pub(crate) fn agents_are_true(&mut self) -> Checked {
         let in_flight = self.in_flight > 0;
-        if !in_flight {
-            self.ledger.agents.iter_mut().for_each(|a| a.decided.clear());
-        }
+        self.ledger.agents.iter_mut().for_each(|a| a.decided = None);
         for (id, agent) in &self.registry.current().agents_by_id {
             let n = check::agent_number(id);
             if self.reload.is_some() || self.now < self.reloaded + self.plan.net.desk_us + self.plan.net.mesh_us {

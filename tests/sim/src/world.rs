@@ -1,12 +1,13 @@
 //! One run: engines, peers, network and operators around one heap of events in virtual time.
 
-use crate::booked::WrapupRules;
+use crate::booked::{Decided, WrapupRules};
 use crate::check::{self, Checked, Ledger, Offer, Violation};
 use crate::crash::{End, Ends};
 use crate::desk::Reload;
 use crate::placing::Expected;
 use crate::plan::{self, MOST_AGENTS, MS, Op, Options, Plan, SECOND};
 use crate::rng::Rng;
+use crate::rules::{Asked, Guide, draw_refusals};
 use crate::stages::Crowd;
 use crate::text::{self, Bytes, ENGINE};
 use crate::trace::Trace;
@@ -16,7 +17,7 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use strowger_dispatch::{Dispatch, Limits};
+use strowger_dispatch::{Dispatch, Limits, Match};
 use strowger_engine::control::Audit;
 use strowger_engine::registry::{Registry, RegistryLimits};
 use strowger_engine::{BucketTable, Control, Engine, EngineConfig, MeshMsg, Output, Provisioning, StatsHub};
@@ -107,6 +108,8 @@ pub struct World {
     pub(crate) crowds: Vec<Crowd>,
     /// The control plane's own hand for matching.
     pub(crate) matcher: strowger_dispatch::Handle,
+    /// Matches on their way to their calls.
+    pub(crate) matched: Vec<(Match, Decided)>,
     pub(crate) foreseen: Option<Expected>,
     /// When the last reload was done.
     pub(crate) reloaded: u64,
@@ -118,11 +121,27 @@ impl World {
         let mut rng = Rng::new(seed);
         let mut plan = Plan::draw(&mut rng, options);
         let ends = Ends::draw(seed, options, &mut plan);
+        // Draws of their own, so that runs without rules stay as they are.
+        let mut guide = Rng::new(seed ^ 0x7275_6c65_7300_0000);
+        plan.guide = Guide::draw(&mut guide);
+        for (bit, (_, leave_out)) in plan::SUBJECTS.iter().enumerate() {
+            if options.without >> bit & 1 == 1 {
+                leave_out(&mut plan);
+            }
+        }
+        if !plan.guide.drawn.is_empty() {
+            plan.call.rules = plan.guide.compiled();
+            plan.call.refusals = draw_refusals(&mut guide);
+        }
         let (dispatch, stats) = shared(&plan);
         let buckets = Arc::new(BucketTable::even(plan.shards));
         let listener =
             ListenerInfo { transport: Transport::Udp, via: ENGINE.to_owned(), contact_host: ENGINE.to_owned() };
-        let endpoint = Arc::new(EndpointConfig { listeners: vec![listener], ..EndpointConfig::default() });
+        let endpoint = Arc::new(EndpointConfig {
+            listeners: vec![listener],
+            bad_from: plan.call.refusals.bad_from,
+            ..EndpointConfig::default()
+        });
         let cfg = Arc::new(EngineConfig { endpoint, buckets, key: KEY, call: plan.call.clone() });
         let (registry, prov) = provisioned(&plan, &dispatch);
         let now = Now { mono: Mono(SECOND), unix_us: EPOCH + SECOND };
@@ -166,16 +185,17 @@ impl World {
             wrongs: Vec::new(),
             crowds: vec![Crowd::default(); FLOW_SLOTS],
             matcher,
+            matched: Vec::new(),
             foreseen: None,
             reloaded: 0,
             plan,
         };
-        world.populate();
+        world.populate(&mut guide);
         world
     }
 
     /// Callers and operators are put on the heap.
-    fn populate(&mut self) {
+    fn populate(&mut self, guide: &mut Rng) {
         for n in 0..self.plan.calls {
             let addr = SocketAddr::from(([10, 3, (n >> 8) as u8, n as u8], 5060));
             let call_id = format!("call{n}@sim");
@@ -187,6 +207,15 @@ impl World {
             d.local = format!("<sip:c{n}@{}>;tag={}", addr.ip(), d.tag);
             d.remote = format!("<sip:f{}@10.0.0.1>", d.flow);
             d.target = format!("sip:f{}@{ENGINE}", d.flow);
+            d.asks = Asked { user: Some(plan::flow_id(d.flow)), ..Asked::default() };
+            if !self.plan.guide.drawn.is_empty() {
+                d.asks = Asked::draw(guide, d.flow);
+                d.target =
+                    d.asks.user.as_ref().map_or_else(|| format!("sip:{ENGINE}"), |u| format!("sip:{u}@{ENGINE}"));
+                if d.asks.bad_from {
+                    d.local = format!("<sip:@{}>;tag={}", addr.ip(), d.tag);
+                }
+            }
             self.by_call.insert((addr, call_id), n);
             self.dialogs.push(d);
             let at = self.now + self.desk.below(self.plan.faults_us);
@@ -249,13 +278,16 @@ impl World {
                 let Some(shard) = self.owner(&bytes).filter(|_| self.now >= self.ends.deaf_until) else {
                     return Ok(());
                 };
+                let mut begun = None;
                 if let Some(msg) = text::parse(&bytes) {
+                    begun = self.foretell(shard, &msg);
                     self.ledger.engine_gets(&msg, self.now);
                     self.trace.message(self.now, from, None, shard, &msg);
                 }
                 let path = Path::udp(from, ListenerId(0));
                 self.engines[usize::from(shard)].handle_datagram(now, path, &bytes);
                 self.after(shard, true)?;
+                begun.map_or(Ok(()), |call| self.feature_code_worked(call))?;
                 self.moves_are_right(true)
             }
             Event::Timers(shard) => {
@@ -268,15 +300,22 @@ impl World {
                 self.moves_are_right(false)
             }
             Event::Mesh { to, msg } => {
-                self.in_flight -= 1;
+                match &msg {
+                    MeshMsg::Matched { matched, .. } => self.match_comes(*matched),
+                    MeshMsg::ChatOver(_) => self.in_flight -= 1,
+                }
                 self.engines[usize::from(to)].handle_mesh(now, msg);
                 self.after(to, false)?;
                 self.moves_are_right(false)
             }
             Event::Command { shard, id, command } => {
-                let matched = matches!(*command, Control::Matched(_));
                 let placed = matches!(*command, Control::Place { .. });
-                self.in_flight -= u32::from(matched);
+                let matched = if let Control::Matched(matches) = &*command {
+                    matches.iter().for_each(|m| self.match_comes(*m));
+                    true
+                } else {
+                    false
+                };
                 self.trace.note(self.now, None, None, || format!("shard {shard}: {}", describe(&command)));
                 self.foresee(id, &command);
                 self.engines[usize::from(shard)].handle_control(now, id, *command);
@@ -357,7 +396,7 @@ impl World {
             Output::Mesh { to, msg } => {
                 if let MeshMsg::Matched { matched, .. } = &msg {
                     self.saw("match sent to another shard");
-                    self.note_match(matched.agent);
+                    self.note_match(*matched);
                 }
                 self.in_flight += 1;
                 let way = self.net.range(1, self.plan.net.mesh_us);

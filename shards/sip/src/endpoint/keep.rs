@@ -15,7 +15,7 @@ use super::server::{self, Open, Server};
 use super::timers::Class;
 use super::{ClientTxn, Endpoint, FailReason, Origin, ServerTxn, User, handle, identity};
 use crate::hash::HashKey;
-use crate::msg::ReplyHead;
+use crate::msg::{Limits, Message, ReplyHead};
 use crate::net::Path;
 use crate::scan;
 use crate::time::{Mono, Now};
@@ -138,12 +138,15 @@ impl<'a> Kept<'a> {
         self.user
     }
 
-    /// Where its messages arrive; of a request inside a dialog only its user knows.
+    /// Where its messages arrive. Of a request inside a dialog, whose user is asked first, the final answer tells it.
     #[must_use]
     pub fn bucket(&self, key: &HashKey) -> u16 {
         match &self.body {
             Body::Client(c) => c.bucket,
-            Body::Server(s) => scan::bucket_of(identity::call_id(&s.identity[usize::from(s.split)..]), key),
+            Body::Server(s) => match identity::call_id(&s.identity[usize::from(s.split)..]) {
+                b"" => answered_at(s.answer, key),
+                call_id => scan::bucket_of(call_id, key),
+            },
         }
     }
 }
@@ -154,6 +157,13 @@ fn head(r: &mut Reader<'_>) -> Result<(bool, User), Corrupt> {
         VERSION => Ok((r.flag()?, r.uint()?)),
         other => Err(Corrupt::Version(other)),
     }
+}
+
+/// The bucket of a request inside a dialog, by the answer to it: our tag says it, or else the Call-ID.
+fn answered_at(answer: &[u8], key: &HashKey) -> u16 {
+    let Ok(answer) = Message::parse(answer, &Limits::default()) else { return scan::bucket_of(b"", key) };
+    let marked = answer.to_tag().and_then(scan::parse_mark);
+    marked.unwrap_or_else(|| scan::bucket_of(answer.call_id().unwrap_or_default(), key))
 }
 
 fn client_body<'a>(r: &mut Reader<'a>) -> Result<ClientBody<'a>, Corrupt> {
