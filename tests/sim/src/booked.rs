@@ -3,7 +3,7 @@
 
 use crate::check::{LATE_US, Violation};
 use crate::plan::SECOND;
-use strowger_dispatch::{AgentRef, AgentState, AgentView};
+use strowger_dispatch::{AgentRef, AgentState, AgentView, WaitRef};
 use strowger_engine::cdr::{CallType, Cdr, CdrMedia};
 
 /// How long an agent may stay taken after its call: until its phone has ended the dialog, a second at most.
@@ -64,6 +64,8 @@ pub struct Booked {
     pub lingers_until: u64,
     /// When all know that its last attempt is over.
     pub known_from: u64,
+    /// Matches on their way to their calls, the oldest first.
+    pub pending: Vec<(WaitRef, Decided)>,
     /// When the match was made that has come to its call in this step.
     pub decided: Option<Decided>,
     /// Most chats at once.
@@ -84,9 +86,10 @@ impl Booked {
         if open > 0 && !(chat && self.chats) {
             return Err(format!("is double-booked: {:?} not over, and c{call} is offered", self.calls));
         }
-        let then = self.decided.map_or(now, |d| d.at);
+        let decided = self.decided_for(chat);
+        let then = decided.map_or(now, |d| d.at);
         // Its wrap-ups are timed in one place, which may have ended an earlier one before it heard of the last.
-        let known = then >= self.known_from;
+        let known = then >= self.known_from && (decided.is_some() || self.pending.is_empty());
         let wraps = known && then < self.wraps_until;
         let lingers = chat && then < self.lingers_until;
         if wraps && open == 0 && !lingers {
@@ -95,7 +98,8 @@ impl Booked {
         if chat && known && then < self.pauses_until {
             return Err(format!("is offered c{call} {} us before its pause is over", self.pauses_until - then));
         }
-        if chat && open + usize::from(wraps) >= usize::from(self.slots) {
+        let beside = decided.map_or(open, |d| d.beside);
+        if chat && open.max(beside + usize::from(wraps)) >= usize::from(self.slots) {
             return Err(format!(
                 "is offered c{call} beside {:?}, of {} slots, wraps up: {wraps}",
                 self.calls, self.slots
@@ -105,6 +109,13 @@ impl Booked {
         self.chats = chat;
         self.excused = now;
         Ok(true)
+    }
+
+    /// When the match for an offer of this step was made, if that was before the step. A call may find out by itself that it
+    /// was matched; of several chats it is not known which did.
+    pub fn decided_for(&self, chat: bool) -> Option<Decided> {
+        let first = self.pending.first().filter(|_| !chat).map(|(_, decided)| *decided);
+        self.decided.or(first)
     }
 
     /// The attempt of `call` has its record.

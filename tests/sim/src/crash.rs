@@ -136,8 +136,8 @@ impl World {
             }
         }
         (self.in_flight, self.reload, self.foreseen) = (0, None, None);
-        self.matched.clear();
-        self.ledger.agents.iter_mut().for_each(|a| a.decided = None);
+        self.ledger.agents.iter_mut().for_each(|a| (a.decided, a.pending) = (None, Vec::new()));
+        self.drained.fill(false);
         self.restart()
     }
 
@@ -187,7 +187,9 @@ impl World {
         self.ends.lives += 1;
         let life = self.ends.lives;
         self.ends.deaf_until = self.now + if self.ends.rng.chance(500) { 0 } else { self.ends.rng.below(2 * SECOND) };
-        self.ledger.stages.back.clear();
+        for call in std::mem::take(&mut self.ledger.stages.back) {
+            self.ledger.stages.of[call as usize].maybe_held = true;
+        }
         self.dispatch.set_dispatching(dispatching);
         if dispatching {
             let mut made: Vec<Match> = Vec::new();

@@ -13,8 +13,10 @@
 
 mod booked;
 pub mod check;
+mod cover;
 mod crash;
 mod desk;
+mod network;
 mod placing;
 pub mod plan;
 mod recount;

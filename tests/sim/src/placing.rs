@@ -134,16 +134,16 @@ impl World {
     /// An agent was matched with a call of another shard, or by the control plane: the order of service was decided now.
     pub(crate) fn note_match(&mut self, m: Match) {
         let beside = self.dispatch.agent(m.agent).map_or(0, |v| usize::from(v.chats_open.saturating_sub(1)));
-        self.matched.push((m, Decided { at: self.now, beside }));
+        if let Some(booked) = self.ledger.agents.iter_mut().find(|b| b.known_as == Some(m.agent)) {
+            booked.pending.push((m.wait, Decided { at: self.now, beside }));
+        }
     }
 
     /// Such a match has come to its call.
     pub(crate) fn match_comes(&mut self, m: Match) {
         self.in_flight -= 1;
-        let Some(at) = self.matched.iter().position(|(on_its_way, _)| on_its_way.wait == m.wait) else { return };
-        let (_, decided) = self.matched.swap_remove(at);
-        if let Some(booked) = self.ledger.agents.iter_mut().find(|b| b.known_as == Some(m.agent)) {
-            booked.decided = Some(decided);
-        }
+        let Some(booked) = self.ledger.agents.iter_mut().find(|b| b.known_as == Some(m.agent)) else { return };
+        let Some(at) = booked.pending.iter().position(|(wait, _)| *wait == m.wait) else { return };
+        booked.decided = Some(booked.pending.remove(at).1);
     }
 }

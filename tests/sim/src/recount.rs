@@ -52,6 +52,14 @@ impl Ledger {
         n
     }
 
+    /// Calls of a flow that may have been on hold without having been seen there.
+    #[must_use]
+    pub fn maybe_held(&self, flow: u32) -> i64 {
+        let of_flow = |rows: &[Cdr]| rows.iter().any(|r| r.flow.idx == flow);
+        let all = self.calls.iter().zip(&self.stages.of);
+        all.filter(|(call, course)| course.maybe_held && !course.held && of_flow(&call.rows)).count() as i64
+    }
+
     /// The same for one slot of the agent table, whoever lived there.
     #[must_use]
     pub fn recount_slot(&self, slot: u32) -> Counted {

@@ -104,9 +104,9 @@ impl World {
     /// The answer of `cc_handle_call`, in the order of its return codes, and why.
     fn flow_refuses(&self, shard: u16, id: &str, asked: &Asked) -> Option<(u16, &'static str)> {
         let codes = self.plan.call.refusals;
-        if self.plan.call.max_calls < 1000
-            && self.engines[usize::from(shard)].audit().calls >= self.plan.call.max_calls as usize
-        {
+        let most = self.plan.call.max_calls as usize;
+        let full = most < 1000 && self.engines[usize::from(shard)].audit().calls >= most;
+        if full || self.drained[usize::from(shard)] {
             return Some((503, "refused: too many calls"));
         }
         if id.is_empty() {

@@ -51,6 +51,8 @@ pub struct Course {
     pub stage: Stage,
     /// It was on hold at least once.
     pub held: bool,
+    /// It may have been: the process was killed when it had just come back, and it has an agent before it is seen again.
+    pub maybe_held: bool,
     /// Its session is MSRP.
     pub chat: bool,
     /// When it entered the queue last, if that was seen.

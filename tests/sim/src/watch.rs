@@ -69,7 +69,9 @@ impl World {
             self.cover_offer(*offer);
             let id = plan::agent_id(offer.agent);
             let Some(agent) = self.registry.agent(&id) else { continue };
-            let decided = self.ledger.agents[offer.agent as usize].decided.take();
+            let booked = &mut self.ledger.agents[offer.agent as usize];
+            let (decided, local) = (booked.decided_for(offer.chat), local && booked.pending.is_empty());
+            booked.decided = None;
             let decided =
                 decided.filter(|d| d.at >= self.reloaded).or(local.then_some(Decided { at: self.now, beside: 0 }));
             let (Some(decided), Some(def)) = (decided, prov.agent(agent).cloned()) else { continue };

@@ -1,30 +1,29 @@
 //! One run: engines, peers, network and operators around one heap of events in virtual time.
 
-use crate::booked::{Decided, WrapupRules};
+use crate::booked::WrapupRules;
 use crate::check::{self, Checked, Ledger, Offer, Violation};
 use crate::crash::{End, Ends};
 use crate::desk::Reload;
 use crate::placing::Expected;
-use crate::plan::{self, MOST_AGENTS, MS, Op, Options, Plan, SECOND};
+use crate::plan::{self, MOST_AGENTS, Op, Options, Plan, SECOND};
 use crate::rng::Rng;
 use crate::rules::{Asked, Guide, draw_refusals};
 use crate::stages::Crowd;
 use crate::text::{self, Bytes, ENGINE};
 use crate::trace::Trace;
-use crate::ua::{Act, Ctx, Dialog, Kind, Phase, Tick};
+use crate::ua::{Act, Dialog, Kind, Phase, Tick};
 use crate::watch::FLOW_SLOTS;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use strowger_dispatch::{Dispatch, Limits, Match};
+use strowger_dispatch::{Dispatch, Limits};
 use strowger_engine::control::Audit;
 use strowger_engine::registry::{Registry, RegistryLimits};
 use strowger_engine::{BucketTable, Control, Engine, EngineConfig, MeshMsg, Output, Provisioning, StatsHub};
 use strowger_sip::endpoint::{EndpointConfig, ListenerInfo};
 use strowger_sip::hash::HashKey;
 use strowger_sip::net::{ListenerId, Path, Transport};
-use strowger_sip::scan::{self, Owner};
 use strowger_sip::time::{Mono, Now};
 
 /// Unix time of the start, microseconds.
@@ -32,7 +31,7 @@ pub(crate) const EPOCH: u64 = 1_700_000_000 * SECOND;
 /// A run that is not at rest this long after the faults stopped does not come to rest.
 const REST_US: u64 = 900 * SECOND;
 const MOST_STEPS: u64 = 3_000_000;
-const KEY: HashKey = HashKey(7, 11);
+pub(crate) const KEY: HashKey = HashKey(7, 11);
 
 #[derive(Debug)]
 pub(crate) enum Event {
@@ -92,8 +91,8 @@ pub struct World {
     pub(crate) timer_at: Vec<u64>,
     /// The ends of the process, and what its shards' journals hold.
     pub(crate) ends: Ends,
-    by_call: HashMap<(SocketAddr, String), u32>,
-    net: Rng,
+    pub(crate) by_call: HashMap<(SocketAddr, String), u32>,
+    pub(crate) net: Rng,
     pub(crate) peers: Rng,
     pub(crate) desk: Rng,
     pub(crate) reload: Option<Reload>,
@@ -101,15 +100,15 @@ pub struct World {
     /// Matches between shards.
     pub(crate) in_flight: u32,
     pub(crate) next_command: u64,
-    out: Vec<(SocketAddr, Bytes)>,
-    timers: Vec<(u64, u32, Tick)>,
-    wrongs: Vec<String>,
+    pub(crate) out: Vec<(SocketAddr, Bytes)>,
+    pub(crate) timers: Vec<(u64, u32, Tick)>,
+    pub(crate) wrongs: Vec<String>,
     /// What the flows' counters said before this step.
     pub(crate) crowds: Vec<Crowd>,
     /// The control plane's own hand for matching.
     pub(crate) matcher: strowger_dispatch::Handle,
-    /// Matches on their way to their calls.
-    pub(crate) matched: Vec<(Match, Decided)>,
+    /// Shards that take no new calls: they were told to end all.
+    pub(crate) drained: [bool; 4],
     pub(crate) foreseen: Option<Expected>,
     /// When the last reload was done.
     pub(crate) reloaded: u64,
@@ -185,7 +184,7 @@ impl World {
             wrongs: Vec::new(),
             crowds: vec![Crowd::default(); FLOW_SLOTS],
             matcher,
-            matched: Vec::new(),
+            drained: [false; 4],
             foreseen: None,
             reloaded: 0,
             plan,
@@ -318,6 +317,7 @@ impl World {
                 };
                 self.trace.note(self.now, None, None, || format!("shard {shard}: {}", describe(&command)));
                 self.foresee(id, &command);
+                self.drained[usize::from(shard)] |= matches!(*command, Control::EndAll);
                 self.engines[usize::from(shard)].handle_control(now, id, *command);
                 self.after_of(shard, !matched && !placed, placed)?;
                 self.moves_are_right(false)
@@ -425,140 +425,8 @@ impl World {
         Ok(())
     }
 
-    fn cover_record(&mut self, cdr: &strowger_engine::Cdr, call: u32) {
-        use strowger_engine::cdr::CallType::{Dropped, Handled, InternalError, Rejected};
-        let what = match (cdr.call_type, cdr.agent.is_some()) {
-            (Handled, _) if cdr.rejected > 0 => "handled after a refusal",
-            (Handled, _) => "handled",
-            (Rejected, _) if cdr.cause == 0 => "agent's BYE within min_talk",
-            (Rejected, _) if cdr.cause == 408 => "agent did not answer",
-            (Rejected, _) => "agent refused",
-            (Dropped, false) if cdr.fstats == strowger_engine::cdr::fstats::INBOUND => "ended by dissuading2",
-            (Dropped, true) => "caller left while the agent rang",
-            (Dropped, false) => "caller left the queue",
-            (InternalError, true) => "attempt failed by an error",
-            (InternalError, false) => "call failed by an error",
-        };
-        self.saw(what);
-        if cdr.flow.message_flow_id.is_none() {
-            return;
-        }
-        let heard = |d: &Dialog| d.kind == Kind::Briefing && d.call == call && d.phase == Phase::Up;
-        let hears = self.dialogs.iter().any(|d| heard(d) && !self.ledger.ended_dialogs.contains(&d.call_id));
-        match cdr.call_type {
-            Handled
-                if self
-                    .dialogs
-                    .iter()
-                    .any(|d| d.kind == Kind::Briefing && d.call == call && d.facts.said_2xx.is_some()) =>
-            {
-                self.saw("briefed agent bridged");
-            }
-            Rejected if hears && cdr.cause == 0 => self.saw("agent left while briefed"),
-            Dropped if hears => self.saw("caller left while briefed"),
-            _ => {}
-        }
-    }
-
     pub fn saw(&mut self, what: &'static str) {
         *self.seen.entry(what).or_default() += 1;
-    }
-
-    /// The network. `from`: a peer's address; none for the engine.
-    fn transport(&mut self, bytes: Bytes, to: SocketAddr, from: Option<SocketAddr>) {
-        let net = self.plan.net.clone();
-        let copies = match self.calm {
-            true => 1,
-            false if self.net.chance(net.loss) => 0,
-            false => 1 + u32::from(self.net.chance(net.double)),
-        };
-        for _ in 0..copies {
-            let mut way = MS;
-            if !self.calm {
-                way = net.delay_us + self.net.below(net.jitter_us + 1);
-                if self.net.chance(net.reorder) {
-                    way += self.net.below(2 * SECOND);
-                }
-            }
-            let at = self.now + way;
-            match from {
-                None => self.push(at, Event::ToPeer { to, bytes: bytes.clone() }),
-                Some(from) => {
-                    self.push(at, Event::ToEngine { from, bytes: bytes.clone() });
-                }
-            }
-        }
-        if copies == 0 {
-            self.saw("datagram lost");
-        }
-    }
-
-    /// The shard whose a datagram is, by the real scan.
-    fn owner(&self, bytes: &[u8]) -> Option<u16> {
-        match scan::owner(bytes, &KEY) {
-            Owner::Bucket(bucket) => Some(self.cfg.buckets.shard(bucket)),
-            Owner::NoCallId => Some(0),
-            Owner::Junk => None,
-        }
-    }
-
-    fn with_peer(&mut self, dialog: u32, f: impl FnOnce(&mut Dialog, &mut Ctx<'_>)) {
-        let mut ctx = Ctx {
-            now: self.now,
-            calm: self.calm,
-            rng: &mut self.peers,
-            plan: &self.plan,
-            out: &mut self.out,
-            timers: &mut self.timers,
-            seen: &mut self.seen,
-            wrongs: &mut self.wrongs,
-        };
-        f(&mut self.dialogs[dialog as usize], &mut ctx);
-    }
-
-    /// Puts what peers send and plan on the heap.
-    fn peers_done(&mut self) -> Checked {
-        let to = ENGINE.parse().unwrap_or_else(|_| SocketAddr::from(([10, 0, 0, 1], 5060)));
-        for (from, bytes) in std::mem::take(&mut self.out) {
-            self.transport(bytes, to, Some(from));
-        }
-        for (us, dialog, tick) in std::mem::take(&mut self.timers) {
-            self.push(self.now + us, Event::Peer { dialog, tick });
-        }
-        match self.wrongs.pop() {
-            Some(what) => Err(Violation::new(what)),
-            None => Ok(()),
-        }
-    }
-
-    /// A datagram reaches a peer's address.
-    fn deliver(&mut self, to: SocketAddr, bytes: &Bytes) {
-        let Some(msg) = text::parse(bytes) else { return };
-        let Ok(id) = msg.call_id() else { return };
-        let key = (to, text::text(id).to_owned());
-        if let Some(dialog) = self.by_call.get(&key).copied() {
-            self.with_peer(dialog, |d, ctx| d.receive(ctx, &msg, bytes));
-            return;
-        }
-        let Some(method) = msg.method() else { return };
-        if method != strowger_sip::msg::Method::Invite || msg.to_tag().is_some() {
-            if method != strowger_sip::msg::Method::Ack {
-                self.out.push((to, text::response(&msg, 481, "gone", to, "", "")));
-            }
-            return;
-        }
-        let kind = Kind::at(to);
-        let index = self.dialogs.len() as u32;
-        let mut d = Dialog::new(index, kind, text::call_number(&msg).unwrap_or(u32::MAX), to, &key.1);
-        d.phase = Phase::Ringing;
-        d.chat = self.dialogs.get(d.call as usize).is_some_and(|caller| caller.chat);
-        d.local =
-            format!("{};tag={}", msg.first(strowger_sip::msg::Name::To).map(text::text).unwrap_or_default(), d.tag);
-        d.remote = msg.first(strowger_sip::msg::Name::From).map(text::text).unwrap_or_default().to_owned();
-        d.target = msg.contact().ok().flatten().map(|c| text::text(c.uri).to_owned()).unwrap_or_default();
-        self.by_call.insert(key, index);
-        self.dialogs.push(d);
-        self.with_peer(index, |d, ctx| d.receive(ctx, &msg, bytes));
     }
 }
 

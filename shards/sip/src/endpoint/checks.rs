@@ -5,6 +5,7 @@ use super::{Endpoint, EndpointConfig};
 use crate::id::{self, Token};
 use crate::msg::{Message, Method, Name, ParseError, Reply, push_number};
 use crate::net::Path;
+use crate::scan;
 use crate::time::Mono;
 use std::sync::Arc;
 
@@ -81,16 +82,14 @@ impl Endpoint {
     fn stateless_tag_of(&self, msg: &Message<'_>) -> Token {
         let branch = msg.top_via().ok().and_then(|v| v.branch()).unwrap_or_default();
         let call_id = msg.first(Name::CallId).unwrap_or_default();
-        self.stateless_tag_from(&[branch, call_id, msg.from_tag().unwrap_or_default()])
+        let hash = self.key.hash(&[branch, call_id, msg.from_tag().unwrap_or_default()]);
+        // The bucket is not this shard's own: after a restart with another number of shards the tag is still the same.
+        id::stateless_tag(scan::bucket_of(call_id, &self.key), hash)
     }
 
     /// The tag of answers to the transaction with this identity that the TU gave none.
     pub(super) fn stateless_tag(&self, ident: &[u8]) -> Token {
-        self.stateless_tag_from(&[ident])
-    }
-
-    fn stateless_tag_from(&self, parts: &[&[u8]]) -> Token {
-        id::stateless_tag(self.bucket, self.key.hash(parts))
+        id::stateless_tag(self.bucket, self.key.hash(&[ident]))
     }
 
     /// Whether a new request goes to the TU. If not, it is answered here.
