@@ -89,7 +89,11 @@ impl Booked {
         let decided = self.decided_for(chat);
         let then = decided.map_or(now, |d| d.at);
         // Its wrap-ups are timed in one place, which may have ended an earlier one before it heard of the last.
-        let known = then >= self.known_from && (decided.is_some() || self.pending.is_empty());
+        let known = match decided {
+            // Made in the same moment, and maybe before that attempt was over.
+            Some(_) => then > self.known_from,
+            None => then >= self.known_from && self.pending.is_empty(),
+        };
         let wraps = known && then < self.wraps_until;
         let lingers = chat && then < self.lingers_until;
         if wraps && open == 0 && !lingers {
