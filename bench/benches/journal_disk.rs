@@ -16,7 +16,8 @@ fn turns(c: &mut Criterion) {
     let mut group = c.benchmark_group("journal");
     for size in [300, 1000] {
         let dir = tempfile::tempdir().expect("a scratch folder");
-        let spec = JournalSpec { dir: dir.path().to_owned(), segment: 16 << 20, sync: Duration::from_secs(1) };
+        let spec =
+            JournalSpec { dir: dir.path().to_owned(), memory: None, segment: 16 << 20, sync: Duration::from_secs(1) };
         let before = prior(dir.path()).expect("a journal");
         let (generation, _) = Generation::begin(spec, before, 1).expect("a generation");
         let keeper = generation.keep().expect("threads");

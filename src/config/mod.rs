@@ -225,8 +225,14 @@ impl Config {
             "" => self.server.data_dir.join("journal"),
             path => PathBuf::from(path),
         };
+        let memory = (!self.journal.memory_dir.is_empty()).then(|| PathBuf::from(&self.journal.memory_dir));
         let sync = Duration::from_millis(self.journal.sync_ms.0);
-        self.journal.enabled.0.then(|| JournalSpec { dir, segment: self.journal.segment_mb.usize() << 20, sync })
+        self.journal.enabled.0.then(|| JournalSpec {
+            dir,
+            memory,
+            segment: self.journal.segment_mb.usize() << 20,
+            sync,
+        })
     }
 
     /// How many shards to start.

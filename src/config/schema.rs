@@ -268,6 +268,9 @@ section! {
     enabled: Switch = Switch(true);
     /// Its directory. Empty: journal/ in the data directory.
     dir: String = String::new();
+    /// A tmpfs where it is mapped, so that no call waits for the disk; sync_ms brings it to dir. What is there outlives a crash
+    /// of the server. Where there is no tmpfs or no room, and when empty, it is mapped in dir.
+    memory_dir: String = "/dev/shm".to_owned();
     /// Size of a segment, in MiB. A shard has five or so of them, more with many calls.
     segment_mb: Whole<1, 1024> = Whole(8);
     /// Pause between two syncs to disk, in milliseconds: what a loss of power may cost. A crash of the server costs nothing.

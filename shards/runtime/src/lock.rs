@@ -20,7 +20,8 @@ pub struct Lock {
     file: File,
 }
 
-enum Refused {
+/// Why a lock is not to be had.
+pub(crate) enum Refused {
     Held(Holder),
     Io(io::Error),
 }
@@ -69,7 +70,8 @@ fn machine_folder() -> PathBuf {
     if usual.is_dir() { usual.to_owned() } else { std::env::temp_dir() }
 }
 
-fn take(path: &Path) -> Result<Lock, Refused> {
+/// Locks a file, which is made if need be.
+pub(crate) fn take(path: &Path) -> Result<Lock, Refused> {
     let mut file = open(path).map_err(Refused::Io)?;
     if !sys::try_lock(file.as_fd()).map_err(Refused::Io)? {
         return Err(Refused::Held(Holder(read_pid(&mut file))));

@@ -2,9 +2,12 @@
 //!
 //! Every `unsafe` of this crate that is not about datagram batches (`net/batch.rs`) or the clock is here.
 
+use std::ffi::CString;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 /// Registers this process for expedited memory barriers. Without it the first park of an executor stalls for 8 to
 /// 18 ms. Call it before any executor starts. Failing is harmless: the barrier then takes its slow way.
@@ -107,6 +110,34 @@ pub fn try_lock(fd: BorrowedFd<'_>) -> io::Result<bool> {
     }
     let error = io::Error::last_os_error();
     if error.kind() == io::ErrorKind::WouldBlock { Ok(false) } else { Err(error) }
+}
+
+/// This process's effective user.
+#[must_use]
+pub fn effective_user() -> u32 {
+    // SAFETY: takes and touches no memory; it cannot fail.
+    unsafe { libc::geteuid() }
+}
+
+/// Of the file system in memory (tmpfs) that holds `path`: its size (0: without limit) and what is free of it, bytes. `None`: it
+/// is of another kind.
+///
+/// # Errors
+/// When there is no such path.
+pub fn tmpfs_space(path: &Path) -> io::Result<Option<(u64, u64)>> {
+    /// `TMPFS_MAGIC` of linux/magic.h.
+    const TMPFS: u64 = 0x0102_1994;
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: statfs is plain integers, for which all zero bits are a valid value.
+    let mut told: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: `path` ends with a zero, `told` is valid for writes of its size; both outlive the call.
+    if unsafe { libc::statfs(path.as_ptr(), &raw mut told) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let bytes = |blocks: u64| blocks.saturating_mul(u64::try_from(told.f_bsize).unwrap_or(0));
+    let free = if told.f_blocks == 0 { u64::MAX } else { bytes(told.f_bavail) };
+    // The type of the field differs from one platform to the next.
+    Ok((told.f_type as u64 & 0xffff_ffff == TMPFS).then_some((bytes(told.f_blocks), free)))
 }
 
 /// Descriptors to wait for, built once and used for every nap.

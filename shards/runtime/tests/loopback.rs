@@ -450,7 +450,8 @@ fn what_the_kernel_refuses_to_send_goes_back_and_counts_once() {
 fn what_is_answered_is_in_the_journal_already() {
     let dir = tempfile::tempdir().unwrap();
     let (kept, copied) = (dir.path().join("kept"), dir.path().join("copied"));
-    let spec_of = |dir: &std::path::Path| JournalSpec { dir: dir.to_owned(), segment: 1 << 20, sync: WAIT };
+    let spec_of =
+        |dir: &std::path::Path| JournalSpec { dir: dir.to_owned(), memory: None, segment: 1 << 20, sync: WAIT };
     let (generation, _) = Generation::begin(spec_of(&kept), journal::prior(&kept).unwrap(), 2).unwrap();
     let spec = ServerSpec { journal: Some(Arc::new(generation)), ..spec(2, 8, OverloadConfig::default()) };
     let server = server(2, spec, Duration::ZERO);

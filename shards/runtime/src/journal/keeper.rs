@@ -3,11 +3,14 @@
 //! A shard never waits for them: it takes a ready segment or makes one itself (counted), and what it lets go of is used
 //! anew by the syncing thread once everything written until then is on disk.
 
-use super::segment::Segment;
-use super::{JournalError, JournalSpec};
+use super::generation::sync_dir;
+use super::segment::{HEADER, Progress, Segment};
+use super::{JournalError, JournalSpec, memory};
 use crate::counts::RuntimeCounts;
 use crate::sys;
 use crossbeam::queue::{ArrayQueue, SegQueue};
+use std::cmp::Ordering as CmpOrdering;
+use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -24,16 +27,21 @@ const AGAIN: Duration = Duration::from_millis(100);
 /// What a shard and the journal's threads share. Lock-free.
 #[derive(Debug)]
 pub(super) struct Pool {
+    /// On disk.
     dir: PathBuf,
+    /// Where segments are mapped that have their copy on disk.
+    memory: Option<PathBuf>,
     generation: u64,
     shard: u16,
     size: usize,
     spares: ArrayQueue<Arc<Segment>>,
     /// From the shard: segments that it writes to from now on, and those that it does not need any more.
-    opened: SegQueue<Arc<Segment>>,
+    opened: SegQueue<(u64, Arc<Segment>)>,
     retired: SegQueue<Arc<Segment>>,
     /// How far the journal is valid: number of a segment, and bytes of it. All segments below are, as far as they are committed.
     valid: AtomicU64,
+    /// Number of the oldest segment that is needed. Stored after the `valid` that it relies on.
+    oldest: AtomicU64,
     /// Segments that the shard writes to from now on, for a follower, if there is one.
     followed: AtomicBool,
     to_follow: SegQueue<Arc<Segment>>,
@@ -41,14 +49,17 @@ pub(super) struct Pool {
     files: AtomicU64,
     /// The disk had no room when it was last asked.
     starved: AtomicBool,
+    /// The memory had none.
+    crowded: AtomicBool,
     /// The thread that makes segments.
     maker: OnceLock<Thread>,
 }
 
 impl Pool {
-    pub fn new(dir: PathBuf, generation: u64, shard: u16, size: usize) -> Pool {
+    pub fn new(dir: PathBuf, memory: Option<PathBuf>, generation: u64, shard: u16, size: usize) -> Pool {
         Pool {
             dir,
+            memory,
             generation,
             shard,
             size,
@@ -56,10 +67,12 @@ impl Pool {
             opened: SegQueue::new(),
             retired: SegQueue::new(),
             valid: AtomicU64::new(0),
+            oldest: AtomicU64::new(0),
             followed: AtomicBool::new(false),
             to_follow: SegQueue::new(),
             files: AtomicU64::new(1),
             starved: AtomicBool::new(false),
+            crowded: AtomicBool::new(false),
             maker: OnceLock::new(),
         }
     }
@@ -90,8 +103,8 @@ impl Pool {
     }
 
     /// The shard writes to this one now.
-    pub fn tell(&self, segment: &Arc<Segment>) {
-        self.opened.push(Arc::clone(segment));
+    pub fn tell(&self, number: u64, segment: &Arc<Segment>) {
+        self.opened.push((number, Arc::clone(segment)));
         if self.followed.load(Ordering::Acquire) {
             self.to_follow.push(Arc::clone(segment));
         }
@@ -106,6 +119,11 @@ impl Pool {
     pub fn valid(&self) -> (u64, usize) {
         let valid = self.valid.load(Ordering::Acquire);
         (valid >> 32, (valid & 0xffff_ffff) as usize)
+    }
+
+    /// Segments below are not needed as of what was published last.
+    pub fn set_oldest(&self, oldest: u64) {
+        self.oldest.store(oldest, Ordering::Release);
     }
 
     /// Whether a follower is told of segments: of all, or it takes their numbers for others.
@@ -126,7 +144,11 @@ impl Pool {
     /// Makes a segment. Says so when the disk begins to have no room.
     fn make(&self) -> Result<Arc<Segment>, JournalError> {
         let file = self.files.fetch_add(1, Ordering::Relaxed);
-        let made = Segment::create(&self.dir.join(format!("segment-{file}")), self.shard, self.size);
+        let name = format!("segment-{file}");
+        let made = match self.in_memory(&name) {
+            Some(segment) => segment.with_copy(&self.dir.join(name)),
+            None => Segment::create(&self.dir.join(name), self.shard, self.size),
+        };
         if self.starved.swap(made.is_err(), Ordering::Relaxed) != made.is_err() {
             match &made {
                 Err(error) => {
@@ -138,11 +160,26 @@ impl Pool {
         made.map(Arc::new)
     }
 
+    /// A segment in memory, its copy still to be made. Where there is no room, it is to be on disk itself.
+    fn in_memory(&self, name: &str) -> Option<Segment> {
+        let dir = self.memory.as_ref()?;
+        let made = memory::room(dir, self.size).and_then(|()| Segment::create(&dir.join(name), self.shard, self.size));
+        if self.crowded.swap(made.is_err(), Ordering::Relaxed) != made.is_err() {
+            match &made {
+                Err(error) => {
+                    tracing::warn!(shard = self.shard, %error, "further segments are mapped on disk, where calls may wait for it")
+                }
+                Ok(_) => tracing::info!(shard = self.shard, "journal: there is room in memory again"),
+            }
+        }
+        made.ok()
+    }
+
     fn refill(&self) {
         while !self.spares.is_full() {
             let Ok(segment) = self.make() else { return };
             if let Err(segment) = self.spares.push(segment) {
-                remove(&segment);
+                segment.remove();
             }
         }
     }
@@ -150,42 +187,55 @@ impl Pool {
     /// Takes a segment out of use; its file serves again, or goes. One that a follower still holds must stay as it is.
     fn recycle(&self, mut segment: Arc<Segment>) {
         if Arc::get_mut(&mut segment).is_none() {
-            return remove(&segment);
+            return segment.remove();
         }
-        segment.close();
-        segment.prefault(0, segment.size());
+        segment.freshen();
         if let Err(segment) = self.spares.push(segment) {
-            remove(&segment);
+            segment.remove();
         }
     }
 }
 
-fn remove(segment: &Segment) {
-    if let Err(error) = std::fs::remove_file(segment.path()) {
-        tracing::warn!(path = %segment.path().display(), %error, "journal: a segment cannot be removed");
-    }
+/// A segment in use, and what of it is on disk.
+struct Used {
+    segment: Arc<Segment>,
+    number: u64,
+    /// How far its bytes are.
+    data: usize,
+    /// What its header says there.
+    header: Option<Progress>,
 }
 
-/// What is synced of one shard: its segments in use, each with how far it is on disk.
+/// What is synced of one shard.
 struct Synced {
     pool: Arc<Pool>,
-    segments: Vec<(Arc<Segment>, usize)>,
+    /// Segments in use, the oldest first.
+    used: Vec<Used>,
     /// Not needed any more, but what was written before may not be on disk.
     retired: Vec<Arc<Segment>>,
     failing: bool,
 }
 
 impl Synced {
+    fn new(pool: &Arc<Pool>) -> Synced {
+        Synced { pool: Arc::clone(pool), used: vec![], retired: vec![], failing: false }
+    }
+
+    /// Has the disk hold what is valid now, and gives back what is not needed any more. Blocks.
+    ///
+    /// # Errors
+    /// When it does not get there; it is tried again with the next pass.
     fn pass(&mut self) -> Result<(), JournalError> {
+        // In this order: what was retired, is not needed as of this `oldest`; what replaced it, is within this `valid`; and
+        // the segments of that are among those opened.
         self.retired.extend(std::iter::from_fn(|| self.pool.retired.pop()));
-        self.segments.extend(std::iter::from_fn(|| self.pool.opened.pop()).map(|s| (s, 0)));
-        let mut outcome = Ok(());
-        for (segment, synced) in &mut self.segments {
-            if segment.committed() != *synced {
-                let end = segment.sync(*synced).map(|end| *synced = end);
-                outcome = outcome.and(end);
-            }
-        }
+        let oldest = self.pool.oldest.load(Ordering::Acquire);
+        let valid = self.pool.valid();
+        let opened = std::iter::from_fn(|| self.pool.opened.pop());
+        let before = self.used.len();
+        self.used.extend(opened.map(|(number, segment)| Used { segment, number, data: HEADER, header: None }));
+        let mut outcome = if self.used.len() > before { sync_dir(&self.pool.dir) } else { Ok(()) };
+        outcome = outcome.and_then(|()| self.write(oldest, valid));
         if let Err(error) = &outcome
             && !self.failing
         {
@@ -194,7 +244,7 @@ impl Synced {
         self.failing = outcome.is_err();
         if outcome.is_ok() {
             for segment in &self.retired {
-                self.segments.retain(|(kept, _)| !Arc::ptr_eq(kept, segment));
+                self.used.retain(|used| !Arc::ptr_eq(&used.segment, segment));
             }
             // What a follower is at may wait a while.
             let waits = |s: &mut Arc<Segment>| Arc::get_mut(s).is_none();
@@ -205,45 +255,92 @@ impl Synced {
         }
         outcome
     }
+
+    /// Has the disk hold the journal up to `valid`. Every step leaves whole turns there: data comes before any header; new
+    /// segments are first written down as opened, in order, where commit marks tell what is valid; then headers follow from the
+    /// newest on, so that none names a segment that is not there, and the last of a turn makes all of it valid.
+    fn write(&mut self, oldest: u64, valid: (u64, usize)) -> Result<(), JournalError> {
+        let (last, end) = valid;
+        let of = |used: &Used| match used.number.cmp(&last) {
+            CmpOrdering::Less => {
+                let (committed, oldest) = (used.segment.committed(), used.segment.oldest());
+                Some(Progress { committed, oldest, next: used.number + 1 })
+            }
+            CmpOrdering::Equal => Some(Progress { committed: end, oldest, next: 0 }),
+            // Nothing in it is valid yet.
+            CmpOrdering::Greater => None,
+        };
+        let now: Vec<Option<Progress>> = self.used.iter().map(of).collect();
+        for (used, now) in self.used.iter_mut().zip(&now) {
+            if let Some(Progress { committed, .. }) = *now
+                && committed > used.data
+            {
+                let synced = used.segment.sync_data(used.data, committed);
+                // What the disk has of it is not known now: it is written again as a whole.
+                used.data = if synced.is_ok() { committed } else { HEADER };
+                synced?;
+            }
+        }
+        for (used, now) in self.used.iter_mut().zip(&now) {
+            if let Some(now) = now.filter(|_| used.header.is_none()) {
+                let opened = Progress { committed: HEADER, next: 0, ..now };
+                used.segment.sync_header(&opened)?;
+                used.header = Some(opened);
+            }
+        }
+        for (used, now) in self.used.iter_mut().zip(&now).rev() {
+            if let Some(now) = now.filter(|now| used.header != Some(*now)) {
+                used.segment.sync_header(&now)?;
+                used.header = Some(now);
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A request for a sync at once, with where the answer goes.
 type Request = flume::Sender<Result<(), JournalError>>;
 
-/// The journal's threads. Dropped, they end after a last sync.
+/// The journal's threads. Dropped, they end after a last sync; what is in memory goes when the disk has it.
 #[derive(Debug)]
 pub struct Keeper {
     over: Arc<AtomicBool>,
     /// Dropped first of all, which ends the syncing thread.
     syncs: Option<flume::Sender<Request>>,
-    threads: Vec<JoinHandle<()>>,
+    maker: Option<JoinHandle<()>>,
+    syncer: Option<JoinHandle<Result<(), JournalError>>>,
     dir: PathBuf,
+    /// This generation's directory in memory.
+    memory: Option<PathBuf>,
 }
 
 impl Keeper {
-    /// Starts the threads for these shards.
+    /// Starts the threads for these shards; `memory` is the generation's directory there.
     ///
     /// # Errors
     /// When the system has no threads left.
-    pub(super) fn start(pools: &[Arc<Pool>], spec: &JournalSpec) -> Result<Keeper, JournalError> {
+    pub(super) fn start(
+        pools: &[Arc<Pool>],
+        spec: &JournalSpec,
+        memory: Option<PathBuf>,
+    ) -> Result<Keeper, JournalError> {
         let (syncs, requests) = flume::bounded::<Request>(1);
-        let mut keeper = Keeper { over: Arc::default(), syncs: Some(syncs), threads: vec![], dir: spec.dir.clone() };
-        let over = Arc::clone(&keeper.over);
-        let makers = pools.to_vec();
-        keeper.spawn("journal-space", move || {
-            while !over.load(Ordering::Acquire) {
+        let over = Arc::<AtomicBool>::default();
+        let (makers, ended) = (pools.to_vec(), Arc::clone(&over));
+        let maker = spawn("journal-space", move || {
+            while !ended.load(Ordering::Acquire) {
                 makers.iter().for_each(|pool| pool.refill());
                 std::thread::park_timeout(AGAIN);
             }
-        })?;
-        if let Some(maker) = keeper.threads.first() {
-            pools.iter().for_each(|pool| drop(pool.maker.set(maker.thread().clone())));
-        }
-        let synced =
-            |pool: &Arc<Pool>| Synced { pool: Arc::clone(pool), segments: vec![], retired: vec![], failing: false };
-        let shards: Vec<Synced> = pools.iter().map(synced).collect();
+        });
+        let maker = maker.map_err(JournalError::file(&spec.dir))?;
+        pools.iter().for_each(|pool| drop(pool.maker.set(maker.thread().clone())));
+        let dir = spec.dir.clone();
+        let mut keeper = Keeper { over, syncs: Some(syncs), maker: Some(maker), syncer: None, dir, memory };
+        let shards: Vec<Synced> = pools.iter().map(Synced::new).collect();
         let pause = spec.sync;
-        keeper.spawn("journal-sync", move || sync(shards, &requests, pause))?;
+        let syncer = spawn("journal-sync", move || sync(shards, &requests, pause));
+        keeper.syncer = Some(syncer.map_err(JournalError::file(&spec.dir))?);
         Ok(keeper)
     }
 
@@ -254,30 +351,28 @@ impl Keeper {
     pub fn sync_now(&self) -> Result<(), JournalError> {
         let (answer, done) = flume::bounded(1);
         let asked = self.syncs.as_ref().is_some_and(|s| s.send(answer).is_ok());
-        let died = || std::io::Error::other("the syncing thread is gone");
+        let died = || io::Error::other("the syncing thread is gone");
         done.recv().ok().filter(|_| asked).unwrap_or_else(|| Err(JournalError::file(&self.dir)(died())))
-    }
-
-    fn spawn(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), JournalError> {
-        let background = move || {
-            sys::step_behind();
-            work();
-        };
-        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(background);
-        self.threads.push(thread.map_err(JournalError::file(&self.dir))?);
-        Ok(())
     }
 }
 
+fn spawn<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> io::Result<JoinHandle<T>> {
+    let background = move || {
+        sys::step_behind();
+        work()
+    };
+    std::thread::Builder::new().name(name.to_owned()).spawn(background)
+}
+
 /// Syncs at intervals and on request, and a last time at the end.
-fn sync(mut shards: Vec<Synced>, requests: &flume::Receiver<Request>, pause: Duration) {
+fn sync(mut shards: Vec<Synced>, requests: &flume::Receiver<Request>, pause: Duration) -> Result<(), JournalError> {
     loop {
         let request = requests.recv_timeout(pause);
         let outcome = shards.iter_mut().map(Synced::pass).fold(Ok(()), Result::and);
         match request {
             Ok(answer) => drop(answer.send(outcome)),
             Err(flume::RecvTimeoutError::Timeout) => {}
-            Err(flume::RecvTimeoutError::Disconnected) => return,
+            Err(flume::RecvTimeoutError::Disconnected) => return outcome,
         }
     }
 }
@@ -286,9 +381,13 @@ impl Drop for Keeper {
     fn drop(&mut self) {
         self.over.store(true, Ordering::Release);
         self.syncs = None;
-        for thread in self.threads.drain(..) {
-            thread.thread().unpark();
-            let _ = thread.join();
+        if let Some(maker) = self.maker.take() {
+            maker.thread().unpark();
+            let _ = maker.join();
+        }
+        let synced = self.syncer.take().is_some_and(|syncer| matches!(syncer.join(), Ok(Ok(()))));
+        if let Some(home) = self.memory.take().filter(|_| synced) {
+            memory::leave(&home);
         }
     }
 }

@@ -8,17 +8,28 @@
 //!   written down all that they took over from the generation before.
 //! - [`prior`]: what the newest complete generation holds.
 //!
+//! Segments are mapped in memory where there is a tmpfs: `MEMORY/strowger-HASH/GEN/shard-N/segment-M`, each with its copy of the
+//! same name in `DIR`. That outlives a kill; the copies outlive a loss of power.
+//!
 //! Invariants
 //! - A turn is valid as a whole or not at all: a record counts once a commit mark follows it, or once the segment's
 //!   committed length covers it.
 //! - The log is in the order of its segments' numbers; a later record of an entity replaces the earlier. Only the oldest
 //!   segment is cleaned, so a removal may go with its segment: no older record of the entity is left.
+//! - A header names as the oldest segment only one that was the oldest at a commit: what was written anew of an older one
+//!   counts before that one goes.
 //! - A segment is used anew only when all that was written before it was let go is on disk, and nobody else holds it.
+//! - The copies on disk are at every moment the journal as it was at the end of some turn (`Synced::write`), and never ahead of
+//!   what is in memory.
+//! - `COMPLETE` on disk says which generation counts and where it is in memory; there the same file must lie. A segment that is
+//!   not found in memory is read from the disk.
+//! - What is in memory goes when the disk has all of it (the end of the process), or the next generation is complete.
 //! - A generation without `COMPLETE` has carried no call: it may go at any time. The one before goes last.
 
 mod follow;
 mod generation;
 mod keeper;
+mod memory;
 mod places;
 mod record;
 mod recover;
@@ -43,6 +54,8 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JournalSpec {
     pub dir: PathBuf,
+    /// Directory of a tmpfs below which segments are mapped. `None`: they are mapped in `dir`.
+    pub memory: Option<PathBuf>,
     /// Size of a segment, bytes; at least 64 KiB, below 4 GiB.
     pub segment: usize,
     /// Pause between two syncs to disk.
@@ -58,6 +71,12 @@ pub enum JournalError {
     InUse { path: PathBuf, holder: Holder },
     #[error("journal: no room on the disk for {} ({needed} bytes): make room, or name another [journal] dir", path.display())]
     Space { path: PathBuf, needed: usize },
+    #[error(
+        "journal: no room in memory for {} ({needed} bytes, {free} are free, a quarter is left to others): give that tmpfs more \
+         (in a container: --shm-size), or name another [journal] memory_dir",
+        path.display()
+    )]
+    Memory { path: PathBuf, needed: usize, free: u64 },
     #[error(
         "journal: {} is of format version {found}, this program reads {VERSION}: finish its calls with the program that \
          wrote it (on_stop = \"finish\"), or move the file's directory away to start without them",

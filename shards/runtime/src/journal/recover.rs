@@ -8,6 +8,8 @@ use super::record::{self, ALIGN, Head, Op};
 use super::segment::{self, HEADER, Header};
 use std::collections::HashMap;
 use std::fmt;
+use std::fs::File;
+use std::io::Read as _;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use strowger_engine::journal::{Entity, Kind, Recovered};
@@ -76,16 +78,35 @@ struct Loaded {
     bytes: Vec<u8>,
 }
 
-/// The records of one shard, in order of entities.
+/// The records of one shard, in order of entities. A segment is read from the first of the directories that have it; the last
+/// is the one that faults name.
 ///
 /// # Errors
 /// When a file cannot be read, or is of another version.
 pub(super) fn read_shard(
-    dir: &Path,
+    dirs: &[PathBuf],
     generation: u64,
     shard: u16,
     faults: &mut Vec<Fault>,
 ) -> Result<Recovered, JournalError> {
+    let mut segments: Vec<Loaded> = vec![];
+    for dir in dirs {
+        load(dir, &mut segments, faults)?;
+    }
+    segments.sort_by_key(|s| s.header.number);
+    let oldest = segments.iter().filter_map(|s| s.header.oldest).max().unwrap_or(0);
+    segments.retain(|s| s.header.number >= oldest);
+    let dir = dirs.last().map_or(Path::new(""), PathBuf::as_path);
+    let mut replay = Replay { segments: &segments, oldest, faults, latest: HashMap::new(), pending: vec![], seen: 0 };
+    replay.run(dir, generation, shard);
+    let mut found: Vec<_> = replay.latest.into_iter().collect();
+    found.sort_unstable_by_key(|(entity, _)| *entity);
+    let record = |(i, range): (usize, Range<usize>)| Box::from(segments[i].bytes.get(range).unwrap_or_default());
+    Ok(Recovered { shard, records: found.into_iter().map(|(entity, at)| (entity, record(at))).collect() })
+}
+
+/// Reads the segments of a directory that are in use and that no directory before has.
+fn load(dir: &Path, segments: &mut Vec<Loaded>, faults: &mut Vec<Fault>) -> Result<(), JournalError> {
     let mut paths = vec![];
     for entry in std::fs::read_dir(dir).map_err(JournalError::file(dir))? {
         let path = entry.map_err(JournalError::file(dir))?.path();
@@ -94,24 +115,21 @@ pub(super) fn read_shard(
         }
     }
     paths.sort();
-    let mut segments = vec![];
     for path in paths {
-        let bytes = std::fs::read(&path).map_err(JournalError::file(&path))?;
+        let failed = || JournalError::file(&path);
+        let mut file = File::open(&path).map_err(failed())?;
+        let mut bytes = vec![];
+        file.by_ref().take(HEADER as u64).read_to_end(&mut bytes).map_err(failed())?;
         match segment::read_header(&path, &bytes)? {
-            Some(header) if header.number != 0 => segments.push(Loaded { path, header, bytes }),
+            Some(header) if header.number != 0 && segments.iter().all(|s| s.header.number != header.number) => {
+                file.read_to_end(&mut bytes).map_err(failed())?;
+                segments.push(Loaded { path, header, bytes });
+            }
             Some(_) => {}
             None => faults.push(Fault { path, trouble: Trouble::Header, lost: None }),
         }
     }
-    segments.sort_by_key(|s| s.header.number);
-    let oldest = segments.last().and_then(|s| s.header.oldest).unwrap_or(0);
-    segments.retain(|s| s.header.number >= oldest);
-    let mut replay = Replay { segments: &segments, faults, latest: HashMap::new(), pending: vec![], seen: 0 };
-    replay.run(dir, generation, shard);
-    let mut found: Vec<_> = replay.latest.into_iter().collect();
-    found.sort_unstable_by_key(|(entity, _)| *entity);
-    let record = |(i, range): (usize, Range<usize>)| Box::from(segments[i].bytes.get(range).unwrap_or_default());
-    Ok(Recovered { shard, records: found.into_iter().map(|(entity, at)| (entity, record(at))).collect() })
+    Ok(())
 }
 
 /// A record that was read: what it does, and where its payload is.
@@ -119,6 +137,8 @@ type Read = (Op, Entity, usize, Range<usize>);
 
 struct Replay<'a> {
     segments: &'a [Loaded],
+    /// Number of the oldest that is needed; 0: nobody knows.
+    oldest: u64,
     faults: &'a mut Vec<Fault>,
     latest: HashMap<Entity, (usize, Range<usize>)>,
     /// Not committed as far as one knows.
@@ -129,8 +149,8 @@ struct Replay<'a> {
 
 impl Replay<'_> {
     fn run(&mut self, dir: &Path, generation: u64, shard: u16) {
-        let oldest = self.segments.last().and_then(|s| s.header.oldest).filter(|n| *n != 0);
-        let mut expected = oldest.or(self.segments.first().map(|s| s.header.number)).unwrap_or(0);
+        let first = self.segments.first().map_or(0, |s| s.header.number);
+        let mut expected = if self.oldest == 0 { first } else { self.oldest };
         if let Some(first) = self.segments.first().filter(|s| s.header.number == expected) {
             self.seen = first.header.first;
         }

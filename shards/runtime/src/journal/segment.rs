@@ -1,6 +1,10 @@
 //! A segment: a file of fixed size, its blocks reserved, mapped into memory. What is stored in the mapping survives the
 //! process, however it ends.
 //!
+//! The file is in memory (tmpfs) and has a copy on disk, which the syncing thread writes; or it is on disk itself. In memory a
+//! store never waits: its pages are there from the beginning and nobody takes them away. On disk the kernel protects a page when
+//! it writes it out, and the next store there may wait for the file system.
+//!
 //! The first page is its header. `committed` is stored with release order when a turn is over: whoever loads it with
 //! acquire order may read the bytes below it, which do not change until the segment is used anew.
 
@@ -9,6 +13,7 @@ use memmap2::{Advice, MmapOptions, MmapRaw};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -34,6 +39,18 @@ const AHEAD: usize = 1 << 20;
 pub struct Segment {
     map: MmapRaw,
     path: PathBuf,
+    /// Its file on disk, for one in memory. Opened when it is written to: a disk that stalls must not cost descriptors.
+    copy: Option<PathBuf>,
+}
+
+/// What changes in a segment's header while it is in use, as it is written to disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes that are valid, header included.
+    pub committed: usize,
+    /// See [`Header`].
+    pub oldest: u64,
+    pub next: u64,
 }
 
 /// What a segment's header says; `None`: the field is damaged.
@@ -77,21 +94,14 @@ impl Segment {
     /// [`JournalError::Space`] when the disk is full; else [`JournalError::File`]. No file is left behind.
     pub fn create(path: &Path, shard: u16, size: usize) -> Result<Segment, JournalError> {
         let made = Self::try_create(path, shard, size);
-        made.map_err(|error| {
-            let _ = std::fs::remove_file(path);
-            let path = path.to_owned();
-            match error.raw_os_error() {
-                Some(libc::ENOSPC | libc::EDQUOT) => JournalError::Space { path, needed: size },
-                _ => JournalError::File { path, error },
-            }
-        })
+        made.map_err(|error| failed(path, size, error))
     }
 
     fn try_create(path: &Path, shard: u16, size: usize) -> io::Result<Segment> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
         reserve(&file, size)?;
         let map = MmapOptions::new().len(size).map_raw(&file)?;
-        let segment = Segment { map, path: path.to_owned() };
+        let segment = Segment { map, path: path.to_owned(), copy: None };
         segment.prefault(0, size);
         let mut fixed = [0u8; FIXED];
         fixed[..8].copy_from_slice(&MAGIC);
@@ -103,6 +113,23 @@ impl Segment {
         // SAFETY: the mapping is `size` bytes long, more than the header, and nobody else knows it yet.
         unsafe { std::slice::from_raw_parts_mut(segment.map.as_mut_ptr(), FIXED) }.copy_from_slice(&fixed);
         Ok(segment)
+    }
+
+    /// Gives a segment in memory its copy on disk, with all its blocks.
+    ///
+    /// # Errors
+    /// As [`Segment::create`]; its file is removed, too.
+    pub fn with_copy(mut self, path: &Path) -> Result<Segment, JournalError> {
+        let made = OpenOptions::new().write(true).create(true).truncate(true).open(path);
+        let made = made.and_then(|file| reserve(&file, self.size()));
+        match made {
+            Ok(()) => self.copy = Some(path.to_owned()),
+            Err(error) => {
+                let _ = std::fs::remove_file(&self.path);
+                return Err(failed(path, self.size(), error));
+            }
+        }
+        Ok(self)
     }
 
     #[must_use]
@@ -185,21 +212,72 @@ impl Segment {
         unsafe { std::slice::from_raw_parts_mut(self.map.as_mut_ptr().add(at), self.size() - at) }
     }
 
-    /// Writes what is valid to disk, from byte `from` on; how far that was. Blocks. Afterwards the pages that the writer is
-    /// at are made writable again, so that it does not have to wait for that.
+    /// The oldest segment that was needed when this one was last written to; 0: the field is damaged.
+    #[must_use]
+    pub fn oldest(&self) -> u64 {
+        unsealed(self.word(OLDEST).load(Ordering::Acquire)).unwrap_or(0)
+    }
+
+    /// Writes the bytes from `from` to `to`, which are committed, to disk. Blocks.
+    ///
+    /// # Errors
+    /// [`JournalError::File`]: nobody knows what of them is there.
+    pub fn sync_data(&self, from: usize, to: usize) -> Result<(), JournalError> {
+        let to = to.min(self.size());
+        let from = from.clamp(HEADER, to.max(HEADER));
+        if from >= to {
+            return Ok(());
+        }
+        let Some(copy) = &self.copy else {
+            self.map.flush_range(from, to - from).map_err(JournalError::file(&self.path))?;
+            // The kernel has protected what it wrote; the writer need not wait for that.
+            self.prefault(to, AHEAD);
+            return Ok(());
+        };
+        // SAFETY: committed, and only the syncing thread, which is here, takes a segment out of use.
+        let bytes = unsafe { self.written(to) };
+        write(copy, &bytes[from - HEADER..], from as u64)
+    }
+
+    /// Writes the header to disk with these fields; where the file is on disk itself, as it is. Blocks.
     ///
     /// # Errors
     /// [`JournalError::File`].
-    pub fn sync(&self, from: usize) -> Result<usize, JournalError> {
-        let end = self.committed();
-        let failed = |error| JournalError::File { path: self.path.clone(), error };
-        if end > from {
-            self.map.flush_range(from.min(end), end - from.min(end)).map_err(failed)?;
+    pub fn sync_header(&self, progress: &Progress) -> Result<(), JournalError> {
+        let Some(copy) = &self.copy else {
+            self.map.flush_range(0, HEADER).map_err(JournalError::file(&self.path))?;
+            self.prefault(0, HEADER);
+            return Ok(());
+        };
+        let mut page = [0u8; HEADER];
+        // SAFETY: written when the segment was made, before it was shared, and never since.
+        page[..FIXED].copy_from_slice(unsafe { std::slice::from_raw_parts(self.map.as_ptr(), FIXED) });
+        let mut put = |at: usize, word: u64| page[at..at + 8].copy_from_slice(&word.to_le_bytes());
+        for at in COPIES.iter().flat_map(|copy| [*copy, copy + 8, copy + 16]) {
+            put(at, self.word(at).load(Ordering::Acquire));
         }
-        self.map.flush_range(0, HEADER).map_err(failed)?;
-        self.prefault(0, HEADER);
-        self.prefault(end, AHEAD);
-        Ok(end)
+        put(COMMITTED, sealed(progress.committed as u64));
+        put(OLDEST, sealed(progress.oldest));
+        put(NEXT, sealed(progress.next));
+        write(copy, &page, 0)
+    }
+
+    /// Makes it ready to be used again.
+    pub fn freshen(&self) {
+        self.close();
+        if self.copy.is_none() {
+            self.prefault(0, self.size());
+        }
+    }
+
+    /// Removes its files. What is mapped stays so.
+    pub fn remove(&self) {
+        let paths = [Some(&self.path), self.copy.as_ref()];
+        for path in paths.into_iter().flatten() {
+            if let Err(error) = std::fs::remove_file(path) {
+                tracing::warn!(path = %path.display(), %error, "journal: a segment cannot be removed");
+            }
+        }
     }
 
     /// Has the kernel make the pages present and writable; where it does not know how (before Linux 5.14), the writer
@@ -210,6 +288,22 @@ impl Segment {
         if len > 0 {
             let _ = self.map.advise_range(Advice::PopulateWrite, at, len);
         }
+    }
+}
+
+/// Has the disk hold these bytes of a file.
+fn write(path: &Path, bytes: &[u8], at: u64) -> Result<(), JournalError> {
+    let file = OpenOptions::new().write(true).open(path).map_err(JournalError::file(path))?;
+    file.write_all_at(bytes, at).and_then(|()| file.sync_data()).map_err(JournalError::file(path))
+}
+
+/// A file could not be made: nothing is left of it.
+fn failed(path: &Path, needed: usize, error: io::Error) -> JournalError {
+    let _ = std::fs::remove_file(path);
+    let path = path.to_owned();
+    match error.raw_os_error() {
+        Some(libc::ENOSPC | libc::EDQUOT) => JournalError::Space { path, needed },
+        _ => JournalError::File { path, error },
     }
 }
 
@@ -269,7 +363,8 @@ mod tests {
         assert_eq!(header(), Header { number: 7, first: 100, committed: Some(4099), oldest: Some(5), next: Some(8) });
         // SAFETY: committed just now, and nobody takes it out of use.
         assert_eq!(unsafe { segment.written(segment.committed()) }, b"abc");
-        assert_eq!(segment.sync(HEADER).unwrap(), HEADER + 3);
+        segment.sync_data(HEADER, HEADER + 3).unwrap();
+        segment.sync_header(&Progress { committed: HEADER + 3, oldest: segment.oldest(), next: 8 }).unwrap();
         segment.close();
         assert_eq!(header().number, 0);
     }

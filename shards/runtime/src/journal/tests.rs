@@ -1,5 +1,6 @@
 //! The journal as a whole: written, cut short, damaged, full, handed over.
 
+mod copies;
 mod follow;
 
 use super::recover::{Trouble, read_shard};
@@ -28,7 +29,7 @@ struct Bench {
 }
 
 fn spec(dir: &Path) -> JournalSpec {
-    JournalSpec { dir: dir.to_owned(), segment: SEGMENT, sync: Duration::from_millis(5) }
+    JournalSpec { dir: dir.to_owned(), memory: None, segment: SEGMENT, sync: Duration::from_millis(5) }
 }
 
 fn bench() -> Bench {
@@ -53,7 +54,7 @@ impl Bench {
 
 fn read(dir: &Path) -> (State, Vec<Fault>) {
     let mut faults = vec![];
-    let found = read_shard(dir, 1, 0, &mut faults).unwrap();
+    let found = read_shard(&[dir.to_owned()], 1, 0, &mut faults).unwrap();
     (found.records.into_iter().collect(), faults)
 }
 
@@ -365,7 +366,7 @@ proptest! {
         bytes[spots[at.index(spots.len())]] ^= 1 << bit;
         std::fs::write(path, bytes).unwrap();
         let mut faults = vec![];
-        let Ok(found) = read_shard(&b.shard_dir(), 1, 0, &mut faults) else {
+        let Ok(found) = read_shard(&[b.shard_dir()], 1, 0, &mut faults) else {
             prop_assert!(false, "refused");
             return Ok(());
         };

@@ -43,6 +43,8 @@ pub struct Journal {
     /// Full ones, the oldest first; how many of the last of them were closed since the last commit.
     closed: VecDeque<Closed>,
     fresh: usize,
+    /// Number of the oldest that is needed as of the last commit.
+    oldest: u64,
     /// How far the oldest has been cleaned; cleaned ones that wait for the commit.
     cleaned: usize,
     done: Vec<Arc<Segment>>,
@@ -71,6 +73,7 @@ impl Journal {
             at: 0,
             closed: VecDeque::new(),
             fresh: 0,
+            oldest: 0,
             cleaned: 0,
             done: Vec::new(),
             places: Places::default(),
@@ -152,7 +155,9 @@ impl Journal {
         self.counts.journal_bytes.add(i64::try_from(self.appended).unwrap_or(0));
         (self.marked, self.appended) = (self.records, 0);
         if !self.done.is_empty() {
-            current.set_oldest(self.closed.front().map_or(self.number, |c| c.number));
+            self.oldest = self.closed.front().map_or(self.number, |c| c.number);
+            current.set_oldest(self.oldest);
+            self.pool.set_oldest(self.oldest);
             self.done.drain(..).for_each(|segment| self.pool.retire(segment));
         }
     }
@@ -169,11 +174,14 @@ impl Journal {
             self.closed.push_back(Closed { segment: full, number: self.number - 1, end: self.at });
             self.fresh += 1;
         }
-        let oldest = self.closed.front().map_or(self.number, |c| c.number);
-        next.open(self.number, self.records, oldest);
+        if self.number == 1 {
+            self.oldest = 1;
+            self.pool.set_oldest(1);
+        }
+        next.open(self.number, self.records, self.oldest);
         self.salt = segment::salt(self.pool.generation(), self.pool.shard(), self.number);
         self.at = HEADER;
-        self.pool.tell(&next);
+        self.pool.tell(self.number, &next);
         self.current = Some(next);
         true
     }
@@ -199,7 +207,7 @@ impl Journal {
     }
 
     /// Writes living records of the oldest segment anew, a bounded part of it, so that it can be used again.
-    fn clean(&mut self) {
+    pub(super) fn clean(&mut self) {
         let mut left = CLEAN_LEAST.max(self.appended * CLEAN_FACTOR);
         while left > 0 && self.is_long() {
             let Some(Closed { segment, number, end }) = self.closed.front() else { return };
