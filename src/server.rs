@@ -1,10 +1,12 @@
 //! A whole server in this process: shards, control plane, management interface. Start, ready, orderly stop.
 
+mod rows;
 mod takeover;
 
 use crate::config::{Config, Listen, OnStop};
 use crate::control::cdr::{CdrCounts, WriterConfig};
 use crate::control::fronts::{self, FrontError, Fronts};
+use crate::control::ongoing::{self, Table};
 use crate::control::stats::Statistics;
 use crate::control::{self, ControlError, ControlPlane, cdr, events, http, resolve, wrapup};
 use crate::store::names::Names;
@@ -70,6 +72,8 @@ pub struct Server {
     fronts: Fronts,
     resolver: JoinHandle<()>,
     writers: Vec<JoinHandle<()>>,
+    /// What keeps the ongoing calls in a database.
+    rows: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
 }
 
 impl Server {
@@ -85,7 +89,13 @@ impl Server {
         let fronts = fronts::Bound::open(config)?;
         let store: Arc<dyn crate::store::Provisioning> = open_provisioning(config).await?.into();
         let cdr_store: Arc<dyn crate::store::CdrStore> = open_cdrs(config).await?.into();
-        let takeover = takeover::begin(config.journal_spec(), count, &*cdr_store).await?;
+        let mut takeover = takeover::begin(config.journal_spec(), count, &*cdr_store).await?;
+        let table = rows::open(config, !takeover.journal).await?;
+        if let (false, Some(Table::Open(calls))) = (takeover.journal, &table) {
+            takeover.restored = rows::restore(&**calls, &*cdr_store).await?.into();
+        }
+        // The journal is followed from its beginning.
+        let follower = takeover.generation.as_ref().filter(|_| table.is_some()).map(|g| g.follow());
         let restoring = !takeover.restored.is_empty();
         let found = store.load().await?;
         let dispatch = Arc::new(Dispatch::new(limits(config, count), config.call_center.chat_dispatch_policy.0));
@@ -135,12 +145,23 @@ impl Server {
         let writers = vec![tokio::spawn(writer), tokio::spawn(reports(shards.events(), hub, store))];
         let resolver = tokio::spawn(resolve::run(shards.resolves(), Arc::downgrade(&shards)));
         if let Some(dir) = &takeover.dir {
-            plane.statistics.keep(dir, restoring, &plane.provisioning());
+            plane.statistics.keep(dir, restoring && takeover.journal, &plane.provisioning());
         }
-        plane.begin(&found.rows, restoring).await?;
+        plane.begin(&found.rows, restoring && takeover.journal).await?;
         plane.set_dispatching(config.call_center.internal_call_dispatching.0).await?;
         shards.serve();
         takeover::forget(takeover.generation).await;
+        let rows = follower.zip(table).map(|(follower, table)| {
+            let (stop, stopped) = oneshot::channel();
+            let parts = ongoing::Parts {
+                follower,
+                table,
+                pause: Duration::from_millis(config.journal.rows_ms.0),
+                estimate: estimate(&plane),
+                counts: Arc::clone(&plane.rows),
+            };
+            (stop, tokio::spawn(ongoing::run(parts, stopped)))
+        });
         let patience = http::Patience { max_body: config.mi.max_request_size.usize(), ..http::Patience::default() };
         let metrics = config.metrics.enabled.0.then_some(&*config.metrics.path.0);
         let router = http::router(Arc::clone(&plane), &config.mi.http_path.0, metrics, patience);
@@ -158,6 +179,7 @@ impl Server {
             fronts,
             resolver,
             writers,
+            rows,
         })
     }
 
@@ -253,6 +275,10 @@ impl Server {
         for writer in writers {
             let _ = writer.await;
         }
+        if let Some((stop, task)) = self.rows {
+            drop(stop);
+            let _ = task.await;
+        }
         tracing::info!(cdrs = self.cdrs.written.load(Relaxed), refused = self.cdrs.refused.load(Relaxed), "stopped");
         orderly
     }
@@ -298,6 +324,12 @@ async fn reports(
     events::run(from, hub, latest).await;
     drop(open);
     let _ = writer.await;
+}
+
+/// How long a call is to wait that has just entered a flow's queue, behind all others of it.
+fn estimate(plane: &Arc<ControlPlane>) -> ongoing::Estimate {
+    let plane = Arc::clone(plane);
+    Box::new(move |flow| plane.provisioning().flow(flow).map_or(0, |f| plane.statistics.wait_of_last(f)))
 }
 
 /// The registry with its first load; its commits are pending.

@@ -164,8 +164,9 @@ section! {
     db_url: DbUrl = DbUrl::Sqlite(PathBuf::from("strowger.db"));
     /// Database of the CDRs. Empty: db_url.
     acc_db_url: Option<DbUrl> = None;
-    /// Database of ongoing calls (cc_calls). Empty: db_url.
-    rt_db_url: Option<DbUrl> = None, later "keeping ongoing calls in a database is";
+    /// Database of ongoing calls (cc_calls), kept from the journal; of this server alone. A start that finds no journal goes on
+    /// with the calls in it. Empty: db_url.
+    rt_db_url: Option<DbUrl> = None;
     /// Seconds between an agent's call and the next; an agent's own wrapup_time goes before it.
     wrapup_time: Seconds = Seconds::new(30);
     /// Name of a URI parameter that tells the music server the call's place in the queue (0 = next). Empty: none.
@@ -275,6 +276,9 @@ section! {
     segment_mb: Whole<1, 1024> = Whole(8);
     /// Pause between two syncs to disk, in milliseconds: what a loss of power may cost. A crash of the server costs nothing.
     sync_ms: Whole<1, 60_000> = Whole(1000);
+    /// Pause between two writes of the calls that changed to cc_calls (rt_db_url), in milliseconds; more while the database is slow.
+    /// 0: they are not kept there.
+    rows_ms: Whole<0, 60_000> = Whole(100);
 }
 
 section! {

@@ -163,10 +163,6 @@ fn each_kind_of_bad_value_is_named() {
              postgres://USER:PASSWORD@HOST/DATABASE",
         ),
         ("[call_center]\ndb_url = \"sqlite:\"", "`sqlite:` names no file; use sqlite:PATH, such as sqlite:strowger.db"),
-        (
-            "[call_center]\nrt_db_url = \"sqlite:x\"",
-            "keeping ongoing calls in a database is not in this build; leave the key at its default, \"\"",
-        ),
         ("[call_center]\nwrapup_time = -1", "expected a number of seconds, 0 or more, such as 30 or 0.5"),
         (
             "[call_center]\ncc_flows_table = \"a; drop\"",

@@ -232,6 +232,7 @@ pub fn text(plane: &ControlPlane) -> String {
     page.one("strowger_event_subscribers", Gauge, "Subscriptions to events.", &[], subscribers.len() as f64);
     let lost = plane.events.lost() as f64;
     page.one("strowger_events_lost_total", Counter, "Events that subscribers missed.", &[], lost);
+    rows(plane, &mut page);
     page.text()
 }
 
@@ -349,6 +350,20 @@ fn cdrs(plane: &ControlPlane, page: &mut Page) {
         ("strowger_cdrs_refused_total", Counter, "CDRs that the database refused, set aside in a file.", &c.refused),
         ("strowger_cdrs_waiting", Gauge, "CDRs taken from the shards and not written yet.", &c.waiting),
         ("strowger_cdrs_in_flight", Gauge, "CDRs in the hands of the database.", &c.in_flight),
+    ];
+    for (metric, kind, help, value) in all {
+        page.one(metric, kind, help, &[], value.load(Relaxed) as f64);
+    }
+}
+
+fn rows(plane: &ControlPlane, page: &mut Page) {
+    let c = &plane.rows;
+    let all = [
+        ("strowger_call_rows_written_total", Counter, "Rows of ongoing calls written to cc_calls.", &c.written),
+        ("strowger_call_rows_removed_total", Counter, "Rows of calls that are over removed from it.", &c.removed),
+        ("strowger_call_row_retries_total", Counter, "Writes to it that failed and were tried again.", &c.retried),
+        ("strowger_call_rows_refused_total", Counter, "Rows that the database refused.", &c.refused),
+        ("strowger_call_rows_behind", Gauge, "Rows that are not as their calls are.", &c.behind),
     ];
     for (metric, kind, help, value) in all {
         page.one(metric, kind, help, &[], value.load(Relaxed) as f64);

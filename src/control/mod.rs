@@ -4,6 +4,7 @@
 //! - [`dispatching`]: matching switched on and off, calls placed by hand.
 //! - [`mi`]: JSON-RPC over a table of commands; [`http`] and [`fronts`]: its HTTP, FIFO and datagram fronts.
 //! - [`events`]: agent events to subscribers.
+//! - [`ongoing`]: ongoing calls into `cc_calls`.
 //! - [`cdr`]: the batching CDR writer. [`resolve`]: name resolution for the shards. [`wrapup`]: wrap-ups into the database.
 //!
 //! Invariants
@@ -19,6 +20,7 @@ pub mod http;
 pub mod latency;
 pub mod metrics;
 pub mod mi;
+pub mod ongoing;
 mod port;
 pub mod resolve;
 pub mod stats;
@@ -77,6 +79,7 @@ pub struct ControlPlane {
     pub(crate) statistics: Statistics,
     pub(crate) peaks: std::sync::Mutex<metrics::Peaks>,
     pub(crate) cdrs: Arc<CdrCounts>,
+    pub(crate) rows: Arc<ongoing::RowCounts>,
     pub(crate) events: Arc<events::Hub>,
     /// Somebody has told the server to stop.
     kill: Notify,
@@ -104,6 +107,7 @@ impl ControlPlane {
             statistics: parts.statistics,
             peaks: std::sync::Mutex::default(),
             cdrs: parts.cdrs,
+            rows: Arc::default(),
             events: parts.events,
             kill: Notify::new(),
             started_unix_us: clock::unix_us(),

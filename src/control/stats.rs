@@ -305,6 +305,13 @@ impl Statistics {
         self.hub.estimated_wait_s(flow.idx, ahead, self.dispatch.logged_in(flow.skill))
     }
 
+    /// The same of the call that waits last in that flow's queue, seconds.
+    #[must_use]
+    pub fn wait_of_last(&self, flow: &FlowDef) -> u64 {
+        let queued = self.hub.flow(flow.idx, |f| f.queued.get());
+        u64::try_from(self.wait_behind(flow, (queued - 1).max(0))).unwrap_or(0)
+    }
+
     fn of_flow(&self, flow: &FlowDef, stat: FlowStat) -> i64 {
         match stat {
             FlowStat::Counter(i) => self.flow_counter(flow.idx, i),

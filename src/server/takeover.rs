@@ -17,6 +17,8 @@ pub(super) struct Takeover {
     pub generation: Option<Arc<Generation>>,
     /// Empty: there was nothing before.
     pub restored: Arc<[Recovered]>,
+    /// There was a journal, so it tells all.
+    pub journal: bool,
     /// Where the control plane keeps what it wants to find again.
     pub dir: Option<PathBuf>,
 }
@@ -29,23 +31,33 @@ pub(super) async fn begin(
     cdrs: &dyn CdrStore,
 ) -> Result<Takeover, ServerError> {
     let Some(spec) = spec else {
-        return Ok(Takeover { generation: None, restored: [].into(), dir: None });
+        return Ok(Takeover { generation: None, restored: [].into(), journal: false, dir: None });
     };
     let dir = spec.dir.clone();
-    let read = tokio::task::spawn_blocking(move || prior(&spec.dir).and_then(|p| Generation::begin(spec, p, shards)));
+    let read = tokio::task::spawn_blocking(move || {
+        let prior = prior(&spec.dir)?;
+        let journal = prior.number != 0;
+        Generation::begin(spec, prior, shards).map(|(generation, found)| (generation, journal, found))
+    });
     let gone = |e| ServerError::File { path: dir.clone(), source: std::io::Error::other(e) };
-    let (generation, found) = read.await.map_err(gone)??;
+    let (generation, journal, found) = read.await.map_err(gone)??;
     for fault in &found.faults {
         tracing::warn!("journal: {fault}");
     }
     let rows: Vec<CdrRow> = found.cdrs.iter().filter_map(|bytes| decode(bytes)).collect();
-    for batch in rows.chunks(BATCH) {
-        save(batch, cdrs).await.map_err(|source| ServerError::Recovered { records: rows.len(), source })?;
-    }
+    save_all(&rows, cdrs).await?;
     if !rows.is_empty() {
         tracing::info!(records = rows.len(), "CDRs of the journal are in the database");
     }
-    Ok(Takeover { generation: Some(Arc::new(generation)), restored: found.shards.into(), dir: Some(dir) })
+    Ok(Takeover { generation: Some(Arc::new(generation)), restored: found.shards.into(), journal, dir: Some(dir) })
+}
+
+/// Makes records safe.
+pub(super) async fn save_all(rows: &[CdrRow], cdrs: &dyn CdrStore) -> Result<(), ServerError> {
+    for batch in rows.chunks(BATCH) {
+        save(batch, cdrs).await.map_err(|source| ServerError::Recovered { records: rows.len(), source })?;
+    }
+    Ok(())
 }
 
 /// Writes records; those that the database refuses as bad go into the log and hold up no other.

@@ -122,6 +122,8 @@ pub struct OngoingCall {
 pub trait CallStore: Send + Sync {
     /// Adds these calls or replaces them, by id; removes those. All or none.
     fn save<'a>(&'a self, calls: &'a [OngoingCall], over: &'a [Box<str>]) -> Task<'a, ()>;
+    /// The ids of all calls that are there, of those with records alone, too.
+    fn ids(&self) -> Task<'_, Vec<Box<str>>>;
     /// Every call that is there.
     fn load(&self) -> Task<'_, Vec<OngoingCall>>;
 }

@@ -1,9 +1,12 @@
 //! End to end: the real binary, real UDP, SIPp on the other side, records read from the database.
 
 mod chats;
+#[path = "../support/databases.rs"]
+mod databases;
 mod hardness;
 mod reload;
 mod restart;
+mod rows;
 mod rules;
 mod server;
 mod sipp;

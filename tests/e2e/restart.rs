@@ -12,8 +12,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// A server with the flow `support`, and the calls of a scenario under way.
-struct Play {
-    server: Server,
+pub struct Play {
+    pub server: Server,
     live: Arc<Live>,
     run: JoinHandle<Report>,
 }
@@ -22,13 +22,13 @@ fn from_env(name: &str, usual: u32) -> u32 {
     std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(usual)
 }
 
-fn agents(count: u32, ring: Duration) -> AgentPlan {
+pub fn agents(count: u32, ring: Duration) -> AgentPlan {
     let name = format!("ring{}-{{N}}", ring.as_millis());
     AgentPlan { name, count, behaviours: vec![(1.0, Behaviour::Answer { ring: Dist::Fixed(ring) })], chats: 0 }
 }
 
 impl Play {
-    fn begin(scenario: Scenario, settings: &[&str]) -> Play {
+    pub fn begin(scenario: Scenario, settings: &[&str]) -> Play {
         let own = ["call_center.wrapup_time=1", "call_center.reject_on_no_agents=0"];
         let server = Server::start(&[&own, settings].concat());
         let mut generator = Generator::bind(&scenario).expect("sockets");
@@ -50,19 +50,19 @@ impl Play {
     }
 
     #[track_caller]
-    fn until(&self, what: &str, gauge: fn(&Live) -> &AtomicI64, value: i64) {
+    pub fn until(&self, what: &str, gauge: fn(&Live) -> &AtomicI64, value: i64) {
         self.server.until(what, |_| gauge(&self.live).load(Relaxed) == value);
     }
 
     /// Callers in the queue, in the order in which they will be served.
-    fn queue(&self) -> Vec<String> {
+    pub fn queue(&self) -> Vec<String> {
         let list = self.server.mi("cc_list_queue", json!([]));
         let rows = list["Calls"].as_array().cloned().unwrap_or_default();
         rows.iter().map(|c| c["Caller username"].as_str().expect("a name").to_owned()).collect()
     }
 
     /// Who talks: agents, by the list of agents.
-    fn talking(&self) -> BTreeSet<String> {
+    pub fn talking(&self) -> BTreeSet<String> {
         let list = self.server.mi("cc_list_agents", json!([]));
         let rows = list["Agents"].as_array().cloned().unwrap_or_default();
         let busy = rows.iter().filter(|a| a.get("State").and_then(Value::as_str) == Some("incall"));
@@ -71,7 +71,7 @@ impl Play {
 
     /// The end of it: every call was served, nobody noticed, each has its record.
     #[track_caller]
-    fn end(self) -> (Server, Report) {
+    pub fn end(self) -> (Server, Report) {
         let report = self.run.join().expect("the generator ends");
         assert!(report.balanced(), "{report}");
         let bad = report.failed + report.refused + report.double_bookings + report.agents_stuck + report.media_stuck;

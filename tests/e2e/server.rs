@@ -60,6 +60,25 @@ impl Server {
         self.child.wait().expect("it ends").code()
     }
 
+    /// What a new disk, or another machine, has of it: nothing.
+    pub fn lose_journal(&self) {
+        std::fs::remove_dir_all(self.dir.path().join("journal")).expect("there was one");
+    }
+
+    /// URL of its database.
+    pub fn database(&self) -> String {
+        format!("sqlite:{}", self.dir.path().join("e2e.db").display())
+    }
+
+    /// A metric without labels.
+    pub fn metric(&self, name: &str) -> i64 {
+        let page = self.mi.replace("/mi", "/metrics");
+        let text = ureq::get(&page).call().expect("the page").body_mut().read_to_string().expect("text");
+        let line =
+            text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(' ')).unwrap_or_else(|| panic!("{name}"));
+        line.parse::<f64>().expect("a number") as i64
+    }
+
     /// A new process in the place of one that has ended; how long it took to serve.
     pub fn start_again(&mut self, shards: u16) -> Duration {
         let began = Instant::now();
@@ -88,7 +107,7 @@ impl Server {
             .args(args)
             .args(["--mi", &self.mi])
             .arg("--db")
-            .arg(format!("sqlite:{}", self.dir.path().join("e2e.db").display()))
+            .arg(self.database())
             .current_dir(self.dir.path())
             .output()
             .expect("the command runs");
@@ -153,7 +172,7 @@ impl Server {
     }
 
     fn on_database<T>(&self, work: impl AsyncFnOnce(&mut SqliteConnection) -> T) -> T {
-        let url = format!("sqlite:{}", self.dir.path().join("e2e.db").display());
+        let url = self.database();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
             let mut db = SqliteConnection::connect(&url).await.expect("the database opens");

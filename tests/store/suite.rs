@@ -272,6 +272,7 @@ async fn calls(at: &str) {
         calls
     };
     assert_eq!(sorted(s.load().await.unwrap()), all);
+    assert_eq!(s.ids().await.unwrap().len(), all.len());
     for c in &mut all[..100] {
         (c.state, c.agent_id, c.records) = (3, "ann".into(), [0, 255, 39, 92].into());
     }
@@ -287,6 +288,11 @@ async fn calls(at: &str) {
     let s = ongoing(at).await;
     assert_eq!(sorted(s.load().await.unwrap()), expected);
     let ids: Vec<Box<str>> = expected.iter().map(|c| c.id.clone()).collect();
+    let told = |mut ids: Vec<Box<str>>| {
+        ids.sort();
+        ids
+    };
+    assert_eq!(told(s.ids().await.unwrap()), told(ids.clone()));
     s.save(&[], &ids).await.unwrap();
     assert_eq!(s.load().await.unwrap(), []);
 }

@@ -22,6 +22,7 @@ pub(in crate::store) struct ScyllaCalls {
     insert: PreparedStatement,
     delete: PreparedStatement,
     all: PreparedStatement,
+    ids: PreparedStatement,
     times: Times,
 }
 
@@ -36,14 +37,18 @@ impl ScyllaCalls {
         let place = cluster.table("cc_calls");
         let mut all = cluster.prepare(format!("SELECT {names} FROM {place}")).await?;
         all.set_page_size(500);
+        let mut ids = cluster.prepare(format!("SELECT b2buaid FROM {place}")).await?;
         // A page may have to look through many calls that are over.
-        all.set_request_timeout(Some(std::time::Duration::from_secs(10)));
+        for statement in [&mut all, &mut ids] {
+            statement.set_request_timeout(Some(std::time::Duration::from_secs(10)));
+        }
         Ok(ScyllaCalls {
             insert: cluster
                 .prepare(format!("INSERT INTO {place} ({names}) VALUES ({marks}) USING TIMESTAMP ?"))
                 .await?,
             delete: cluster.prepare(format!("DELETE FROM {place} USING TIMESTAMP ? WHERE b2buaid = ?")).await?,
             all,
+            ids,
             times: Times::default(),
             cluster,
         })
@@ -78,6 +83,13 @@ impl ScyllaCalls {
 impl CallStore for ScyllaCalls {
     fn save<'a>(&'a self, calls: &'a [OngoingCall], over: &'a [Box<str>]) -> Task<'a, ()> {
         Box::pin(self.put(calls, over))
+    }
+
+    fn ids(&self) -> Task<'_, Vec<Box<str>>> {
+        Box::pin(async {
+            let rows: Vec<(String,)> = self.cluster.all(&self.ids, ()).await?;
+            Ok(rows.into_iter().map(|(id,)| id.into()).collect())
+        })
     }
 
     fn load(&self) -> Task<'_, Vec<OngoingCall>> {

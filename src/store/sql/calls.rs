@@ -189,6 +189,18 @@ impl SqlCalls {
         }
     }
 
+    async fn names(&self, s: &mut Session<'_>) -> Result<Vec<Box<str>>, StoreError> {
+        let d = self.db.dialect;
+        let mut ids = vec![];
+        for (t, id) in [(&self.calls, ID), (&self.ours, OUR_ID)] {
+            let rows = s.rows(&format!("SELECT {} FROM {}", d.text(t.name(id)), t.table), &[]).await?;
+            ids.extend(rows.iter().filter_map(|r| word(r, 0)).map(Box::<str>::from));
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        Ok(ids)
+    }
+
     async fn all(&self, s: &mut Session<'_>) -> Result<Vec<OngoingCall>, StoreError> {
         let (d, t, o) = (self.db.dialect, &self.calls, &self.ours);
         let texts = |names: &[String]| names.iter().map(|n| d.text(n)).collect::<Vec<_>>().join(", ");
@@ -215,6 +227,15 @@ impl CallStore for SqlCalls {
             let mut s = self.db.begin(Mode::Write).await?;
             let saved = self.write(&mut s, &calls, over).await;
             s.end(saved).await
+        })
+    }
+
+    fn ids(&self) -> Task<'_, Vec<Box<str>>> {
+        Box::pin(async {
+            let mut s = self.db.begin(Mode::Read).await?;
+            s.long();
+            let ids = self.names(&mut s).await;
+            s.end(ids).await
         })
     }
 
