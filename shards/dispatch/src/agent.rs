@@ -85,6 +85,10 @@ impl Word {
     /// Wholly free: on duty, no call, no chat, no wrap-up.
     #[inline]
     pub(crate) fn free(self) -> bool {
+        #[cfg(mutant)]
+        if crate::mutant::is("double-booking") {
+            return self.on_duty() && !self.has(WRAPUP | WITHHELD) && self.chats_open() == 0;
+        }
         self.on_duty() && !self.has(IN_CALL | WRAPUP | WITHHELD) && self.chats_open() == 0
     }
     /// Whether it can take a call of this media, whoever holds it.
@@ -94,6 +98,11 @@ impl Word {
             Media::Audio => self.has(AUDIO) && self.free(),
             Media::Chat if self.chats_open() == 0 => self.chats_allowed() > 0 && self.free(),
             Media::Chat => {
+                #[cfg(mutant)]
+                if crate::mutant::is("withheld-slot-given") {
+                    let room = self.chats_open() < self.chats_allowed();
+                    return self.on_duty() && !self.has(IN_CALL | WRAPUP) && room;
+                }
                 let used = u32::from(self.chats_open()) + u32::from(self.has(WITHHELD));
                 self.on_duty() && !self.has(IN_CALL | WRAPUP) && used < u32::from(self.chats_allowed())
             }
@@ -213,6 +222,8 @@ impl State {
     #[inline]
     pub(crate) fn transition_to_held(&self, gen_: u32, media: Media) -> Hold {
         let mut seen = self.load();
+        #[cfg(mutant)]
+        let gen_ = if crate::mutant::is("generation-not-compared") { seen.gen_() } else { gen_ };
         while seen.gen_() == gen_ && !seen.has(HELD) && seen.offers(media) {
             match self.swap(seen, seen.with(HELD)) {
                 Ok(()) => return Hold::Held,

@@ -127,6 +127,8 @@ impl Handle {
         let word = match change {
             Change::Refused => return Released::Stale,
             Change::Left(word) => word,
+            #[cfg(mutant)]
+            Change::Held(word) if crate::mutant::is("release-not-settled") => word,
             Change::Held(word) => {
                 self.op().settle(agent.slot, out);
                 word

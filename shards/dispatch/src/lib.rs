@@ -59,6 +59,9 @@ mod dispatch;
 mod handle;
 mod index;
 mod matcher;
+#[cfg(mutant)]
+#[doc(hidden)]
+pub mod mutant;
 mod provision;
 mod reclaim;
 mod segments;

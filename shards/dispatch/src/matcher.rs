@@ -60,6 +60,12 @@ impl<'a> Op<'a> {
         call.describe(&entry, spec.skill, spec.media, spec.refused);
         slot.node.store(node.as_ptr(), Ordering::Release);
         slot.state.transition_to_waiting(gen_);
+        #[cfg(mutant)]
+        let fence = |order| {
+            if !crate::mutant::is("call-fence-dropped") {
+                fence(order);
+            }
+        };
         fence(Ordering::SeqCst);
         while self.d.dispatching() && slot.state.is_waiting(gen_) {
             let Some(agent) = self.hold_for(skill, spec.media, spec.refused) else { break };
@@ -125,6 +131,14 @@ impl<'a> Op<'a> {
         for media in Media::ALL.into_iter().filter(|&media| agent.offers(media)) {
             for skill in skills.iter().filter_map(|&id| self.d.index.skill(id)) {
                 let Some((entry, node)) = self.first_waiting(skill, media) else { continue };
+                #[cfg(mutant)]
+                if crate::mutant::is("worst-call-first") && best.as_ref().is_some_and(|(p, _)| entry.place() < *p) {
+                    continue;
+                }
+                #[cfg(mutant)]
+                if crate::mutant::is("worst-call-first") {
+                    best = None;
+                }
                 if best.as_ref().is_none_or(|(place, _)| entry.place() < *place) {
                     best = Some((entry.place(), Found { wait: wait_ref(&entry), media, skill, node }));
                 }
@@ -168,6 +182,16 @@ impl<'a> Op<'a> {
             if !let_go.offers_any() {
                 return;
             }
+            #[cfg(mutant)]
+            if crate::mutant::is("agent-does-not-look-again") {
+                return;
+            }
+            #[cfg(mutant)]
+            let fence = |order| {
+                if !crate::mutant::is("agent-fence-dropped") {
+                    fence(order);
+                }
+            };
             fence(Ordering::SeqCst);
             if !d.dispatching() || !self.call_waits(slot, let_go) {
                 return;
@@ -191,6 +215,10 @@ impl<'a> Op<'a> {
         }
         let taken = self.d.wait_word(wait).map(|s| s.state.transition_to_taken(wait.gen_, agent));
         if taken != Some(Commit::Taken) {
+            #[cfg(mutant)]
+            if crate::mutant::is("failed-commit-keeps-claim") {
+                return HandOver::Again;
+            }
             slot.state.transition_to_unclaimed(media);
             return HandOver::Again;
         }
@@ -421,6 +449,12 @@ impl Handle {
     /// Matches all that can be matched: after [`Dispatch::set_dispatching`]`(true)`.
     pub fn match_all(&mut self, out: &mut Vec<Match>) {
         self.take_late(out);
+        #[cfg(mutant)]
+        let fence = |order| {
+            if !crate::mutant::is("switch-fence-dropped") {
+                fence(order);
+            }
+        };
         fence(Ordering::SeqCst);
         self.op().match_all(out);
     }

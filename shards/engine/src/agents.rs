@@ -26,6 +26,8 @@ pub(crate) const RELEASE_GRACE_US: u64 = 1_000_000;
 impl Engine {
     /// Wrap-up after a call of `flow`: the agent's own or else the global one, under the flow's ceiling. Microseconds.
     pub(crate) fn wrapup_us(&self, agent_s: u32, ceiling_s: u32) -> u64 {
+        #[cfg(mutant)]
+        let ceiling_s = if strowger_dispatch::mutant::is("wrapup-ceiling-ignored") { 0 } else { ceiling_s };
         let own = if agent_s > 0 { u64::from(agent_s) * 1_000_000 } else { self.cfg.call.wrapup_us };
         if ceiling_s > 0 { own.min(u64::from(ceiling_s) * 1_000_000) } else { own }
     }
@@ -49,6 +51,8 @@ impl Engine {
     pub(crate) fn end_refused_claim(&mut self, leg: Key, wrapup_us: u64, now: Now) {
         let pause = self.backoff_us();
         let us = if wrapup_us == 0 { pause } else { wrapup_us };
+        #[cfg(mutant)]
+        let us = if strowger_dispatch::mutant::is("refusal-without-pause") { 1 } else { us };
         match self.legs.get_mut(leg).and_then(|l| l.claim.take()) {
             Some(claim) if claim.medium == Media::Chat => self.end_chat(*claim, us, pause, now),
             Some(claim) => self.begin_wrapup(&claim, us, now),
@@ -84,6 +88,10 @@ impl Engine {
 
     /// A wrap-up's time is up, or that of the pause at its beginning.
     pub(crate) fn on_wrapup_over(&mut self, token: u64, now: Now) {
+        #[cfg(mutant)]
+        if strowger_dispatch::mutant::is("wrapup-never-ends") {
+            return;
+        }
         let key = Key::from_u64(token);
         let agent = AgentRef { slot: key.slot, gen_: key.generation };
         let due = self.wrapups.get(&u64::from(agent.slot)).filter(|w| w.agent == agent).copied();
@@ -117,6 +125,10 @@ impl Engine {
 
     /// A claim whose phone is idle again.
     pub(crate) fn free_claim(&mut self, claim: &Claim, now: Now) {
+        #[cfg(mutant)]
+        if strowger_dispatch::mutant::is("release-forgotten") && claim.medium == Media::Audio {
+            return;
+        }
         if claim.medium == Media::Chat {
             self.shared_release(claim.agent, Release::Chat, now.mono);
             self.report_chats(&claim.def, &claim.flow, None, now);
@@ -184,6 +196,10 @@ impl Engine {
         self.notes.agent(agent);
         let before = self.shared.agent(agent).map(|v| v.logged_in);
         let known = if on { self.dispatch.login(agent, &mut self.made) } else { self.dispatch.logout(agent) };
+        #[cfg(mutant)]
+        if strowger_dispatch::mutant::is("login-match-dropped") {
+            self.made.clear();
+        }
         // A logout may meet another shard's change of the same agent, and then it is the one that matches.
         self.dispatch.take_late(&mut self.made);
         if known {

@@ -68,6 +68,10 @@ impl Engine {
         msg.from().and_then(|f| f.uri_parsed().map(|_| ())).map_err(|_| Refused::Code(codes.bad_from))?;
         let id = std::str::from_utf8(flow).map_err(|_| Refused::Code(codes.unknown_flow))?;
         let flow = self.prov.flow(id).ok_or(Refused::Code(codes.unknown_flow))?;
+        #[cfg(mutant)]
+        if strowger_dispatch::mutant::is("nobody-there-admitted") {
+            return self.admit_session(msg).map(|()| flow.clone());
+        }
         if self.cfg.call.reject_on_no_agents && self.shared.logged_in(flow.skill) == 0 {
             return Err(Refused::Code(codes.no_agents));
         }
@@ -122,6 +126,10 @@ impl Engine {
         let welcome = flow.message_welcome.is_some();
         let mut call = self.new_call(msg, flow, bucket, key, now);
         call.param = param;
+        #[cfg(mutant)]
+        if strowger_dispatch::mutant::is("param-lost") {
+            call.param = None;
+        }
         self.count_arrival(&call);
         let c = self.calls.insert(call);
         if let Some(leg) = self.legs.get_mut(key) {
@@ -200,6 +208,8 @@ impl Engine {
             };
             let ours = header.name.eq_ignore_ascii_case(self.cfg.call.param_header.as_bytes())
                 || header.name.eq_ignore_ascii_case(b"X-CC-State");
+            #[cfg(mutant)]
+            let ours = ours && !strowger_dispatch::mutant::is("forged-param-passed");
             if !ours && self.cfg.call.pass_headers.iter().any(named) {
                 push_line(header.name, header.value, &mut lines);
             }

@@ -47,6 +47,12 @@ impl Engine {
             ticket: call.ticket,
             refused: &call.refused,
         };
+        #[cfg(mutant)]
+        let spec = if call.rejected > 0 && strowger_dispatch::mutant::is("place-lost-after-refusal") {
+            WaitSpec { ticket: u64::MAX >> 1, ..spec }
+        } else {
+            spec
+        };
         let joined = self.dispatch.wait(spec, &mut self.made);
         self.deliver(now.mono);
         let Ok(wait) = joined else {

@@ -90,6 +90,10 @@ impl Engine {
 
     /// A call is gone; its gauges must be down already.
     pub(crate) fn count_departure(&self, call: &Call) {
+        #[cfg(mutant)]
+        if strowger_dispatch::mutant::is("gauge-drifts") {
+            return;
+        }
         self.flow_counts(call).ongoing.add(-1);
     }
 
@@ -128,12 +132,20 @@ impl Engine {
     pub(crate) fn count_abandoned(&self, call: &Call) {
         self.flow_counts(call).abandoned.add(1);
         if let Some(attempt) = &call.attempt {
+            #[cfg(mutant)]
+            if strowger_dispatch::mutant::is("abandoned-uncounted") {
+                return;
+            }
             self.agent_counts(&attempt.agent).abandoned.add(1);
         }
     }
 
     /// Writes the record of an attempt, or of the end of a call without one.
     pub(crate) fn write_cdr(&mut self, c: Key, outcome: Outcome, cause: u16, now: Now) {
+        #[cfg(mutant)]
+        if strowger_dispatch::mutant::is("record-missing") && outcome == Outcome::Abandoned {
+            return;
+        }
         self.cdr_sequence += 1;
         let key = self.cdr_key(self.cdr_sequence);
         let Some(call) = self.calls.get(c) else { return };
@@ -143,6 +155,11 @@ impl Engine {
         let talk_us = match (outcome, answered) {
             (Outcome::Handled, Some(at)) => now.mono.since(at.mono),
             _ => 0,
+        };
+        #[cfg(mutant)]
+        let talk_us = match attempt.filter(|_| talk_us > 0 && strowger_dispatch::mutant::is("talk-from-offer")) {
+            Some(attempt) => now.mono.since(attempt.offered.mono),
+            None => talk_us,
         };
         let bits = fstats::INBOUND
             | attempt.map_or(0, |_| fstats::DISTRIBUTED)
@@ -181,7 +198,16 @@ impl Engine {
             param: call.param.clone(),
         };
         self.measure(&cdr);
+        #[cfg(mutant)]
+        if strowger_dispatch::mutant::is("record-not-in-journal") {
+            self.outputs.push_back(Output::Cdr(cdr));
+            return;
+        }
         self.notes.cdr(self.cdr_sequence, &cdr);
+        #[cfg(mutant)]
+        if strowger_dispatch::mutant::is("record-twice") {
+            self.outputs.push_back(Output::Cdr(cdr.clone()));
+        }
         self.outputs.push_back(Output::Cdr(cdr));
     }
 

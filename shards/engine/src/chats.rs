@@ -43,6 +43,8 @@ impl Engine {
         }
         let running = self.wrapups.get(&u64::from(agent.slot)).filter(|w| w.agent == agent);
         let from = running.map_or(over.ended, |w| w.until.max(over.ended));
+        #[cfg(mutant)]
+        let from = if strowger_dispatch::mutant::is("chat-wrapups-overlap") { over.ended } else { from };
         let before = running.and_then(|w| w.pause);
         let pause = if over.pause_us > 0 { before.max(Some(over.ended.plus_us(over.pause_us))) } else { before };
         self.time_wrapup(agent, from.plus_us(over.wrapup_us), pause, now);

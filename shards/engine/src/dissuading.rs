@@ -35,6 +35,8 @@ impl Engine {
         }
         let (size, wait) = (i64::from(flow.dissuading_qsize_th), i64::from(flow.dissuading_ewt_th));
         let ahead = self.stats.flow(flow.idx, |f| f.queued.get());
+        #[cfg(mutant)]
+        let size = if size > 0 { size + i64::from(strowger_dispatch::mutant::is("queue-size-exceeds")) } else { size };
         let estimate = || self.stats.estimated_wait_s(flow.idx, ahead, self.shared.logged_in(flow.skill));
         (size > 0 && ahead >= size) || (wait > 0 && estimate() > wait)
     }
@@ -49,6 +51,11 @@ impl Engine {
 
     /// The message hung up, or could not be played.
     pub(crate) fn after_dissuading(&mut self, c: Key, now: Now) {
+        #[cfg(mutant)]
+        if strowger_dispatch::mutant::is("dissuading-hangup-ignored") {
+            self.enter_queue(c, now);
+            return;
+        }
         let Some(call) = self.calls.get(c) else { return };
         if call.state == CallState::Dissuading2 {
             let code = if call.link == Link::Fresh { DISSUADED } else { 0 };
@@ -62,6 +69,8 @@ impl Engine {
     pub(crate) fn limit_onhold(&mut self, c: Key, now: Now) {
         let Some(call) = self.calls.get_mut(c) else { return };
         let limit_us = u64::from(call.flow.dissuading_onhold_th) * 1_000_000;
+        #[cfg(mutant)]
+        let limit_us = if strowger_dispatch::mutant::is("onhold-limit-late") { limit_us * 2 } else { limit_us };
         if limit_us > 0 && call.flow.message_dissuading.is_some() {
             let timer = self.ep.start_timer(now.mono.plus_us(limit_us), c.to_u64(), TimerKind::Onhold as u8);
             if let Some(old) = call.onhold_timer.replace(timer) {

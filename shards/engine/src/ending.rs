@@ -56,6 +56,10 @@ impl Engine {
         let Some(wait) = self.calls.get(c).and_then(|call| call.wait) else { return };
         self.forget_wait(c);
         if let Abandon::Taken(agent) = self.dispatch.abandon(wait) {
+            #[cfg(mutant)]
+            if strowger_dispatch::mutant::is("crossed-match-kept") {
+                return;
+            }
             self.shared_release(agent, Release::GiveBack, now.mono);
         }
     }
@@ -65,6 +69,8 @@ impl Engine {
         let ceiling = self.calls.get(c).map_or(0, |call| call.flow.max_wrapup_s);
         let Some(attempt) = self.take_attempt(c, now) else { return };
         let us = if outcome == Outcome::Handled { self.wrapup_us(attempt.agent.wrapup_s, ceiling) } else { 0 };
+        #[cfg(mutant)]
+        let us = if strowger_dispatch::mutant::is("wrapup-after-cancel") { us.max(1_000_000) } else { us };
         self.end_claim(attempt.leg, us, now);
         self.let_go(attempt.leg, now);
     }
@@ -254,6 +260,10 @@ impl Engine {
         let talked = attempt.is_some_and(|a| {
             a.bridged && a.answered.is_some_and(|at| now.mono.since(at.mono) >= self.cfg.call.min_talk_us)
         });
+        #[cfg(mutant)]
+        let talked = talked
+            || strowger_dispatch::mutant::is("min-talk-ignored")
+                && attempt.is_some_and(|a| a.bridged && a.answered.is_some());
         // Closing already, so that nothing is sent to a dialog that is gone.
         if let Some(leg) = self.legs.get_mut(key) {
             leg.phase = Phase::Closing;

@@ -457,6 +457,11 @@ impl Engine {
                 leg.remote = msg.and_then(Self::body_of);
                 let answer = (!leg.offered && leg.remote.is_some()).then_some(End::Silence);
                 self.send_ack(key, invite.txn, invite.cseq, answer, now);
+                #[cfg(mutant)]
+                if strowger_dispatch::mutant::is("late-answer-left-up") {
+                    self.leg_gone(key, now);
+                    return;
+                }
                 self.send_bye(key, now);
             } else {
                 self.leg_gone(key, now);

@@ -171,6 +171,10 @@ impl Engine {
 
     /// Lets the media leg go, and every plan to get one.
     pub(crate) fn drop_media(&mut self, c: Key, now: Now) {
+        #[cfg(mutant)]
+        if strowger_dispatch::mutant::is("music-left-up") {
+            return;
+        }
         let Some(call) = self.calls.get_mut(c) else { return };
         for timer in [call.media_timer.take(), call.progress_timer.take()].into_iter().flatten() {
             self.ep.stop_timer(timer);

@@ -81,6 +81,8 @@ impl Engine {
             verdict = self.verdict(decision.act, msg);
             let Verdict::Refuse(Refused::Code(_)) = verdict else { break };
             match decision.on_failure {
+                #[cfg(mutant)]
+                OnFailure::Next if strowger_dispatch::mutant::is("failure-ends-the-rules") => break,
                 OnFailure::Next => {}
                 OnFailure::Answer => break,
                 OnFailure::Code(code) => {
@@ -101,6 +103,8 @@ impl Engine {
             },
             Act::AgentLogin { agent, on } => {
                 let known = std::str::from_utf8(agent).ok().and_then(|id| self.prov.agents_by_id.get(id));
+                #[cfg(mutant)]
+                let on = on.map(|on| on || strowger_dispatch::mutant::is("logout-code-logs-in"));
                 match (known, on) {
                     (Some(agent), Some(on)) => Verdict::Login { agent: *agent, on },
                     (None, _) => Verdict::Refuse(Refused::Code(404)),

@@ -10,6 +10,8 @@ pub mod wire;
 
 // Messages: bytes in, views out.
 pub mod msg;
+#[cfg(mutant)]
+mod mutant;
 pub mod scan;
 pub mod sdp;
 

@@ -17,6 +17,8 @@ const MOST_CHATS: u64 = 4;
 pub struct WrapupRules {
     pub global_us: u64,
     pub reject_backoff_us: u64,
+    /// An agent's hang-up before that is a refusal.
+    pub min_talk_us: u64,
     /// How long the end of a chat may be on its way to the shard that times the agent's wrap-ups.
     pub way_us: u64,
 }

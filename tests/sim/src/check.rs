@@ -71,6 +71,10 @@ pub struct Ledger {
     /// Call-IDs of INVITEs to peers that were sent already.
     invited: HashSet<String>,
     pub stages: Stages,
+    /// The call whose agent hung up last, and when.
+    agent_left: Option<(u32, u64)>,
+    /// Whose call each sequence number is.
+    cids: HashMap<u64, u32>,
     /// What must become of each caller's first request, once it has come.
     pub expects: Vec<Option<Expect>>,
     wrapups: WrapupRules,
@@ -104,7 +108,9 @@ impl Ledger {
         let id = msg.call_id().map(text::text).unwrap_or_default();
         match (msg.method(), msg.code()) {
             (Some(Method::Bye), _) => {
-                self.ended_dialogs.insert(id.to_owned());
+                if self.ended_dialogs.insert(id.to_owned()) && text::caller_number(msg).is_none() {
+                    self.agent_left = text::called_for(msg).map(|call| (call, now));
+                }
             }
             (Some(Method::Invite), _) if msg.to_tag().is_none() => {
                 let call = text::call_number(msg).and_then(|n| self.stages.of.get_mut(n as usize));
@@ -238,6 +244,12 @@ impl Ledger {
         Ok(())
     }
 
+    /// A new process counts on from the calls that it has taken over.
+    pub fn forget_ended_numbers(&mut self) {
+        let calls = &self.calls;
+        self.cids.retain(|_, call| calls[*call as usize].ended.is_none());
+    }
+
     /// A record: right in itself, and as the attempt that it ends.
     pub fn record(&mut self, cdr: Cdr, call: u32, now: u64) -> Checked {
         let wrong = |what: String| Violation::new(what).call(call);
@@ -250,6 +262,13 @@ impl Ledger {
         }
         if *rows.cid.get_or_insert(cdr.cid) != cdr.cid {
             return Err(wrong("a second call of one INVITE".to_owned()));
+        }
+        if *self.cids.entry(cdr.cid).or_insert(call) != call {
+            return Err(wrong(format!("sequence number {} is another call's, too", cdr.cid)));
+        }
+        let brief = cdr.call_type == CallType::Handled && cdr.cause == 0 && cdr.talk_us < self.wrapups.min_talk_us;
+        if brief && self.agent_left == Some((call, now)) {
+            return Err(wrong(format!("handled, though the agent hung up after {} us", cdr.talk_us)));
         }
         let refused = rows.rows.iter().filter(|r| r.call_type == CallType::Rejected).count();
         if cdr.rejected as usize != refused {

@@ -138,6 +138,7 @@ impl World {
         (self.in_flight, self.reload, self.foreseen) = (0, None, None);
         self.ledger.agents.iter_mut().for_each(|a| (a.decided, a.pending) = (None, Vec::new()));
         self.drained.fill(false);
+        self.ledger.forget_ended_numbers();
         self.restart()
     }
 

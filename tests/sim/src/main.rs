@@ -4,7 +4,9 @@ use clap::Parser;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Instant;
+use strowger_sim::mutants::hunt;
 use strowger_sim::plan::{Options, SECOND, SUBJECTS};
+use strowger_sim::shrink::{kind, shrink};
 use strowger_sim::{Report, run};
 
 /// Runs whole call centres in virtual time, with faults, from seeds; exit code 1 when a property does not hold.
@@ -25,15 +27,25 @@ struct Args {
     /// Calls in a run (else drawn from the seed).
     #[arg(long)]
     calls: Option<u32>,
-    /// Prints the message ladder and the changes of state.
+    /// Prints the message ladder and the changes of state: of the calls and agents concerned when a property does not hold,
+    /// else of all.
     #[arg(long)]
     trace: bool,
+    /// Leaves out what it can of a run that fails, as long as it fails in the same way, and tells how to run the rest.
+    #[arg(long)]
+    shrink: bool,
+    /// Callers who never dial, by their numbers.
+    #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u8).range(..64))]
+    absent: Vec<u8>,
     /// Kills the process now and then; another takes over from its journals.
     #[arg(long)]
     crashes: bool,
     /// Leaves faults and subjects out of the runs: some of rules, loss, double, ... (a wrong name lists them).
     #[arg(long, value_delimiter = ',', value_parser = subject)]
     without: Vec<usize>,
+    /// Plants bugs, one after the other, and has each caught by its tool; those whose names hold TEXT.
+    #[arg(long, value_name = "TEXT", num_args = 0..=1, default_missing_value = "")]
+    mutants: Option<String>,
     /// Goes on after a failure.
     #[arg(long)]
     keep_going: bool,
@@ -50,12 +62,16 @@ const LAST: usize = 60;
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if let Some(only) = &args.mutants {
+        return hunt(only);
+    }
     let options = Options {
         shards: args.shards.unwrap_or(0),
         calls: args.calls.unwrap_or(0),
         trace: false,
         crashes: args.crashes,
         without: args.without.iter().fold(0, |mask, bit| mask | 1 << bit),
+        absent: args.absent.iter().fold(0, |mask, n| mask | 1 << n),
     };
     let (from, to) = args.seed.map_or((args.from, args.from + args.seeds), |s| (s, s + 1));
     let started = Instant::now();
@@ -64,7 +80,7 @@ fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|_| {}));
     for seed in from..to {
         let report = run(seed, &Options { trace: args.trace, ..options });
-        if args.trace {
+        if args.trace && report.violation.is_none() {
             report.lines.iter().for_each(|l| println!("{l}"));
         }
         total.calls += report.calls;
@@ -76,7 +92,8 @@ fn main() -> ExitCode {
         let Some(violation) = &report.violation else { continue };
         failures.entry(kind(&violation.what)).or_default().push(seed);
         if !args.keep_going {
-            explain(seed, &report, &options);
+            let smallest = if args.shrink { shrink(seed, &options) } else { None };
+            explain(seed, &smallest.unwrap_or(options), if args.trace { usize::MAX } else { LAST });
             return ExitCode::FAILURE;
         }
     }
@@ -85,12 +102,6 @@ fn main() -> ExitCode {
         println!("FAILED {} times: {what}; seeds {:?}", seeds.len(), &seeds[..seeds.len().min(8)]);
     }
     if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-/// A violation without its numbers.
-fn kind(what: &str) -> String {
-    let what = what.split(" of sw").next().unwrap_or(what);
-    what.chars().filter(|c| !c.is_ascii_digit()).take(90).collect()
 }
 
 fn summary(total: &Report, seconds: f64, seeds: u64) {
@@ -106,17 +117,44 @@ fn summary(total: &Report, seconds: f64, seeds: u64) {
     }
 }
 
-/// What was violated, when, and what the calls and agents concerned had done.
-fn explain(seed: u64, report: &Report, options: &Options) {
+/// What was violated, when, and what the calls and agents concerned had done: the last `most` lines of that.
+fn explain(seed: u64, options: &Options, most: usize) {
+    let report = run(seed, &Options { trace: true, ..*options });
     let Some(v) = &report.violation else { return };
-    println!("seed {seed} at {:.6} s: {}", report.virtual_us as f64 / SECOND as f64, v.what);
-    let again = run(seed, &Options { trace: true, ..*options });
     let concerned = |call: Option<u32>, agent: Option<u32>| {
         (v.call.is_none() && v.agent.is_none())
+            || (call.is_none() && agent.is_none())
             || (v.call.is_some() && v.call == call)
             || (v.agent.is_some() && v.agent == agent)
     };
-    let lines: Vec<_> = again.lines.iter().filter(|l| concerned(l.call, l.agent)).collect();
-    lines[lines.len().saturating_sub(LAST)..].iter().for_each(|l| println!("{l}"));
-    println!("replay: cargo sim -- --seed {seed} --trace");
+    let lines: Vec<_> = report.lines.iter().filter(|l| concerned(l.call, l.agent)).collect();
+    lines[lines.len().saturating_sub(most)..].iter().for_each(|l| println!("{l}"));
+    println!("seed {seed} at {:.6} s: {}", report.virtual_us as f64 / SECOND as f64, v.what);
+    println!("replay: cargo sim -- --seed {seed}{} --trace", flags(options));
+}
+
+/// The options as they are written on the command line.
+fn flags(o: &Options) -> String {
+    let mut out = String::new();
+    let mut flag = |name: &str, value: String| out.push_str(&format!(" --{name}{value}"));
+    if o.crashes {
+        flag("crashes", String::new());
+    }
+    if o.shards > 0 {
+        flag("shards", format!(" {}", o.shards));
+    }
+    if o.calls > 0 {
+        flag("calls", format!(" {}", o.calls));
+    }
+    let listed = |bits: u64, name: &dyn Fn(usize) -> String| {
+        let set: Vec<String> = (0..64).filter(|n| bits >> n & 1 == 1).map(name).collect();
+        format!(" {}", set.join(","))
+    };
+    if o.without > 0 {
+        flag("without", listed(o.without, &|bit| SUBJECTS[bit].0.to_owned()));
+    }
+    if o.absent > 0 {
+        flag("absent", listed(o.absent, &|n| n.to_string()));
+    }
+    out
 }

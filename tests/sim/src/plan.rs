@@ -13,7 +13,7 @@ pub const SECOND: u64 = 1_000_000;
 pub const MS: u64 = 1_000;
 
 /// What the command line sets.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Options {
     /// 0: drawn from the seed.
     pub shards: u16,
@@ -25,6 +25,8 @@ pub struct Options {
     pub crashes: bool,
     /// Faults and subjects that are left out, as bits by their places in [`SUBJECTS`].
     pub without: u64,
+    /// Callers who never dial, as bits by their numbers.
+    pub absent: u64,
 }
 
 /// A name, and how its subject is taken out of a plan.
@@ -157,8 +159,10 @@ impl Plan {
     pub fn draw(rng: &mut Rng, options: &Options) -> Plan {
         let r = rng;
         let faults_us = r.range(20, 120) * SECOND;
-        let calls = if options.calls > 0 { options.calls } else { r.range(5, 60) as u32 };
-        let shards = if options.shards > 0 { options.shards } else { *r.pick(&[1, 2, 2, 2, 3, 4]) };
+        // All is drawn, so that an option changes nothing else.
+        let (calls, shards) = (r.range(5, 60) as u32, *r.pick(&[1, 2, 2, 2, 3, 4]));
+        let calls = if options.calls > 0 { options.calls } else { calls };
+        let shards = if options.shards > 0 { options.shards } else { shards };
         let flows = r.range(1, u64::from(MOST_FLOWS)) as u32;
         let agents = r.range(1, u64::from(MOST_AGENTS)) as u32;
         let rows = Rows {

@@ -135,6 +135,14 @@ pub fn call_number(msg: &Message<'_>) -> Option<u32> {
     text(uri.user?).strip_prefix('c')?.parse().ok()
 }
 
+/// The call's number where the caller stands in To: `<sip:c12@...>`.
+#[must_use]
+pub fn called_for(msg: &Message<'_>) -> Option<u32> {
+    let to = msg.to().ok()?;
+    let uri = to.uri_parsed().ok()?;
+    text(uri.user?).strip_prefix('c')?.parse().ok()
+}
+
 /// The number of the caller whose dialog this is: `call12@sim`.
 #[must_use]
 pub fn caller_number(msg: &Message<'_>) -> Option<u32> {

@@ -43,7 +43,7 @@ impl Trace {
         if !self.on {
             return;
         }
-        let (call, agent) = (text::call_number(msg).or_else(|| to_number(msg)), text::agent_of(peer));
+        let (call, agent) = (text::call_number(msg).or_else(|| text::called_for(msg)), text::agent_of(peer));
         let start = match (msg.method(), msg.code()) {
             (Some(method), _) => format!("{method}"),
             (None, code) => code.unwrap_or(0).to_string(),
@@ -57,11 +57,4 @@ impl Trace {
         let text = format!("{who:<5} shard {shard} {arrow} {peer:<16} {start:<7} ({cseq}) ..{id} {media}");
         self.lines.push(Line { at, call, agent, text });
     }
-}
-
-/// The call's number where the caller stands in To: `<sip:c12@...>`.
-fn to_number(msg: &Message<'_>) -> Option<u32> {
-    let to = msg.to().ok()?;
-    let uri = to.uri_parsed().ok()?;
-    text::text(uri.user?).strip_prefix('c')?.parse().ok()
 }

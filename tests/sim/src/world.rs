@@ -152,8 +152,12 @@ impl World {
         let matcher = dispatch.handle(plan.shards);
         let engines: Vec<Engine> = (0..plan.shards).map(|s| engine(s, &mut rng)).collect();
         let way_us = if plan.shards > 1 || options.crashes { plan.net.mesh_us } else { 0 };
-        let wrapups =
-            WrapupRules { global_us: plan.call.wrapup_us, reject_backoff_us: plan.call.reject_backoff_us, way_us };
+        let wrapups = WrapupRules {
+            global_us: plan.call.wrapup_us,
+            reject_backoff_us: plan.call.reject_backoff_us,
+            min_talk_us: plan.call.min_talk_us,
+            way_us,
+        };
         let mut world = World {
             now: SECOND,
             seen: BTreeMap::new(),
@@ -189,12 +193,12 @@ impl World {
             reloaded: 0,
             plan,
         };
-        world.populate(&mut guide);
+        world.populate(&mut guide, options.absent);
         world
     }
 
     /// Callers and operators are put on the heap.
-    fn populate(&mut self, guide: &mut Rng) {
+    fn populate(&mut self, guide: &mut Rng, absent: u64) {
         for n in 0..self.plan.calls {
             let addr = SocketAddr::from(([10, 3, (n >> 8) as u8, n as u8], 5060));
             let call_id = format!("call{n}@sim");
@@ -218,7 +222,9 @@ impl World {
             self.by_call.insert((addr, call_id), n);
             self.dialogs.push(d);
             let at = self.now + self.desk.below(self.plan.faults_us);
-            self.push(at, Event::Peer { dialog: n, tick: Tick::Act(Act::Dial) });
+            if n >= 64 || absent >> n & 1 == 0 {
+                self.push(at, Event::Peer { dialog: n, tick: Tick::Act(Act::Dial) });
+            }
         }
         for (at, op) in std::mem::take(&mut self.plan.ops) {
             self.push(self.now + at, Event::Operate(op));

@@ -125,3 +125,23 @@ fn a_seed_replays_exactly() {
     assert_eq!(text(&a), text(&b));
     assert_eq!((a.steps, a.virtual_us), (b.steps, b.virtual_us));
 }
+
+/// Each bug that is planted in the source is in the list of `--mutants`, and the other way round.
+#[test]
+fn planted_bugs_are_listed() {
+    let shards = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shards");
+    let mut planted = std::collections::BTreeSet::new();
+    let mut folders: Vec<_> = ["dispatch/src", "engine/src", "sip/src"].map(|f| shards.join(f)).to_vec();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = std::fs::read_to_string(path).unwrap();
+            planted.extend(text.split("mutant::is(\"").skip(1).filter_map(|t| Some(t.split_once('"')?.0.to_owned())));
+        }
+    }
+    assert_eq!(planted, strowger_sim::mutants::names().map(str::to_owned).collect());
+}

@@ -200,7 +200,10 @@ impl Engine {
     fn take_up(&mut self, c: Key, record: &CallRecord<'_>, now: Now) {
         let Some(call) = self.calls.get(c) else { return };
         self.count_revival(call);
-        self.shared.pass_ticket(call.ticket);
+        let ticket = call.ticket;
+        #[cfg(mutant)]
+        let ticket = if strowger_dispatch::mutant::is("restart-reuses-tickets") { 0 } else { ticket };
+        self.shared.pass_ticket(ticket);
         let claim = call.attempt.as_ref().and_then(|a| self.legs.get(a.leg)).and_then(|l| l.claim.as_ref());
         if let Some(claim) = claim.filter(|claim| claim.medium == Media::Audio) {
             self.shared.set_owner(claim.agent, Some((self.shard, c.to_u64())));
@@ -212,6 +215,10 @@ impl Engine {
     }
 
     fn wait_again(&mut self, c: Key, now: Now) {
+        #[cfg(mutant)]
+        if strowger_dispatch::mutant::is("restart-forgets-who-waits") {
+            return;
+        }
         let Some(call) = self.calls.get(c) else { return };
         let spec = WaitSpec {
             media: call.medium,
@@ -309,6 +316,11 @@ impl Engine {
     }
 
     fn restore_agent(&mut self, agent: strowger_dispatch::AgentRef, record: &AgentRecord<'_>, now: Now) {
+        #[cfg(mutant)]
+        let record = &AgentRecord {
+            logged_in: record.logged_in.filter(|_| !strowger_dispatch::mutant::is("restart-forgets-logins")),
+            ..*record
+        };
         let logged_in = record.logged_in.or_else(|| self.shared.agent(agent).map(|v| v.logged_in));
         // One who is logged in already goes behind those who came free before.
         self.dispatch.logout(agent);
@@ -319,6 +331,10 @@ impl Engine {
         board.set_commanded(record.logged_in);
         board.set_misses(record.misses);
         let until = |unix_us: u64| (unix_us > now.unix_us).then(|| now.mono_of(unix_us));
+        #[cfg(mutant)]
+        if strowger_dispatch::mutant::is("restart-forgets-wrapups") {
+            return;
+        }
         let Some(ends) = until(record.wrapup_ends) else { return };
         let pause = until(record.pause_ends);
         let begun = if record.withheld {

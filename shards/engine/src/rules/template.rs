@@ -56,6 +56,10 @@ impl Template {
                 Part::Text(text) => out.extend_from_slice(text),
                 Part::Field(Field::Header) => out.extend_from_slice(captured.get(captured.header)),
                 Part::Field(field) => out.extend_from_slice(&request.value(*field).unwrap_or_default()),
+                #[cfg(mutant)]
+                Part::Capture(i) if *i > 0 && strowger_dispatch::mutant::is("capture-shifted") => {
+                    out.extend_from_slice(captured.get(captured.groups[i - 1]));
+                }
                 Part::Capture(i) => out.extend_from_slice(captured.get(captured.groups.get(*i).copied().flatten())),
             }
         }

@@ -214,6 +214,11 @@ impl Endpoint {
     /// at the latest 64*T1 after the CANCEL. One that waits for an address ends at once. Other requests stay.
     pub fn cancel(&mut self, now: Mono, txn: ClientTxn) {
         let Some(slot) = self.live_client(txn) else { return };
+        #[cfg(mutant)]
+        if crate::mutant::is("cancel-before-provisional") {
+            self.send_cancel(now, slot);
+            return;
+        }
         let client = &mut self.clients[slot];
         match client.state {
             State::Resolving { invite: true } => self.fail(slot, FailReason::Cancelled),

@@ -446,6 +446,10 @@ impl Endpoint {
 
     fn restore_server(&mut self, now: Now, kept: &Kept<'_>, body: &ServerBody<'_>, user: User) -> Option<Restored> {
         let state = server::State::of(kept.state)?;
+        #[cfg(mutant)]
+        if crate::mutant::is("restart-forgets-answered-invites") && matches!(kept.state.0, 1..=4) {
+            return None;
+        }
         let (first, second) = body.identity.split_at(usize::from(body.split));
         if self.find_server(first).is_some() {
             return None;

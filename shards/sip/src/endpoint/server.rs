@@ -106,6 +106,8 @@ impl Endpoint {
         split: usize,
     ) -> Option<Event> {
         let found = self.find_server(&ident[..split]);
+        #[cfg(mutant)]
+        let found = found.filter(|_| method != Method::Invite || !crate::mutant::is("retransmission-taken-anew"));
         match (method, found) {
             (Method::Ack, Some(slot)) => match self.step_server(now, slot, ServerInput::Ack, None) {
                 Tell::Message => Some(Event::Ack),
