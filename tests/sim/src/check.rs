@@ -108,7 +108,8 @@ impl Ledger {
         let id = msg.call_id().map(text::text).unwrap_or_default();
         match (msg.method(), msg.code()) {
             (Some(Method::Bye), _) => {
-                if self.ended_dialogs.insert(id.to_owned()) && text::caller_number(msg).is_none() {
+                let first = self.ended_dialogs.insert(id.to_owned());
+                if first && text::caller_number(msg).is_none() {
                     self.agent_left = text::called_for(msg).map(|call| (call, now));
                 }
             }
