@@ -2,6 +2,7 @@
 //! state machine of calls: only what was seen, and rules that a reader can check by eye.
 
 use crate::booked::{Booked, WrapupRules};
+use crate::hazards::{is_stray, stray_is_refused};
 use crate::plan::SECOND;
 use crate::routes::Expect;
 use crate::stages::{Listed, Stages};
@@ -107,6 +108,7 @@ impl Ledger {
     pub fn engine_gets(&mut self, msg: &Message<'_>, now: u64) {
         let id = msg.call_id().map(text::text).unwrap_or_default();
         match (msg.method(), msg.code()) {
+            _ if is_stray(msg) => {}
             (Some(Method::Bye), _) => {
                 let first = self.ended_dialogs.insert(id.to_owned());
                 if first && text::caller_number(msg).is_none() {
@@ -152,6 +154,7 @@ impl Ledger {
             (None, Some(code)) => {
                 self.one_final_answer(code, msg).map_err(wrong)?;
                 self.answers_as_foretold(code, msg).map_err(wrong)?;
+                stray_is_refused(code, msg).map_err(wrong)?;
             }
             (Some(Method::Cancel), _) => {
                 let known = branch(msg).is_some_and(|b| self.provisional.contains(b));

@@ -16,6 +16,7 @@ pub mod check;
 mod cover;
 mod crash;
 mod desk;
+mod hazards;
 pub mod mutants;
 mod network;
 mod placing;

@@ -1,6 +1,7 @@
 //! The network between peers and shards: it loses, doubles, delays and reorders what it carries.
 
 use crate::check::{Checked, Violation};
+use crate::hazards::may_come_again;
 use crate::plan::{MS, SECOND};
 use crate::text::{self, Bytes, ENGINE};
 use crate::ua::{Ctx, Dialog, Kind, Phase};
@@ -12,6 +13,20 @@ impl World {
     /// The network. `from`: a peer's address; none for the engine.
     pub(crate) fn transport(&mut self, bytes: Bytes, to: SocketAddr, from: Option<SocketAddr>) {
         let net = self.plan.net.clone();
+        let (peer, to_peer) = from.map_or((to, true), |from| (from, false));
+        if !self.calm && self.plan.hazards.cuts(self.now, peer, to_peer) {
+            self.saw("cut off by a partition");
+            return;
+        }
+        let replay = self.plan.hazards.replay;
+        if let Some(from) = from.filter(|_| !self.calm && replay > 0)
+            && self.net.chance(replay)
+            && may_come_again(&bytes)
+        {
+            self.saw("datagram came again after minutes");
+            let late = self.net.range(40, 400) * SECOND;
+            self.push(self.now + late, Event::ToEngine { from, bytes: bytes.clone() });
+        }
         let copies = match self.calm {
             true => 1,
             false if self.net.chance(net.loss) => 0,

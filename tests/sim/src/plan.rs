@@ -2,6 +2,7 @@
 //!
 //! "Swarm": each rate is 0 in half of the runs, so that a fault also shows without the noise of all the others.
 
+use crate::hazards::Hazards;
 use crate::rng::Rng;
 use crate::rules::Guide;
 use strowger_dispatch::ChatPolicy;
@@ -49,6 +50,9 @@ pub const SUBJECTS: &[Subject] = &[
     ("impatience", |p| p.caller.impatient = 0),
     ("wrapup", |p| p.call.wrapup_us = 0),
     ("end-all", |p| p.end_all = false),
+    ("partitions", |p| p.hazards.partitions = Vec::new()),
+    ("replays", |p| p.hazards.replay = 0),
+    ("strays", |p| p.hazards.stray = 0),
 ];
 
 /// Rates in per mille, times in microseconds.
@@ -148,6 +152,7 @@ pub struct Plan {
     pub patience_us: u64,
     /// The routing rules; none: the Request-URI's user is the flow.
     pub guide: Guide,
+    pub hazards: Hazards,
 }
 
 pub const SKILLS: u64 = 3;
@@ -196,6 +201,7 @@ impl Plan {
             talk_us: *r.pick(&[2, 10, 40]) * SECOND,
             patience_us: *r.pick(&[5, 20, 60]) * SECOND,
             guide: Guide::default(),
+            hazards: Hazards::default(),
         }
     }
 }

@@ -60,6 +60,7 @@ impl Dialog {
                 self.clients.iter_mut().filter(|c| c.code == 0).for_each(|c| c.code = 408);
                 self.servers.iter_mut().for_each(|s| s.acked = true);
             }
+            Act::Stray if self.phase == Phase::Up => self.send_stray(ctx),
             Act::Info if self.phase == Phase::Up => self.send(ctx, "INFO", "", ""),
             Act::ReInvite | Act::ReInviteBare | Act::Update | Act::UpdateBare if self.may_offer() => {
                 self.meddle(ctx, act);
@@ -149,6 +150,11 @@ impl Dialog {
         if ctx.rng.chance(silent) {
             let at = ctx.within(20 * SECOND);
             self.later(ctx, at, Act::Die);
+        }
+        let stray = ctx.plan.hazards.stray;
+        if stray > 0 && !ctx.calm && ctx.rng.chance(stray) {
+            let at = ctx.within(15 * SECOND);
+            self.later(ctx, at, Act::Stray);
         }
         if !ctx.rng.chance(hands) {
             return;

@@ -79,6 +79,8 @@ pub enum Act {
     UpdateBare,
     Info,
     Refresh,
+    /// A request with a wrong tag, or an old CSeq.
+    Stray,
     /// Goes silent.
     Die,
     /// Starts anew and knows nothing of its dialogs.
@@ -270,6 +272,10 @@ impl Dialog {
     pub fn has_offered(&self) -> bool {
         self.clients.iter().any(|c| c.code == 0 && matches!(c.method, "INVITE" | "UPDATE"))
             || self.servers.iter().any(|s| s.method == "INVITE" && s.code / 100 == 2 && !s.acked && !s.offered)
+    }
+
+    pub(crate) fn last_cseq(&self) -> u32 {
+        self.cseq
     }
 
     /// Sends a request. Its number in `clients`.

@@ -4,6 +4,7 @@ use crate::booked::WrapupRules;
 use crate::check::{self, Checked, Ledger, Offer, Violation};
 use crate::crash::{End, Ends};
 use crate::desk::Reload;
+use crate::hazards::Hazards;
 use crate::placing::Expected;
 use crate::plan::{self, MOST_AGENTS, Op, Options, Plan, SECOND};
 use crate::rng::Rng;
@@ -123,10 +124,15 @@ impl World {
         // Draws of their own, so that runs without rules stay as they are.
         let mut guide = Rng::new(seed ^ 0x7275_6c65_7300_0000);
         plan.guide = Guide::draw(&mut guide);
+        plan.hazards = Hazards::draw(&mut Rng::new(seed ^ 0x6861_7a61_7264_0000), plan.faults_us, plan.calls);
         for (bit, (_, leave_out)) in plan::SUBJECTS.iter().enumerate() {
             if options.without >> bit & 1 == 1 {
                 leave_out(&mut plan);
             }
+        }
+        if !plan.hazards.partitions.is_empty() {
+            // What loss explains, they explain.
+            plan.net.loss = plan.net.loss.max(1);
         }
         if !plan.guide.drawn.is_empty() {
             plan.call.rules = plan.guide.compiled();

@@ -1,0 +1,105 @@
+//! Rarer faults: peers that nobody reaches for a while, datagrams that come again long after, requests with tags of no dialog.
+
+use crate::plan::{MOST_AGENTS, SECOND};
+use crate::rng::Rng;
+use crate::text::{self, Request};
+use crate::ua::{Ctx, Dialog};
+use std::net::{IpAddr, SocketAddr};
+use strowger_sip::msg::{Message, Method};
+
+/// Branches of requests that belong to no dialog.
+const STRAY: &str = "z9hG4bK-stray";
+
+/// For a time nothing comes from a peer, or nothing to it, or neither.
+#[derive(Debug, Clone)]
+pub struct Partition {
+    pub from_us: u64,
+    pub until_us: u64,
+    pub ip: IpAddr,
+    pub to_peer: bool,
+    pub to_engine: bool,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Hazards {
+    pub partitions: Vec<Partition>,
+    /// Per mille of datagrams to the engine that come again when their transaction is forgotten.
+    pub replay: u32,
+    /// Per mille of dialogs in which somebody sends requests with wrong tags or an old CSeq.
+    pub stray: u32,
+}
+
+impl Hazards {
+    pub fn draw(r: &mut Rng, faults_us: u64, calls: u32) -> Hazards {
+        let (replay, stray) = (if r.chance(250) { r.swarm(100) } else { 0 }, if r.chance(300) { 400 } else { 0 });
+        let mut partitions = Vec::new();
+        for _ in 0..if r.chance(250) { r.range(1, 6) } else { 0 } {
+            let ip = match r.below(4) {
+                0 => [10, 2, 0, r.range(1, 4) as u8],
+                1 => [10, 3, 0, r.below(u64::from(calls)) as u8],
+                _ => [10, 1, 0, r.range(1, u64::from(MOST_AGENTS)) as u8],
+            };
+            let from_us = r.below(faults_us);
+            let (to_peer, to_engine) = *r.pick(&[(true, true), (true, false), (false, true)]);
+            let until_us = from_us + r.range(1, 40) * SECOND;
+            partitions.push(Partition { from_us, until_us, ip: ip.into(), to_peer, to_engine });
+        }
+        Hazards { partitions, replay, stray }
+    }
+
+    /// Whether a datagram between the engine and this peer is lost to a partition.
+    pub fn cuts(&self, now: u64, peer: SocketAddr, to_peer: bool) -> bool {
+        let hit = |p: &&Partition| p.ip == peer.ip() && if to_peer { p.to_peer } else { p.to_engine };
+        self.partitions.iter().filter(hit).any(|p| (p.from_us..p.until_us).contains(&now))
+    }
+}
+
+/// Whether a datagram may come again after minutes: another INVITE would be another call.
+pub fn may_come_again(bytes: &[u8]) -> bool {
+    let Some(msg) = text::parse(bytes) else { return false };
+    !matches!(msg.method(), Some(Method::Invite | Method::Message)) && msg.code().is_none_or(|code| code >= 200)
+}
+
+/// Whether a request, or the answer to one, is a stray.
+pub fn is_stray(msg: &Message<'_>) -> bool {
+    msg.top_via().ok().and_then(|v| v.branch()).is_some_and(|b| b.starts_with(STRAY.as_bytes()))
+}
+
+/// The answer to a stray: a BYE for no dialog ends nothing.
+///
+/// # Errors
+/// What it should have been.
+pub fn stray_is_refused(code: u16, msg: &Message<'_>) -> Result<(), String> {
+    let bye = is_stray(msg) && msg.cseq().is_ok_and(|c| c.method == Method::Bye);
+    if bye && code != 481 { Err(format!("{code} to a BYE with a wrong tag")) } else { Ok(()) }
+}
+
+impl Dialog {
+    /// Somebody sends what looks as if it belonged to this dialog.
+    pub fn send_stray(&mut self, ctx: &mut Ctx<'_>) {
+        let (mut from, mut to) = (self.local.clone(), self.remote.clone());
+        let which = ctx.rng.below(3);
+        let (method, cseq) =
+            if which < 2 { ("BYE", self.last_cseq() + 1) } else { ("INFO", self.last_cseq().max(1) - 1) };
+        match which {
+            0 => from.push('x'),
+            1 => to.push('x'),
+            _ => {}
+        }
+        ctx.saw(if which < 2 { "BYE with a wrong tag" } else { "request with an old CSeq" });
+        let branch = format!("{STRAY}{}-{}", self.index, ctx.now);
+        let bytes = text::request(&Request {
+            method,
+            uri: &self.target,
+            addr: self.addr,
+            branch: &branch,
+            from: &from,
+            to: &to,
+            call_id: &self.call_id,
+            cseq,
+            extra: "",
+            body: "",
+        });
+        ctx.out.push((self.addr, bytes));
+    }
+}
