@@ -148,7 +148,8 @@ impl Server {
             plane.statistics.keep(dir, restoring && takeover.journal, &plane.provisioning());
         }
         plane.begin(&found.rows, restoring && takeover.journal).await?;
-        plane.set_dispatching(config.call_center.internal_call_dispatching.0).await?;
+        let configured = config.call_center.internal_call_dispatching.0;
+        plane.begin_dispatching(configured, takeover.dir.as_deref(), restoring).await?;
         shards.serve();
         takeover::forget(takeover.generation).await;
         let rows = follower.zip(table).map(|(follower, table)| {

@@ -5,8 +5,28 @@
 //! the meantime match by themselves.
 
 use super::{ControlError, ControlPlane};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
 use strowger_engine::{CallId, Control, NotPlaced, Reply};
 use thiserror::Error;
+
+/// Name of the file in which the switch outlives the process.
+const FILE: &str = "dispatching.json";
+
+/// What is in it: the switch, and what the configuration said then. As with logins, what a command said holds until the
+/// configuration says something else than before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Kept {
+    on: bool,
+    configured: bool,
+}
+
+/// Where the switch is kept.
+#[derive(Debug)]
+pub(super) struct Keep {
+    path: PathBuf,
+    configured: bool,
+}
 
 /// Why `cc_dispatch_call_to_agent` did nothing.
 #[derive(Debug, Error)]
@@ -26,6 +46,34 @@ impl ControlPlane {
         self.dispatch.dispatching()
     }
 
+    /// Matching begins, as configured, or after a restart that `restored` calls as it was. The switch is kept in `dir` from
+    /// now on.
+    ///
+    /// # Errors
+    /// When a shard is gone.
+    pub async fn begin_dispatching(
+        &self,
+        configured: bool,
+        dir: Option<&Path>,
+        restored: bool,
+    ) -> Result<(), ControlError> {
+        let Some(path) = dir.map(|dir| dir.join(FILE)) else { return self.set_dispatching(configured).await };
+        let read = || serde_json::from_slice::<Kept>(&std::fs::read(&path).ok()?).ok();
+        let kept = restored.then(read).flatten().filter(|kept| kept.configured == configured);
+        // Set once: a server begins once.
+        let _ = self.keep_dispatching.set(Keep { path, configured });
+        self.set_dispatching(kept.map_or(configured, |kept| kept.on)).await
+    }
+
+    fn write_dispatching(&self, on: bool) {
+        let Some(Keep { path, configured }) = self.keep_dispatching.get() else { return };
+        let kept = Kept { on, configured: *configured };
+        let text = serde_json::to_vec(&kept).unwrap_or_default();
+        if let Err(error) = super::replace_file(path, &text) {
+            tracing::warn!(path = %path.display(), %error, "the switch of internal dispatching will not outlive a restart");
+        }
+    }
+
     /// Switches matching on or off. On: all that waits and can be matched is matched before this returns.
     ///
     /// # Errors
@@ -33,6 +81,7 @@ impl ControlPlane {
     pub async fn set_dispatching(&self, on: bool) -> Result<(), ControlError> {
         let mut matcher = self.matcher.lock().await;
         self.dispatch.set_dispatching(on);
+        self.write_dispatching(on);
         if !on {
             return Ok(());
         }

@@ -34,7 +34,7 @@ use cdr::CdrCounts;
 use stats::Statistics;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use strowger_dispatch::{AgentRef, Dispatch, Handle, Match};
 use strowger_engine::control::home_shard;
 use strowger_engine::registry::{Registry, RowFault, Rows};
@@ -57,6 +57,12 @@ pub enum ControlError {
     Gone(#[from] Gone),
     #[error("agent not found")]
     NoAgent,
+}
+
+/// Puts a file in another's place, or leaves that as it is.
+fn replace_file(path: &std::path::Path, bytes: &[u8]) -> std::io::Result<()> {
+    let new = path.with_extension("new");
+    std::fs::write(&new, bytes).and_then(|()| std::fs::rename(&new, path))
 }
 
 /// What a [`ControlPlane`] is made of.
@@ -93,6 +99,7 @@ pub struct ControlPlane {
     draining: AtomicBool,
     /// For what is matched when matching is switched on; its lock makes the switches one at a time.
     matcher: Mutex<Handle>,
+    keep_dispatching: OnceLock<dispatching::Keep>,
 }
 
 impl ControlPlane {
@@ -117,6 +124,7 @@ impl ControlPlane {
             current,
             draining: AtomicBool::new(false),
             matcher,
+            keep_dispatching: OnceLock::new(),
         }
     }
 

@@ -208,3 +208,19 @@ fn drained_a_server_takes_no_new_calls_and_a_reset_of_counters_outlives_a_kill()
     server.start_again(1);
     assert_eq!(shown(&server), (0, 0));
 }
+
+#[test]
+fn the_switch_of_dispatching_outlives_a_kill_until_the_configuration_changes() {
+    let mut server = Server::start(&[]);
+    let switched = |s: &Server| s.mi("cc_internal_call_dispatching", json!([]))["dispatching"].clone();
+    assert_eq!(server.mi("cc_internal_call_dispatching", json!([0])), json!({"dispatching": 0}));
+    server.kill();
+    server.start_again(2);
+    assert_eq!(switched(&server), 0);
+    for (configured, on) in [("0", 0), ("1", 1)] {
+        server.set("call_center.internal_call_dispatching", configured);
+        server.kill();
+        server.start_again(2);
+        assert_eq!(switched(&server), on);
+    }
+}

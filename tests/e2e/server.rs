@@ -79,6 +79,12 @@ impl Server {
         line.parse::<f64>().expect("a number") as i64
     }
 
+    /// A setting of the next process.
+    pub fn set(&mut self, key: &str, value: &str) {
+        self.settings.retain(|s| s.split('=').next() != Some(key));
+        self.settings.push(format!("{key}={value}"));
+    }
+
     /// A new process in the place of one that has ended; how long it took to serve.
     pub fn start_again(&mut self, shards: u16) -> Duration {
         let began = Instant::now();

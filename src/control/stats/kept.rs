@@ -62,9 +62,8 @@ impl Statistics {
         if file.written.as_ref() == Some(&now) {
             return;
         }
-        let new = path.with_extension("new");
         let text = serde_json::to_vec(&now).unwrap_or_default();
-        match std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, &path)) {
+        match crate::control::replace_file(&path, &text) {
             Ok(()) => file.written = Some(now),
             Err(e) => {
                 tracing::warn!(path = %path.display(), error = %e, "a reset of counters will not outlive a restart")
