@@ -7,6 +7,10 @@ use crate::ua::{Ctx, Dialog};
 use std::net::{IpAddr, SocketAddr};
 use strowger_sip::msg::{Message, Method};
 
+pub const LONGEST_STALL_US: u64 = 5 * SECOND;
+/// After a stall all that is due happens at once.
+const SETTLES_US: u64 = SECOND / 100;
+
 /// Branches of requests that belong to no dialog.
 const STRAY: &str = "z9hG4bK-stray";
 
@@ -20,8 +24,17 @@ pub struct Partition {
     pub to_engine: bool,
 }
 
+/// A shard does nothing for a time; what comes for it waits.
+#[derive(Debug, Clone, Copy)]
+pub struct Stall {
+    pub shard: u16,
+    pub from_us: u64,
+    pub until_us: u64,
+}
+
 #[derive(Debug, Clone, Default)]
 pub struct Hazards {
+    pub stalls: Vec<Stall>,
     pub partitions: Vec<Partition>,
     /// Per mille of datagrams to the engine that come again when their transaction is forgotten.
     pub replay: u32,
@@ -44,7 +57,24 @@ impl Hazards {
             let until_us = from_us + r.range(1, 40) * SECOND;
             partitions.push(Partition { from_us, until_us, ip: ip.into(), to_peer, to_engine });
         }
-        Hazards { partitions, replay, stray }
+        let mut stalls = Vec::new();
+        for _ in 0..if r.chance(250) { r.range(1, 4) } else { 0 } {
+            let from_us = r.below(faults_us.saturating_sub(LONGEST_STALL_US));
+            let until_us = from_us + r.range(1, LONGEST_STALL_US);
+            stalls.push(Stall { shard: r.below(4) as u16, from_us, until_us });
+        }
+        Hazards { stalls, partitions, replay, stray }
+    }
+
+    /// Until when this shard does nothing.
+    pub fn stalled(&self, now: u64, shard: u16) -> Option<u64> {
+        let now_in = |s: &&Stall| s.shard == shard && (s.from_us..s.until_us).contains(&now);
+        self.stalls.iter().filter(now_in).map(|s| s.until_us).max()
+    }
+
+    /// Some shard is or was behind a moment ago: nothing can be said of what is done in time.
+    pub fn is_behind(&self, now: u64) -> bool {
+        self.stalls.iter().any(|s| (s.from_us..=s.until_us + SETTLES_US).contains(&now))
     }
 
     /// Whether a datagram between the engine and this peer is lost to a partition.

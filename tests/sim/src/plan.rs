@@ -51,6 +51,7 @@ pub const SUBJECTS: &[Subject] = &[
     ("wrapup", |p| p.call.wrapup_us = 0),
     ("end-all", |p| p.end_all = false),
     ("partitions", |p| p.hazards.partitions = Vec::new()),
+    ("stalls", |p| p.hazards.stalls = Vec::new()),
     ("replays", |p| p.hazards.replay = 0),
     ("strays", |p| p.hazards.stray = 0),
 ];

@@ -43,6 +43,10 @@ impl World {
         if briefed || !settled(c) || !settled(phone) || !c.with_agent() {
             return Ok(());
         }
+        // A stall holds up what would have come to its end.
+        if !self.plan.hazards.stalls.is_empty() {
+            return Ok(());
+        }
         let (said, heard) = (phone.media(), c.media());
         if c.remote_media != said || phone.remote_media != heard {
             let what = format!(
@@ -91,6 +95,7 @@ impl World {
         }
         self.agents_are_true()?;
         if !in_flight
+            && !self.ledger.stages.behind
             && self.dispatch.dispatching()
             && self.reload.is_none()
             && (self.steps.is_multiple_of(LOOK) || !offers.is_empty())
@@ -158,7 +163,8 @@ impl World {
             let limit = u64::from(l.flow.dissuading_onhold_th) * SECOND;
             // An attempt that a reload leaves without an address is over before it is seen, and the call enters the queue anew.
             let until = self.reloaded + self.plan.net.desk_us + self.plan.net.mesh_us;
-            let since = self.ledger.stages.of[l.call as usize].queued.filter(|at| self.reload.is_none() && *at > until);
+            let timely = self.reload.is_none() && !self.ledger.stages.behind;
+            let since = self.ledger.stages.of[l.call as usize].queued.filter(|at| timely && *at > until);
             return match since {
                 Some(at) if from == Stage::Queued && self.now.abs_diff(at + limit) > check::LATE_US => {
                     wrong(format!("c{} is diverted {} us after it was queued", l.call, self.now - at))
@@ -228,7 +234,7 @@ impl World {
 
     /// Each agent's word fits what was seen of it.
     pub(crate) fn agents_are_true(&mut self) -> Checked {
-        let in_flight = self.in_flight > 0;
+        let in_flight = self.in_flight > 0 || self.ledger.stages.behind;
         self.ledger.agents.iter_mut().for_each(|a| a.decided = None);
         for (id, agent) in &self.registry.current().agents_by_id {
             let n = check::agent_number(id);

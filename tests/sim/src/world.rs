@@ -4,7 +4,7 @@ use crate::booked::WrapupRules;
 use crate::check::{self, Checked, Ledger, Offer, Violation};
 use crate::crash::{End, Ends};
 use crate::desk::Reload;
-use crate::hazards::Hazards;
+use crate::hazards::{Hazards, LONGEST_STALL_US};
 use crate::placing::Expected;
 use crate::plan::{self, MOST_AGENTS, Op, Options, Plan, SECOND};
 use crate::rng::Rng;
@@ -29,8 +29,9 @@ use strowger_sip::time::{Mono, Now};
 
 /// Unix time of the start, microseconds.
 pub(crate) const EPOCH: u64 = 1_700_000_000 * SECOND;
-/// A run that is not at rest this long after the faults stopped does not come to rest.
-const REST_US: u64 = 900 * SECOND;
+/// A run that is not at rest this long after the faults stopped does not come to rest. (Wrap-ups of 30 s after dozens of chats
+/// add up.)
+const REST_US: u64 = 3600 * SECOND;
 const MOST_STEPS: u64 = 3_000_000;
 pub(crate) const KEY: HashKey = HashKey(7, 11);
 
@@ -158,6 +159,7 @@ impl World {
         let matcher = dispatch.handle(plan.shards);
         let engines: Vec<Engine> = (0..plan.shards).map(|s| engine(s, &mut rng)).collect();
         let way_us = if plan.shards > 1 || options.crashes { plan.net.mesh_us } else { 0 };
+        let way_us = way_us + if plan.hazards.stalls.is_empty() { 0 } else { LONGEST_STALL_US };
         let wrapups = WrapupRules {
             global_us: plan.call.wrapup_us,
             reject_backoff_us: plan.call.reject_backoff_us,
@@ -263,6 +265,10 @@ impl World {
     /// # Errors
     /// The first property that does not hold.
     pub fn run(&mut self) -> Checked {
+        let now = self.clock();
+        for (shard, engine) in (0..).zip(&mut self.engines) {
+            self.ends.commit(shard, engine, now); // A journal is kept from the start.
+        }
         self.agents_are_true()?;
         let end = self.plan.faults_us + REST_US;
         while let Some(item) = self.heap.pop() {
@@ -281,7 +287,30 @@ impl World {
         Ok(())
     }
 
+    /// Where an event is for a shard that does nothing now: until when.
+    fn waits_for(&self, event: &Event) -> Option<u64> {
+        let shard = match event {
+            Event::ToEngine { bytes, .. } => self.owner(bytes)?,
+            Event::Timers(shard) | Event::Command { shard, .. } | Event::Mesh { to: shard, .. } => *shard,
+            _ => return None,
+        };
+        self.plan.hazards.stalled(self.now, shard)
+    }
+
     fn step(&mut self, event: Event) -> Checked {
+        if !self.plan.hazards.stalls.is_empty()
+            && let Some(until) = self.waits_for(&event)
+        {
+            self.saw("a shard stalled");
+            if let Event::Timers(shard) = event
+                && self.timer_at[usize::from(shard)] == self.now
+            {
+                self.timer_at[usize::from(shard)] = until;
+            }
+            self.push(until, event);
+            return Ok(());
+        }
+        self.ledger.stages.behind = self.plan.hazards.is_behind(self.now);
         let now = self.clock();
         match event {
             Event::ToEngine { from, bytes } => {
@@ -327,7 +356,8 @@ impl World {
                 } else {
                     false
                 };
-                self.trace.note(self.now, None, None, || format!("shard {shard}: {}", describe(&command)));
+                let agent = self.agent_in(&command);
+                self.trace.note(self.now, None, agent, || format!("shard {shard}: {}", describe(&command)));
                 self.foresee(id, &command);
                 self.drained[usize::from(shard)] |= matches!(*command, Control::EndAll);
                 self.engines[usize::from(shard)].handle_control(now, id, *command);
@@ -359,6 +389,16 @@ impl World {
             }
             Event::Crash(end) => self.end(end),
         }
+    }
+
+    /// The one agent whom a command concerns.
+    fn agent_in(&self, command: &Control) -> Option<u32> {
+        let agent = match command {
+            Control::Login { agent, .. } | Control::Place { agent, .. } => *agent,
+            Control::Matched(matches) => matches.first()?.agent,
+            _ => return None,
+        };
+        self.registry.current().agent(agent).map(|def| check::agent_number(&def.agentid))
     }
 
     /// Carries out what an engine asks for, and checks. `local`: matches of this step were made in this step.

@@ -54,6 +54,7 @@ const SOMETIMES: &[&str] = &[
     "refused by hand",
     "reload",
     "BYE with a wrong tag",
+    "a shard stalled",
     "call with a parameter",
     "cut off by a partition",
     "datagram came again after minutes",
@@ -109,12 +110,16 @@ fn seeds_that_once_failed_hold() {
         assert!(report.violation.is_none(), "seed {seed}: {:?}", report.violation);
     }
     // Without what came later.
-    let later = ["rules", "partitions", "replays", "strays"];
+    let later = ["rules", "partitions", "replays", "strays", "stalls"];
     let bit = |name: &str| strowger_sim::plan::SUBJECTS.iter().position(|(n, _)| *n == name).unwrap();
     let without = later.iter().fold(0, |mask, name| mask | 1 << bit(name));
     for seed in [671, 34_215, 36_738] {
         let report = run(seed, &Options { without, ..Options::default() });
         assert!(report.violation.is_none(), "seed {seed}: {:?}", report.violation);
+    }
+    for (seed, crashes) in [(4225, false), (60, true), (201_085, true)] {
+        let report = run(seed, &Options { crashes, ..Options::default() });
+        assert!(report.violation.is_none(), "seed {seed}, crashes {crashes}: {:?}", report.violation);
     }
     for seed in [1546, 3201, 5529, 7619, 9175, 9849, 12_448] {
         let report = run(seed, &Options { crashes: true, without, ..Options::default() });
