@@ -3,7 +3,7 @@
 use clap::Parser;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use strowger_sim::mutants::hunt;
 use strowger_sim::plan::{Options, SECOND, SUBJECTS};
 use strowger_sim::shrink::{kind, shrink};
@@ -15,6 +15,9 @@ struct Args {
     /// How many seeds to run, from --from on.
     #[arg(long, default_value_t = 200)]
     seeds: u64,
+    /// Goes on from seed to seed for so long instead.
+    #[arg(long)]
+    minutes: Option<u64>,
     /// The first seed.
     #[arg(long, default_value_t = 0)]
     from: u64,
@@ -73,12 +76,19 @@ fn main() -> ExitCode {
         without: args.without.iter().fold(0, |mask, bit| mask | 1 << bit),
         absent: args.absent.iter().fold(0, |mask, n| mask | 1 << n),
     };
-    let (from, to) = args.seed.map_or((args.from, args.from + args.seeds), |s| (s, s + 1));
+    let count = if args.minutes.is_some() { u64::MAX / 2 } else { args.seeds };
+    let limit = args.minutes.map(|m| Duration::from_secs(60 * m));
+    let (from, to) = args.seed.map_or((args.from, args.from.saturating_add(count)), |s| (s, s + 1));
     let started = Instant::now();
     let mut total = Report::default();
     let mut failures: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     std::panic::set_hook(Box::new(|_| {}));
+    let mut seeds = 0;
     for seed in from..to {
+        if limit.is_some_and(|limit| started.elapsed() >= limit) {
+            break;
+        }
+        seeds += 1;
         let report = run(seed, &Options { trace: args.trace, ..options });
         if args.trace && report.violation.is_none() {
             report.lines.iter().for_each(|l| println!("{l}"));
@@ -97,7 +107,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     }
-    summary(&total, started.elapsed().as_secs_f64(), to - from);
+    summary(&total, started.elapsed().as_secs_f64(), seeds);
     for (what, seeds) in &failures {
         println!("FAILED {} times: {what}; seeds {:?}", seeds.len(), &seeds[..seeds.len().min(8)]);
     }
