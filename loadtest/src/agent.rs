@@ -207,7 +207,7 @@ impl Play {
         let call = agent.call;
         if !self.scenario.loopback {
             agent.rejected = true;
-            self.cx.books.rejected(&self.cx.live);
+            self.cx.books.rejected(&self.cx.live, call);
             if let Some(caller) = call.and_then(|call| self.caller(call)) {
                 caller.ready = now;
             }
@@ -328,7 +328,7 @@ impl Play {
         if code >= 300 && was_rejected {
             // Our refusal crossed it. The caller's leaving came first, unless the target gave up ringing.
             match caller_left {
-                true => self.cx.books.not_rejected(&self.cx.live),
+                true => self.cx.books.not_rejected(&self.cx.live, call),
                 false => self.restore_rejected(id),
             }
         }
@@ -340,7 +340,7 @@ impl Play {
         }
         self.cx.live.ringing.fetch_sub(1, Relaxed);
         if !caller_left {
-            self.cx.books.rejected(&self.cx.live);
+            self.cx.books.rejected(&self.cx.live, call);
             if let Some(caller) = call.and_then(|call| self.caller(call)) {
                 caller.ready = now;
             }

@@ -19,6 +19,8 @@ use crate::{
 pub struct Caller {
     /// When the INVITE should have been sent.
     pub intended: Nanos,
+    /// `Live::epoch` then.
+    pub epoch: usize,
     /// Since when the call is ready for an agent: its start, the end of a welcome, the last rejection.
     pub ready: Nanos,
     pub without_sdp: bool,
@@ -77,7 +79,8 @@ impl Play {
         self.cx.live.offered.fetch_add(1, Relaxed);
         self.cx.live.waiting.fetch_add(1, Relaxed);
         let without_sdp = self.cx.chance(self.scenario.sdp_less);
-        let caller = Caller { intended, ready: intended, without_sdp, ..Default::default() };
+        let epoch = self.cx.live.epoch.load(Relaxed);
+        let caller = Caller { intended, epoch, ready: intended, without_sdp, ..Default::default() };
         let Destination { host, user, chat, peer } = self.pick_destination();
         let id = self.legs.next_id();
         let mut leg = self.new_caller_leg(id, caller);
@@ -114,6 +117,13 @@ impl Play {
         Destination { host: peer.to_string(), user, chat, peer }
     }
 
+    /// A caller's Call-ID.
+    pub fn call_id(&self, id: LegId) -> String {
+        let mut tag = Vec::with_capacity(40);
+        self.cx.write_tag(Label { role: Role::Caller, id }, &mut tag);
+        String::from_utf8_lossy(&tag).into_owned() + "@loadtest"
+    }
+
     fn new_caller_leg(&self, id: LegId, caller: Caller) -> Leg {
         let socket = self.socket_of(Role::Caller);
         let local_address = self.cx.locals[socket];
@@ -129,8 +139,7 @@ impl Play {
         let mut contact = b"sip:".to_vec();
         contact.extend_from_slice(&user);
         contact.extend_from_slice(format!("@{local_address}").as_bytes());
-        let mut call_id = tag;
-        call_id.extend_from_slice(b"@loadtest");
+        let call_id = self.call_id(id).into_bytes();
         let mut leg = Leg::new(id, Part::Caller(caller), socket, call_id.into(), local_address);
         leg.local = local;
         leg.contact = contact;
@@ -159,6 +168,9 @@ impl Play {
                 let (left, without_sdp) = (caller.left, caller.without_sdp);
                 let since = cx.now.saturating_sub(caller.intended);
                 record(&mut cx.books.report.histograms.setup, since);
+                if cx.live.epoch.load(Relaxed) == caller.epoch {
+                    cx.books.report.histograms.set_up_in(caller.epoch, since);
+                }
                 client::confirm(leg, msg, source);
                 client::ack(leg, cx, without_sdp);
                 self.hears(id, msg);
@@ -285,7 +297,7 @@ impl Play {
         let Some(caller) = self.caller(id) else { return };
         if let Some((_, when)) = caller.left_by.take() {
             caller.ready = when;
-            self.cx.books.rejected(&self.cx.live);
+            self.cx.books.rejected(&self.cx.live, Some(id));
         }
     }
 
@@ -382,7 +394,7 @@ impl Play {
         let rows = if self.scenario.loopback { 0 } else { rows };
         let gauge = if caller.talks_with.is_some() { &self.cx.live.talking } else { &self.cx.live.waiting };
         gauge.fetch_sub(1, Relaxed);
-        self.cx.books.settle(&self.cx.live, outcome, rows);
+        self.cx.books.settle(&self.cx.live, id, outcome, rows);
         self.over(id);
     }
 

@@ -1,6 +1,7 @@
 //! The loop: one thread, its sockets, its clock. Open-loop arrivals, timers, then datagrams in batches, then out.
 
 use std::{
+    collections::HashMap,
     io,
     net::{SocketAddr, UdpSocket},
     sync::{
@@ -75,7 +76,8 @@ impl Generator {
             .unzip();
         let live = Arc::<Live>::default();
         let rng = SmallRng::seed_from_u64(scenario.seed);
-        let cx = Context::new(locals, Arc::clone(&live), rng, run_mark());
+        let mut cx = Context::new(locals, Arc::clone(&live), rng, run_mark());
+        cx.books.rows = scenario.rows_by_call.then(HashMap::new);
         Ok(Self { sockets, live, stop: Arc::default(), play: Play::new(scenario.clone(), cx) })
     }
 
@@ -198,8 +200,14 @@ impl Generator {
         self.play.open.iter().sum::<usize>() == 0 || now >= close_at + LAST_ANSWERS
     }
 
-    fn report(self) -> Report {
+    fn report(mut self) -> Report {
+        let rows = self.play.cx.books.rows.take().unwrap_or_default();
+        let by_call = rows
+            .into_iter()
+            .filter_map(|(id, rows)| Some((self.play.call_id(id), u32::try_from(rows).ok().filter(|n| *n > 0)?)));
+        let rows_by_call = by_call.collect();
         let mut report = self.play.cx.books.report;
+        report.rows_by_call = rows_by_call;
         report.messages = report.messages_received + report.messages_sent;
         let histograms = &report.histograms;
         report.trying_latency_us = Latency::from(&histograms.trying);

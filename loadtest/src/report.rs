@@ -3,13 +3,15 @@
 //! Invariant: `offered = answered + abandoned + refused + failed`. A call is booked once, when its caller's leg ends.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     fmt,
-    sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+    sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed},
 };
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
+
+use crate::leg::LegId;
 
 /// Counters that another thread may read while a run goes on.
 #[derive(Debug, Default)]
@@ -33,6 +35,8 @@ pub struct Live {
     pub received: AtomicU64,
     pub sent: AtomicU64,
     pub retransmissions: AtomicU64,
+    /// For whoever watches, to count up: see [`Histograms::setup_by_epoch`].
+    pub epoch: AtomicUsize,
 }
 
 /// Percentiles of one latency, in microseconds. All 0 when nothing was recorded.
@@ -135,6 +139,9 @@ pub struct Report {
     pub refusals: BTreeMap<u16, u64>,
     /// What `unexpected` counts, by kind.
     pub violations: BTreeMap<String, Occurrences>,
+    /// Those CDRs by the Call-ID of their caller; see [`Scenario::rows_by_call`](crate::Scenario::rows_by_call).
+    #[serde(skip)]
+    pub rows_by_call: BTreeMap<String, u32>,
     /// The whole distributions, for those who plot or merge them.
     #[serde(skip)]
     pub histograms: Histograms,
@@ -163,6 +170,8 @@ pub struct Histograms {
     pub trying: Histogram<u64>,
     pub ringing: Histogram<u64>,
     pub setup: Histogram<u64>,
+    /// The same by [`Live::epoch`]: calls that were set up in the epoch in which they began.
+    pub setup_by_epoch: Vec<Histogram<u64>>,
     pub queue_setup: Histogram<u64>,
     pub free_to_invite: Histogram<u64>,
     pub arrival_to_invite: Histogram<u64>,
@@ -172,20 +181,35 @@ pub struct Histograms {
 
 const HIGHEST_US: u64 = 600_000_000;
 
+fn empty() -> Histogram<u64> {
+    // The bounds are constants that hdrhistogram accepts: the error cannot happen.
+    Histogram::new_with_bounds(1, HIGHEST_US, 3).expect("constant bounds")
+}
+
 impl Default for Histograms {
     fn default() -> Self {
-        // The bounds are constants that hdrhistogram accepts: the error cannot happen.
-        let empty = || Histogram::new_with_bounds(1, HIGHEST_US, 3).expect("constant bounds");
         Self {
             trying: empty(),
             ringing: empty(),
             setup: empty(),
+            setup_by_epoch: Vec::new(),
             queue_setup: empty(),
             free_to_invite: empty(),
             arrival_to_invite: empty(),
             bye: empty(),
             wait: empty(),
         }
+    }
+}
+
+impl Histograms {
+    /// A call was set up in the epoch in which it began.
+    pub(crate) fn set_up_in(&mut self, epoch: usize, nanos: u64) {
+        let epochs = &mut self.setup_by_epoch;
+        while epochs.len() <= epoch {
+            epochs.push(empty());
+        }
+        record(&mut epochs[epoch], nanos);
     }
 }
 
@@ -207,6 +231,8 @@ pub(crate) enum Outcome {
 #[derive(Debug, Default)]
 pub(crate) struct Books {
     pub report: Report,
+    /// CDRs by their caller's leg, where that is wanted.
+    pub rows: Option<HashMap<LegId, i64>>,
 }
 
 /// Longest text kept as an example.
@@ -214,7 +240,8 @@ const EXAMPLE_BYTES: usize = 1500;
 
 impl Books {
     /// Books the end of a call. `rows` are the CDRs that its end makes (0 or 1).
-    pub fn settle(&mut self, live: &Live, outcome: Outcome, rows: u64) {
+    pub fn settle(&mut self, live: &Live, call: LegId, outcome: Outcome, rows: u64) {
+        self.row(Some(call), rows.cast_signed());
         let report = &mut self.report;
         let (column, gauge) = match outcome {
             Outcome::Answered => (&mut report.answered, &live.answered),
@@ -231,17 +258,25 @@ impl Books {
     }
 
     /// An attempt that an agent refused, ignored or hung up early: it has a CDR of its own.
-    pub fn rejected(&mut self, live: &Live) {
+    pub fn rejected(&mut self, live: &Live, call: Option<LegId>) {
+        self.row(call, 1);
         self.report.rejected_by_agents += 1;
         self.report.cdrs_expected += 1;
         live.rejected_by_agents.fetch_add(1, Relaxed);
     }
 
     /// Takes a [`Books::rejected`] back: the call had ended before the target saw the rejection.
-    pub fn not_rejected(&mut self, live: &Live) {
+    pub fn not_rejected(&mut self, live: &Live, call: Option<LegId>) {
+        self.row(call, -1);
         self.report.rejected_by_agents -= 1;
         self.report.cdrs_expected -= 1;
         live.rejected_by_agents.fetch_sub(1, Relaxed);
+    }
+
+    fn row(&mut self, call: Option<LegId>, rows: i64) {
+        if let (Some(by_call), Some(call)) = (&mut self.rows, call) {
+            *by_call.entry(call).or_default() += rows;
+        }
     }
 
     /// Notes why a call failed (the call itself is booked by [`Books::settle`]).
@@ -334,13 +369,24 @@ impl fmt::Display for Report {
 mod tests {
     use super::*;
 
+    const CALL: LegId = LegId { index: 1, generation: 2 };
+
+    #[test]
+    fn epochs_are_told_apart() {
+        let mut histograms = Histograms::default();
+        histograms.set_up_in(2, 5_000_000);
+        histograms.set_up_in(0, 1_000_000);
+        let counts: Vec<u64> = histograms.setup_by_epoch.iter().map(Histogram::len).collect();
+        assert_eq!(counts, [1, 0, 1]);
+    }
+
     #[test]
     fn each_outcome_has_its_column() {
         let (mut books, live) = (Books::default(), Live::default());
         books.report.offered = 4;
         for outcome in [Outcome::Answered, Outcome::Abandoned, Outcome::Refused(480), Outcome::Failed] {
             assert!(!books.report.balanced());
-            books.settle(&live, outcome, u64::from(outcome != Outcome::Refused(480)));
+            books.settle(&live, CALL, outcome, u64::from(outcome != Outcome::Refused(480)));
         }
         assert!(books.report.balanced());
         assert_eq!(books.report.cdrs_expected, 3);
@@ -350,11 +396,13 @@ mod tests {
 
     #[test]
     fn a_rejection_can_be_taken_back() {
-        let (mut books, live) = (Books::default(), Live::default());
-        books.rejected(&live);
-        books.rejected(&live);
-        books.not_rejected(&live);
-        assert_eq!((books.report.rejected_by_agents, books.report.cdrs_expected), (1, 1));
+        let (mut books, live) = (Books { rows: Some(HashMap::new()), ..Books::default() }, Live::default());
+        books.rejected(&live, Some(CALL));
+        books.rejected(&live, Some(CALL));
+        books.not_rejected(&live, Some(CALL));
+        books.settle(&live, CALL, Outcome::Answered, 1);
+        assert_eq!((books.report.rejected_by_agents, books.report.cdrs_expected), (1, 2));
+        assert_eq!(books.rows, Some(HashMap::from([(CALL, 2)])));
     }
 
     #[test]

@@ -113,6 +113,8 @@ pub struct Scenario {
     pub drain: Duration,
     /// Share of the received datagrams (0 to 1) thrown away unread, to exercise retransmission.
     pub loss: f64,
+    /// Keep the CDRs expected of each call ([`Report::rows_by_call`](crate::Report::rows_by_call)): some 100 bytes a call.
+    pub rows_by_call: bool,
     /// Self-test: callers dial the generator's own agents; `target` and `flows` are not used.
     pub loopback: bool,
 }
@@ -145,6 +147,7 @@ impl Default for Scenario {
             seed: 1,
             drain: Duration::from_secs(30),
             loss: 0.0,
+            rows_by_call: false,
             loopback: false,
         }
     }
