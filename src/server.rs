@@ -4,13 +4,14 @@ mod rows;
 mod takeover;
 
 use crate::config::{Config, Listen, OnStop};
-use crate::control::cdr::{CdrCounts, WriterConfig};
+use crate::control::cdr::spool::{Spool, SpoolError};
+use crate::control::cdr::{self, CdrCounts};
 use crate::control::fronts::{self, FrontError, Fronts};
 use crate::control::ongoing::{self, Table};
 use crate::control::stats::Statistics;
-use crate::control::{self, ControlError, ControlPlane, cdr, events, http, resolve, wrapup};
+use crate::control::{self, ControlError, ControlPlane, events, http, resolve, wrapup};
 use crate::store::names::Names;
-use crate::store::{Provisioned, StoreError, open_cdrs, open_provisioning};
+use crate::store::{CdrStore, Provisioned, StoreError, open_cdrs_soon, open_provisioning};
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
 use std::net::SocketAddr;
@@ -33,6 +34,8 @@ use tokio::task::JoinHandle;
 
 /// How long what was ended at the stop may take to say goodbye.
 const GOODBYES: Duration = Duration::from_secs(3);
+/// How long a start that takes over from another waits for the CDR database.
+const CDR_DATABASE: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Why a server does not start or does not go on.
@@ -44,14 +47,19 @@ pub enum ServerError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Control(#[from] ControlError),
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
     #[error("cannot listen on http {addr}: {source}; choose another with --mi-http ADDR:PORT")]
     Http { addr: SocketAddr, source: std::io::Error },
     #[error(transparent)]
     Front(#[from] FrontError),
     #[error(transparent)]
     Journal(#[from] JournalError),
-    #[error("{records} CDRs of the journal are not in the database yet ({source}): start again when it takes them")]
-    Recovered { records: usize, source: StoreError },
+    #[error(
+        "{records} CDRs of the journal are safe nowhere yet: neither the CDR spool nor the database takes them, as the log says; \
+         set right one of the two, and start again"
+    )]
+    Recovered { records: u64 },
     #[error("cannot use {}: {source}", path.display())]
     File { path: PathBuf, source: std::io::Error },
     #[error("shard {} died: {}", .0.shard, .0.reason)]
@@ -88,15 +96,18 @@ impl Server {
         let http = listen_http(config).await?;
         let fronts = fronts::Bound::open(config)?;
         let store: Arc<dyn crate::store::Provisioning> = open_provisioning(config).await?.into();
-        let cdr_store: Arc<dyn crate::store::CdrStore> = open_cdrs(config).await?.into();
-        let mut takeover = takeover::begin(config.journal_spec(), count, &*cdr_store).await?;
+        let mut takeover = takeover::begin(config.journal_spec(), count).await?;
         let table = rows::open(config, !takeover.journal).await?;
         if let (false, Some(Table::Open(calls))) = (takeover.journal, &table) {
-            takeover.restored = rows::restore(&**calls, &*cdr_store).await?.into();
+            takeover.take_rows(rows::restore(&**calls).await?);
         }
         // The journal is followed from its beginning.
         let follower = takeover.generation.as_ref().filter(|_| table.is_some()).map(|g| g.follow());
         let restoring = !takeover.restored.is_empty();
+        // Calls that go on do not wait for a database that stands still.
+        let cdr_store = open_cdrs_soon(config, restoring.then_some(CDR_DATABASE)).await?.into();
+        let mut pipeline = cdr_pipeline(config, cdr_store).await?;
+        takeover.save_cdrs(&mut pipeline).await?;
         let found = store.load().await?;
         let dispatch = Arc::new(Dispatch::new(limits(config, count), config.call_center.chat_dispatch_policy.0));
         // Nothing is matched before every shard has restored its calls and agents.
@@ -128,7 +139,7 @@ impl Server {
         };
         let began = control::clock::unix_us();
         let shards = Arc::new(start_shards(bound, spec).await?);
-        let cdrs = Arc::<CdrCounts>::default();
+        let cdrs = Arc::clone(pipeline.counts());
         let hub = Arc::new(events::Hub::new(config.events.queue.usize(), config.events.expire.us / 1_000_000));
         let plane = Arc::new(ControlPlane::new(control::Parts {
             shards: Arc::new(Arc::downgrade(&shards)),
@@ -140,8 +151,7 @@ impl Server {
             cdrs: Arc::clone(&cdrs),
             events: Arc::clone(&hub),
         }));
-        let safe = takeover::safe_cdrs(&shards, began);
-        let writer = cdr::run(shards.cdrs(), cdr_store, writer_config(config), Arc::clone(&cdrs), safe);
+        let writer = pipeline.run(shards.cdrs(), takeover::safe_cdrs(&shards, began));
         let writers = vec![tokio::spawn(writer), tokio::spawn(reports(shards.events(), hub, store))];
         let resolver = tokio::spawn(resolve::run(shards.resolves(), Arc::downgrade(&shards)));
         if let Some(dir) = &takeover.dir {
@@ -262,7 +272,6 @@ impl Server {
         }
         self.fronts.stop().await;
         self.resolver.abort();
-        self.cdrs.stopping.store(true, Relaxed);
         let (mut shards, writers) = (self.shards, self.writers);
         let shards = loop {
             // Answers on their way hold the shards for a moment.
@@ -280,7 +289,9 @@ impl Server {
             drop(stop);
             let _ = task.await;
         }
-        tracing::info!(cdrs = self.cdrs.written.load(Relaxed), refused = self.cdrs.refused.load(Relaxed), "stopped");
+        let c = &self.cdrs;
+        let (written, refused, spooled) = (c.written.load(Relaxed), c.refused.load(Relaxed), c.in_spool.load(Relaxed));
+        tracing::info!(cdrs = written, refused, spooled, "stopped");
         orderly
     }
 
@@ -376,13 +387,25 @@ fn serve_http(
     (stop, tokio::spawn(http::serve(listener, router, patience, stopped)))
 }
 
-fn writer_config(config: &Config) -> WriterConfig {
-    WriterConfig {
+fn cdr_settings(config: &Config) -> cdr::Settings {
+    cdr::Settings {
         batch: config.cdr.batch.usize(),
-        batch_time: Duration::from_millis(config.cdr.batch_ms.0),
-        retry_max: Duration::from_millis(config.cdr.retry_max_ms.0),
-        refused_file: config.refused_cdr_file(),
+        batch_time_us: config.cdr.batch_ms.0 * 1000,
+        concurrency: config.cdr_concurrency(),
+        retry_max_us: config.cdr.retry_max_ms.0 * 1000,
     }
+}
+
+/// Looking for the spool's end reads a segment, so not on the control plane's own threads.
+async fn cdr_pipeline(config: &Config, store: Arc<dyn CdrStore>) -> Result<cdr::Pipeline, ServerError> {
+    let (dir, bytes) = (config.cdr_spool_dir(), config.cdr.spool_segment_mb.0 << 20);
+    let path = dir.clone();
+    let (spool, torn) = match tokio::task::spawn_blocking(move || Spool::open(&dir, bytes)).await {
+        Ok(opened) => opened?,
+        Err(e) => return Err(ServerError::File { path, source: std::io::Error::other(e) }),
+    };
+    let (settings, refused_file) = (cdr_settings(config), config.refused_cdr_file());
+    Ok(cdr::Pipeline::new(cdr::Parts { store, spool, torn, settings, refused_file, counts: Arc::default() }))
 }
 
 fn random<const N: usize>() -> Result<[u8; N], ServerError> {

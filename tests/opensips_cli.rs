@@ -196,6 +196,17 @@ const CASES: &[Case] = &[
     ("get_statistics", "statistics:get", &["ccg_incalls"], Ok("{call_center:ccg_incalls: number}")),
     ("list_statistics", "statistics:list", &["ccg_incalls"], Ok("{call_center:ccg_incalls: text}")),
     ("reset_statistics", "statistics:reset", &["ccg_incalls"], Ok("text")),
+    (
+        "cdr_status",
+        "strowger:cdr_status",
+        &[],
+        Ok(
+            "{Database: text, Spool: text, Queued: number, Waiting: number, In flight: number, Written: number, Retried: number, \
+            Spooled: number, In spool: number, Replayed: number, Set aside: number, Torn: number, Damaged: number, \
+            Spool errors: number, Durable [ms]: {count: number, p50: number, p99: number, p99.9: number, max: number}, \
+            Written [ms]: {count: number, p50: number, p99: number, p99.9: number, max: number}}",
+        ),
+    ),
     ("events_list", "evi:list", &[], Ok("{Events: [{name: text, id: number}]}")),
     ("event_subscribe", "evi:subscribe", &[EVENT, "udp:127.0.0.1:9", "600"], Ok("text")),
     (

@@ -80,8 +80,8 @@ impl Config {
             retry_after_s: (sip.overload_retry_after_min.u32(), sip.overload_retry_after_max.u32()),
             max_age_us: sip.overload_max_age_ms.0 * 1000,
             backlog: sip.overload_backlog.usize(),
+            cdr_backlog: self.cdr.shard_backlog.usize(),
             source_rate: Some(rate).filter(|r| r.per_second > 0),
-            ..OverloadConfig::default()
         }
     }
 

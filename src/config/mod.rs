@@ -235,6 +235,24 @@ impl Config {
         })
     }
 
+    /// Where CDRs wait while their database is away.
+    #[must_use]
+    pub fn cdr_spool_dir(&self) -> PathBuf {
+        match self.cdr.spool_dir.as_str() {
+            "" => self.server.data_dir.join("spool"),
+            path => PathBuf::from(path),
+        }
+    }
+
+    /// CDR batches in the hands of the database at once.
+    #[must_use]
+    pub fn cdr_concurrency(&self) -> usize {
+        match self.acc_db() {
+            DbUrl::Sqlite(_) => 1,
+            _ => self.cdr.concurrency.usize(),
+        }
+    }
+
     /// How many shards to start.
     #[must_use]
     pub fn shard_count(&self) -> u16 {

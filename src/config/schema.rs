@@ -290,16 +290,19 @@ section! {
     batch_ms: Whole<1, 60_000> = Whole(20);
     /// Most records between the shards and the writer.
     channel: Whole<1, 16_777_216> = Whole(65_536);
+    /// Records that may wait on a shard when the channel is full; with more it refuses new calls.
+    shard_backlog: Whole<1, 16_777_216> = Whole(16_384);
     /// Longest pause between two tries of a database that fails, in milliseconds; the first pause is 10.
     retry_max_ms: Whole<10, 60_000> = Whole(1000);
     /// File of records that the database refuses as bad, one JSON object a line. Empty: refused-cdrs.jsonl in the data directory.
     refused_file: String = String::new();
-    /// Batches in flight at once.
-    concurrency: Whole<1, 256> = Whole(1), later "more than one CDR batch at once is";
-    /// Directory of the spool that takes records while the database is away. Empty: spool/ in the data directory.
-    spool_dir: String = String::new(), later "the CDR spool is";
+    /// Batches in the hands of the database at once. SQLite takes one at a time.
+    concurrency: Whole<1, 256> = Whole(4);
+    /// Directory of the spool, which takes records while the database is away or too slow, and no other process' files.
+    /// Empty: spool/ in the data directory.
+    spool_dir: String = String::new();
     /// Size of a spool segment, in MiB.
-    spool_segment_mb: Whole<1, 4096> = Whole(64), later "the CDR spool is";
+    spool_segment_mb: Whole<1, 4096> = Whole(64);
 }
 
 section! {

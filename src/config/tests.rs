@@ -207,7 +207,6 @@ fn each_kind_of_bad_value_is_named() {
             "[journal]\nenabled = 0\n[server]\non_stop = \"leave\"",
             "\"leave\" needs the journal; set [journal] enabled = 1",
         ),
-        ("[cdr]\nspool_dir = \"/s\"", "the CDR spool is not in this build; leave the key at its default, \"\""),
         ("[cdr]\nbatch = 0", "0 is out of range, expected 1 to 1000"),
         ("[metrics]\npath = \"/mi\"", "/mi is taken already; choose another, such as /metrics"),
         ("[server]\ndata_dir = \"\"", "the path is empty"),

@@ -1,14 +1,15 @@
-//! Prometheus text (exposition format 0.0.4): every statistic of the spec, what the shards and the CDR writer count, and
+//! Prometheus text (exposition format 0.0.4): every statistic of the spec, what the shards and the CDR pipeline count, and
 //! histograms. Read when asked for; the shards write on as ever.
 
 mod page;
 
 use super::ControlPlane;
+use super::cdr::CdrCounts;
 use super::latency::{STAGES, Stage};
 use page::{Kind, Page};
 use std::collections::HashMap;
 use std::sync::PoisonError;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use strowger_engine::Provisioning;
 use strowger_engine::stats::{BOUNDS_US, DurationsSum, ShardStats, UNBOUNDED_WAIT_S};
 use strowger_runtime::RuntimeCounts;
@@ -320,7 +321,7 @@ fn shards(plane: &ControlPlane, page: &mut Page) {
         let bounds = BOUNDS_NS.map(|ns| ns as f64 / 1e9);
         for Stage { metric, what, histogram, .. } in STAGES {
             page.family(metric, Kind::Histogram, &sentence(what));
-            let (counts, sum_ns) = buckets(histogram(&latency));
+            let (counts, sum_ns) = buckets(histogram(&latency), 1);
             page.histogram(metric, &[], &bounds, &counts, sum_ns / 1e9);
         }
     }
@@ -331,28 +332,60 @@ fn sentence(words: &str) -> String {
     first.into_iter().chain(words.chars().skip(1)).chain(['.']).collect()
 }
 
-/// Counts between the bounds, and the sum in nanoseconds.
-fn buckets(histogram: &hdrhistogram::Histogram<u64>) -> ([u64; BOUNDS_NS.len() + 1], f64) {
+/// Counts between the bounds, and the sum in nanoseconds; the histogram's values are in units of so many.
+fn buckets(histogram: &hdrhistogram::Histogram<u64>, unit_ns: u64) -> ([u64; BOUNDS_NS.len() + 1], f64) {
     let (mut counts, mut sum) = ([0; BOUNDS_NS.len() + 1], 0.0);
     for step in histogram.iter_recorded() {
-        let (ns, n) = (step.value_iterated_to(), step.count_since_last_iteration());
+        let (ns, n) = (step.value_iterated_to() * unit_ns, step.count_since_last_iteration());
         counts[BOUNDS_NS.partition_point(|bound| *bound < ns)] += n;
         sum += ns as f64 * n as f64;
     }
     (counts, sum)
 }
 
+type CdrMetric = (&'static str, Kind, &'static str, fn(&CdrCounts) -> &AtomicU64);
+
+const CDRS: [CdrMetric; 12] = [
+    ("strowger_cdrs_written_total", Counter, "CDRs written to the database, replayed ones among them.", |c| &c.written),
+    ("strowger_cdr_retries_total", Counter, "Batches of CDRs that were tried again.", |c| &c.retried),
+    ("strowger_cdrs_refused_total", Counter, "CDRs that the database refused, set aside in a file.", |c| &c.refused),
+    ("strowger_cdrs_queued", Gauge, "CDRs between the shards and the pipeline.", |c| &c.queued),
+    ("strowger_cdrs_waiting", Gauge, "CDRs taken from the shards and neither durable nor in flight.", |c| &c.waiting),
+    ("strowger_cdrs_in_flight", Gauge, "CDRs in the hands of the database.", |c| &c.in_flight),
+    ("strowger_cdrs_spooled_total", Counter, "CDRs that went to the spool.", |c| &c.spooled),
+    ("strowger_cdrs_in_spool", Gauge, "CDRs in the spool that the database has not got.", |c| &c.in_spool),
+    ("strowger_cdrs_replayed_total", Counter, "CDRs written from the spool.", |c| &c.replayed),
+    ("strowger_cdr_spool_torn_total", Counter, "Ends of the spool that a crash had torn, cut at the start.", |c| {
+        &c.torn
+    }),
+    ("strowger_cdr_spool_damaged_total", Counter, "Damaged places in the spool, set aside in a file.", |c| &c.damaged),
+    ("strowger_cdr_spool_errors_total", Counter, "Operations of the spool that failed.", |c| &c.spool_errors),
+];
+
 fn cdrs(plane: &ControlPlane, page: &mut Page) {
     let c = &plane.cdrs;
-    let all = [
-        ("strowger_cdrs_written_total", Counter, "CDRs written to the database.", &c.written),
-        ("strowger_cdr_retries_total", Counter, "Batches of CDRs that were tried again.", &c.retried),
-        ("strowger_cdrs_refused_total", Counter, "CDRs that the database refused, set aside in a file.", &c.refused),
-        ("strowger_cdrs_waiting", Gauge, "CDRs taken from the shards and not written yet.", &c.waiting),
-        ("strowger_cdrs_in_flight", Gauge, "CDRs in the hands of the database.", &c.in_flight),
-    ];
-    for (metric, kind, help, value) in all {
-        page.one(metric, kind, help, &[], value.load(Relaxed) as f64);
+    for (metric, kind, help, value) in CDRS {
+        page.one(metric, kind, help, &[], value(c).load(Relaxed) as f64);
+    }
+    for (metric, help, flag) in [
+        ("strowger_cdr_database_gone", "1 while the CDR database is gone.", &c.database_gone),
+        ("strowger_cdr_spool_failing", "1 while the spool takes no records.", &c.spool_failing),
+    ] {
+        page.one(metric, Gauge, help, &[], f64::from(u8::from(flag.load(Relaxed))));
+    }
+    let bounds = BOUNDS_NS.map(|ns| ns as f64 / 1e9);
+    let latency = c.latency();
+    for (metric, help, histogram) in [
+        ("strowger_cdr_durable_seconds", "From hand-over of a CDR until database or spool had it.", &latency.durable),
+        (
+            "strowger_cdr_written_seconds",
+            "From hand-over of a CDR until the database had it, without the spool.",
+            &latency.written,
+        ),
+    ] {
+        page.family(metric, Kind::Histogram, help);
+        let (counts, sum) = buckets(histogram, 1000);
+        page.histogram(metric, &[], &bounds, &counts, sum / 1e9);
     }
 }
 
@@ -396,7 +429,7 @@ mod tests {
         for ns in [5_000, 90_000, 2_000_000, 60_000_000_000u64] {
             h.record(ns).unwrap();
         }
-        let (counts, sum) = buckets(&h);
+        let (counts, sum) = buckets(&h, 1);
         assert_eq!((counts[0], counts[3], counts[7], counts[19]), (1, 1, 1, 1));
         assert!((sum - 60_002_095_000.0).abs() < 1e8);
     }

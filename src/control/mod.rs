@@ -5,7 +5,7 @@
 //! - [`mi`]: JSON-RPC over a table of commands; [`http`] and [`fronts`]: its HTTP, FIFO and datagram fronts.
 //! - [`events`]: agent events to subscribers.
 //! - [`ongoing`]: ongoing calls into `cc_calls`.
-//! - [`cdr`]: the batching CDR writer. [`resolve`]: name resolution for the shards. [`wrapup`]: wrap-ups into the database.
+//! - [`cdr`]: CDRs on their way to the database, and their spool. [`resolve`]: name resolution for the shards. [`wrapup`]: wrap-ups into the database.
 //!
 //! Invariants
 //! - Changes of provisioning are one at a time; every shard knows a definition before a match names it.

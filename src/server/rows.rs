@@ -6,10 +6,9 @@
 //! such as cannot be read, ends with a CDR.
 
 use super::ServerError;
-use super::takeover::save_all;
 use crate::config::{Config, DbUrl};
 use crate::control::ongoing::Table;
-use crate::store::{CallStore, CdrStore, Missing, OngoingCall, StoreError, calls_at};
+use crate::store::{CallStore, Missing, OngoingCall, calls_at};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use strowger_engine::CdrRow;
@@ -34,23 +33,20 @@ pub(super) async fn open(config: &Config, needed: bool) -> Result<Option<Table>,
     let opened = if needed { Ok(opening.await) } else { timeout(PATIENCE, opening).await };
     match opened {
         Ok(Ok(store)) => Ok(Some(Table::Open(store.into()))),
-        Ok(Err(error @ (StoreError::Version { .. } | StoreError::NoVersion { .. } | StoreError::Column { .. }))) => {
-            Err(error.into())
-        }
-        Ok(Err(error)) if needed => Err(error.into()),
+        Ok(Err(error)) if needed || !error.may_pass() => Err(error.into()),
         // It is tried again, and told of, by whoever keeps the table.
         _ => Ok(Some(Table::At(url.clone()))),
     }
 }
 
-/// Reads the calls of the process before. CDRs of those that cannot go on are safe when this returns.
+/// Reads the calls of the process before: what goes on, and CDRs of the rest, which are nowhere else.
 ///
 /// # Errors
-/// When a database fails.
-pub(super) async fn restore(calls: &dyn CallStore, cdrs: &dyn CdrStore) -> Result<Vec<Recovered>, ServerError> {
+/// When the database fails.
+pub(super) async fn restore(calls: &dyn CallStore) -> Result<(Vec<Recovered>, Vec<CdrRow>), ServerError> {
     let rows = calls.load().await?;
     if rows.is_empty() {
-        return Ok(vec![]);
+        return Ok((vec![], vec![]));
     }
     let (shards, lost) = sorted(rows);
     tracing::info!(
@@ -58,8 +54,7 @@ pub(super) async fn restore(calls: &dyn CallStore, cdrs: &dyn CdrStore) -> Resul
         lost = lost.len(),
         "there is no journal: going on with the calls in cc_calls"
     );
-    save_all(&lost, cdrs).await?;
-    Ok(shards)
+    Ok((shards, lost))
 }
 
 /// What the shards can restore, and CDRs of the rest.

@@ -1,16 +1,15 @@
 //! Taking over from the process before: its journal is read, its CDRs are made safe, its state goes to the new shards.
 
 use super::ServerError;
-use crate::store::{CdrStore, StoreError};
+use crate::control::cdr::machine::Aside;
+use crate::control::cdr::{Mark, Pipeline, Unsafe};
+use std::mem::take;
 use std::path::PathBuf;
 use std::sync::Arc;
 use strowger_engine::CdrRow;
 use strowger_engine::journal::Recovered;
 use strowger_runtime::Shards;
 use strowger_runtime::journal::{Generation, JournalError, JournalSpec, prior};
-
-/// Records of the journal that go to the database at once.
-const BATCH: usize = 256;
 
 /// What the new shards begin with.
 pub(super) struct Takeover {
@@ -21,17 +20,22 @@ pub(super) struct Takeover {
     pub journal: bool,
     /// Where the control plane keeps what it wants to find again.
     pub dir: Option<PathBuf>,
+    /// CDRs that are nowhere else, and what of the journal's cannot be read.
+    cdrs: Vec<CdrRow>,
+    unreadable: Vec<Aside>,
 }
 
-/// Reads the journal, if there is to be one, and begins this process's own. CDRs that only the journal has are safe when this
-/// returns.
-pub(super) async fn begin(
-    spec: Option<JournalSpec>,
-    shards: u16,
-    cdrs: &dyn CdrStore,
-) -> Result<Takeover, ServerError> {
+/// Reads the journal, if there is to be one, and begins this process's own.
+pub(super) async fn begin(spec: Option<JournalSpec>, shards: u16) -> Result<Takeover, ServerError> {
     let Some(spec) = spec else {
-        return Ok(Takeover { generation: None, restored: [].into(), journal: false, dir: None });
+        return Ok(Takeover {
+            generation: None,
+            restored: [].into(),
+            journal: false,
+            dir: None,
+            cdrs: vec![],
+            unreadable: vec![],
+        });
     };
     let dir = spec.dir.clone();
     let read = tokio::task::spawn_blocking(move || {
@@ -44,51 +48,40 @@ pub(super) async fn begin(
     for fault in &found.faults {
         tracing::warn!("journal: {fault}");
     }
-    let rows: Vec<CdrRow> = found.cdrs.iter().filter_map(|bytes| decode(bytes)).collect();
-    save_all(&rows, cdrs).await?;
-    if !rows.is_empty() {
-        tracing::info!(records = rows.len(), "CDRs of the journal are in the database");
-    }
-    Ok(Takeover { generation: Some(Arc::new(generation)), restored: found.shards.into(), journal, dir: Some(dir) })
-}
-
-/// Makes records safe.
-pub(super) async fn save_all(rows: &[CdrRow], cdrs: &dyn CdrStore) -> Result<(), ServerError> {
-    for batch in rows.chunks(BATCH) {
-        save(batch, cdrs).await.map_err(|source| ServerError::Recovered { records: rows.len(), source })?;
-    }
-    Ok(())
-}
-
-/// Writes records; those that the database refuses as bad go into the log and hold up no other.
-async fn save(batch: &[CdrRow], cdrs: &dyn CdrStore) -> Result<(), StoreError> {
-    match cdrs.write(batch).await {
-        Err(StoreError::Refused(_)) => {}
-        outcome => return outcome.map(drop),
-    }
-    for row in batch {
-        match cdrs.write(std::slice::from_ref(row)).await {
-            Err(StoreError::Refused(why)) => tracing::error!(why, ?row, "journal: the database refuses a CDR"),
-            outcome => drop(outcome?),
+    let (mut cdrs, mut unreadable) = (vec![], vec![]);
+    for bytes in found.cdrs {
+        match CdrRow::decode(&bytes) {
+            Ok(row) => cdrs.push(row),
+            Err(e) => unreadable.push(Aside::Unreadable { bytes, why: e.to_string() }),
         }
     }
-    Ok(())
+    let (generation, restored) = (Some(Arc::new(generation)), found.shards.into());
+    Ok(Takeover { generation, restored, journal, dir: Some(dir), cdrs, unreadable })
+}
+
+impl Takeover {
+    /// Goes on with the calls of a database, and has CDRs of those that cannot.
+    pub fn take_rows(&mut self, (restored, lost): (Vec<Recovered>, Vec<CdrRow>)) {
+        self.restored = restored.into();
+        self.cdrs.extend(lost);
+    }
+
+    /// CDRs that are nowhere else are safe when this returns: the pipeline has them in its spool, or where that takes
+    /// nothing, in the database.
+    pub async fn save_cdrs(&mut self, pipeline: &mut Pipeline) -> Result<(), ServerError> {
+        let (cdrs, unreadable) = (take(&mut self.cdrs), take(&mut self.unreadable));
+        pipeline.take_over(cdrs, unreadable).await.map_err(|Unsafe(records)| ServerError::Recovered { records })
+    }
 }
 
 /// Tells the shards' journals of records that are safe. Those of an earlier process, born before `began`, are in no journal.
-pub(super) fn safe_cdrs(shards: &Arc<Shards>, began: u64) -> impl FnMut(u128) + Send + use<> {
+pub(super) fn safe_cdrs(shards: &Arc<Shards>, began: u64) -> Box<dyn FnMut(Mark) + Send> {
     let shards = Arc::downgrade(shards);
-    move |key| {
-        let (born, shard, sequence) = ((key >> 64) as u64, (key >> 48) as u16, key as u64 & 0xffff_ffff_ffff);
-        if let Some(shards) = shards.upgrade().filter(|_| born >= began) {
-            shards.cdrs_safe(shard, sequence);
+    Box::new(move |mark| {
+        if let Some(shards) = shards.upgrade().filter(|_| mark.born_us >= began) {
+            shards.cdrs_safe(mark.shard, mark.sequence);
         }
-    }
-}
-
-/// A record that cannot be read goes into the log, the last place left.
-fn decode(bytes: &[u8]) -> Option<CdrRow> {
-    CdrRow::decode(bytes).inspect_err(|error| tracing::error!(%error, ?bytes, "journal: a CDR cannot be read")).ok()
+    })
 }
 
 /// The generation before is not needed any more.

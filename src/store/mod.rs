@@ -8,19 +8,23 @@
 //! Nothing in the signalling path waits for any of it.
 
 pub mod copy;
+mod late;
 pub mod names;
 mod scylla;
 mod sql;
 
 use crate::config::{Config, DbUrl};
+use late::LateCdrs;
 use names::Names;
 use sql::{Sql, Unfit};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 use strowger_engine::CdrRow;
 use strowger_engine::registry::{RowFault, Rows, Table};
 use thiserror::Error;
+use tokio::time::timeout;
 
 /// A database operation under way.
 pub type Task<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
@@ -154,6 +158,9 @@ pub enum StoreError {
     NoVersion { url: String, table: String, expected: i64 },
     #[error("{url}: table `{table}` has no column `{column}`; {fix}")]
     Column { url: String, table: String, column: String, fix: String },
+    /// It is there, and somebody must change it.
+    #[error("cannot open {url}: {what}; {fix}")]
+    Unfit { url: String, what: String, fix: String },
     #[error("{url}: {what} is not there; `strowger db init` or the first start makes it")]
     Missing { url: String, what: String },
     /// The database took the statement and said no to a row: trying again will not help.
@@ -162,6 +169,13 @@ pub enum StoreError {
     /// Busy, locked, full, gone: trying again may help.
     #[error("{0}")]
     Failed(String),
+}
+
+impl StoreError {
+    /// Whether the database may be there later, as it is: away, busy, full. Else somebody must change something.
+    pub(crate) fn may_pass(&self) -> bool {
+        matches!(self, StoreError::Open { .. } | StoreError::Failed(_))
+    }
 }
 
 /// Opens the provisioning database of a configuration.
@@ -192,6 +206,28 @@ pub async fn provisioning_at(url: &DbUrl, names: Names, missing: Missing) -> Res
 /// As [`open_provisioning`].
 pub async fn open_cdrs(config: &Config) -> Result<Box<dyn CdrStore>, StoreError> {
     cdrs_at(config.acc_db(), Missing::Create).await
+}
+
+/// The same for a server that runs, which has a spool: a server of databases that is away holds up no start, nor, with a
+/// limit, one that is slow.
+///
+/// # Errors
+/// As [`open_provisioning`], for what does not come right by itself, and is known within the limit.
+pub async fn open_cdrs_soon(config: &Config, limit: Option<Duration>) -> Result<Box<dyn CdrStore>, StoreError> {
+    let opened = match limit.filter(|_| !matches!(config.acc_db(), DbUrl::Sqlite(_))) {
+        None => open_cdrs(config).await,
+        Some(limit) => timeout(limit, open_cdrs(config)).await.unwrap_or_else(|_| {
+            let what = format!("no answer within {} ms; it is tried again", limit.as_millis());
+            Err(StoreError::Open { url: config.acc_db().to_string(), what })
+        }),
+    };
+    match opened {
+        Err(error) if error.may_pass() && !matches!(config.acc_db(), DbUrl::Sqlite(_)) => {
+            tracing::error!(%error, "CDRs go to the spool until their database can be opened");
+            Ok(Box::new(LateCdrs::new(config.acc_db().clone(), &error)))
+        }
+        opened => opened,
+    }
 }
 
 /// Opens a database with CDRs.

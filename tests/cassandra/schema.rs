@@ -3,7 +3,7 @@
 use crate::{cdrs, cql, patiently, session, shared};
 use strowger::config::{Config, DbUrl, Setting};
 use strowger::store::names::Names;
-use strowger::store::{Cell, Missing, Provisioning, StoreError, cdrs_at, provisioning_at};
+use strowger::store::{Cell, Missing, Provisioning, StoreError, cdrs_at, open_cdrs_soon, provisioning_at};
 use strowger_engine::registry::Table;
 
 async fn provisioning(keyspace: &str, settings: &[&str]) -> Result<Box<dyn Provisioning>, StoreError> {
@@ -68,6 +68,19 @@ async fn a_keyspace_that_does_not_fit_is_told_what_to_do() {
     );
     cql(&db, &["DROP TABLE wrong.cc_agents", "ALTER TABLE wrong.cc_cdrs DROP media"]).await;
     assert_eq!(error("wrong").await, "URL: table `cc_cdrs` has no column `media`; add it as smallint");
+    // A server that would do without one that is away starts on none that does not fit.
+    cql(&db, &["DROP TABLE wrong.cc_cdrs", "CREATE TABLE wrong.cc_cdrs (flow_id int PRIMARY KEY)"]).await;
+    let url = format!("call_center.acc_db_url={}", shared().url("wrong"));
+    let config = Config::from_text("", "", &[Setting::parse(&url).unwrap()]).unwrap().config;
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let told = loop {
+        // A server that is too busy to answer passes for one that is away.
+        match open_cdrs_soon(&config, None).await {
+            Err(error) => break error.to_string(),
+            Ok(_) => assert!(std::time::Instant::now() < until, "it opens"),
+        }
+    };
+    assert!(told.ends_with("column `flow_id` of table `cc_cdrs` is int; make it text"), "{told}");
 }
 
 #[tokio::test]

@@ -3,10 +3,11 @@
 
 use serde_json::Value;
 use std::cell::Cell;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -16,11 +17,18 @@ const BINARY: &str = env!("CARGO_BIN_EXE_strowger");
 pub struct Scene {
     dir: TempDir,
     pid: Cell<u32>,
+    /// The processor's cores that it may use, as `taskset` takes them.
+    cores: Option<&'static str>,
 }
 
 impl Scene {
     pub fn new() -> Scene {
-        Scene { dir: TempDir::new().unwrap(), pid: Cell::new(0) }
+        Scene { dir: TempDir::new().unwrap(), pid: Cell::new(0), cores: None }
+    }
+
+    /// One whose processes have these cores only.
+    pub fn on_cores(cores: &'static str) -> Scene {
+        Scene { cores: Some(cores), ..Scene::new() }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -32,7 +40,8 @@ impl Scene {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(BINARY);
+        let mut command = Command::new(self.cores.map_or(BINARY, |_| "taskset"));
+        command.args(self.cores.iter().flat_map(|cores| ["-c", cores, BINARY]));
         command.current_dir(self.dir.path()).args(args);
         if !args.contains(&"demo") {
             command.args(["--db", "sqlite:s.db"]);
@@ -76,6 +85,19 @@ impl Scene {
         self.on_database(async |db| sqlx::query_scalar(sqlx::AssertSqlSafe(query)).fetch_one(db).await.unwrap())
     }
 
+    /// Holds the database, so that nobody else can write, while `work` runs.
+    pub fn locked(&self, work: impl FnOnce()) {
+        self.on_database(async |db| {
+            let mut lock = db.acquire().await.unwrap();
+            let until = Instant::now() + Duration::from_secs(30);
+            while let Err(busy) = sqlx::query("BEGIN EXCLUSIVE").execute(&mut *lock).await {
+                assert!(Instant::now() < until, "{busy}");
+            }
+            work();
+            sqlx::query("COMMIT").execute(&mut *lock).await.unwrap();
+        });
+    }
+
     fn on_database<T>(&self, work: impl AsyncFnOnce(&sqlx::sqlite::SqlitePool) -> T) -> T {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
@@ -103,6 +125,8 @@ pub fn stderr(out: &Output) -> String {
 /// A running server; killed when dropped.
 pub struct Server {
     child: Child,
+    /// Where its log is, if that is a file.
+    log: Option<PathBuf>,
     pub ready: Value,
     mi: String,
 }
@@ -110,19 +134,29 @@ pub struct Server {
 impl Server {
     /// Starts one on free ports and waits for its ready line.
     pub fn start(scene: &Scene, more: &[&str]) -> Server {
+        Server::begin(scene, "127.0.0.1:0", more, None)
+    }
+
+    /// The same at that address, for a long life: its log goes to the end of that file of the scene.
+    pub fn start_at(scene: &Scene, listen: &str, more: &[&str], log: &str) -> Server {
+        Server::begin(scene, listen, more, Some(scene.path(log)))
+    }
+
+    fn begin(scene: &Scene, listen: &str, more: &[&str], log: Option<PathBuf>) -> Server {
+        let listen = format!("udp:{listen}");
         let args: Vec<&str> =
-            ["run", "--listen", "udp:127.0.0.1:0", "--mi-http", "127.0.0.1:0"].iter().chain(more).copied().collect();
-        let mut child = scene.command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+            ["run", "--listen", &listen, "--mi-http", "127.0.0.1:0"].iter().chain(more).copied().collect();
+        let file = log.as_ref().map(|path| File::options().create(true).append(true).open(path).unwrap());
+        let stderr = file.map_or_else(Stdio::piped, Stdio::from);
+        let mut child = scene.command(&args).stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
         if line.is_empty() {
-            let mut log = String::new();
-            child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
-            panic!("no ready line: {log}");
+            panic!("no ready line: {}", told(log.as_deref(), child.stderr.take()));
         }
         let ready: Value = serde_json::from_str(&line).unwrap();
         let mi = format!("http://{}/mi", ready["mi_http"].as_str().unwrap());
-        Server { child, ready, mi }
+        Server { child, log, ready, mi }
     }
 
     /// `ADDR:PORT` of its first listener.
@@ -164,6 +198,31 @@ impl Server {
         (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
     }
 
+    /// kill -9.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// What `cdr_status` says.
+    pub fn cdr_status(&self) -> Value {
+        let body = self.post("/mi", r#"{"jsonrpc":"2.0","id":1,"method":"cdr_status"}"#).1;
+        serde_json::from_str::<Value>(&body).unwrap()["result"].clone()
+    }
+
+    /// Waits until that says something, for three minutes at most.
+    pub fn until_cdrs(&self, what: &str, holds: impl Fn(&Value) -> bool) {
+        let end = Instant::now() + Duration::from_secs(180);
+        loop {
+            let told = self.cdr_status();
+            if holds(&told) {
+                return;
+            }
+            assert!(Instant::now() < end, "not in time: {what}: {told}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// SIGTERM.
     pub fn signal(&self) {
         let pid = self.child.id().to_string();
@@ -187,21 +246,29 @@ impl Server {
     /// SIGTERM; its exit code and its log. One that does not stop in a minute is killed, and then has no exit code.
     pub fn terminate(mut self) -> (Option<i32>, String) {
         self.signal();
-        let mut stderr = self.child.stderr.take().unwrap();
-        let log = std::thread::spawn(move || {
-            let mut log = String::new();
-            stderr.read_to_string(&mut log).map(|_| log).unwrap()
-        });
+        let stderr = self.child.stderr.take();
+        let reading = stderr.is_some();
+        let log = std::thread::spawn(move || told(None, stderr));
         let began = Instant::now();
-        while !log.is_finished() && began.elapsed() < Duration::from_secs(60) {
+        let mut runs = || if reading { !log.is_finished() } else { self.child.try_wait().unwrap().is_none() };
+        while runs() && began.elapsed() < Duration::from_secs(60) {
             std::thread::sleep(Duration::from_millis(5));
         }
-        if !log.is_finished() {
+        if runs() {
             self.child.kill().unwrap();
         }
-        let log = log.join().unwrap();
+        let log = log.join().unwrap() + &told(self.log.as_deref(), None);
         (self.child.wait().unwrap().code(), log)
     }
+}
+
+/// All of a log, from wherever it is.
+fn told(file: Option<&Path>, pipe: Option<ChildStderr>) -> String {
+    let mut log = file.map(|path| std::fs::read_to_string(path).unwrap()).unwrap_or_default();
+    if let Some(mut pipe) = pipe {
+        pipe.read_to_string(&mut log).unwrap();
+    }
+    log
 }
 
 impl Drop for Server {

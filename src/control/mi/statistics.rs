@@ -27,7 +27,16 @@ const SHARDS: [(&str, Read); 10] = [
     ("calls", |s| s.calls.get()),
 ];
 
-const CDRS: [&str; 5] = ["cdrs_written", "cdrs_retried", "cdrs_refused", "cdrs_waiting", "cdrs_in_flight"];
+const CDRS: [&str; 8] = [
+    "cdrs_written",
+    "cdrs_retried",
+    "cdrs_refused",
+    "cdrs_waiting",
+    "cdrs_in_flight",
+    "cdrs_spooled",
+    "cdrs_in_spool",
+    "cdrs_replayed",
+];
 
 /// By name, by `group:`, or `all`; unknown names are left out, as in the reference.
 pub fn get(plane: &ControlPlane, args: &Args<'_>) -> Result<Value, MiError> {
@@ -77,7 +86,7 @@ pub fn list(plane: &ControlPlane, args: &Args<'_>) -> Result<Value, MiError> {
         return Err(MiError::invalid_params("Bad type for parameter 'statistics'"));
     }
     let all = Statistics::names(&p).into_iter().map(|(n, counts)| (format!("{GROUP}:{n}"), counts));
-    let gauges = ["calls", "cdrs_waiting", "cdrs_in_flight"];
+    let gauges = ["calls", "cdrs_waiting", "cdrs_in_flight", "cdrs_in_spool"];
     let own = ours(plane).map(|(n, _)| (format!("{OURS}:{n}"), !gauges.contains(&n)));
     let wanted = |name: &str| {
         asked.as_ref().is_none_or(|asked| {
@@ -93,7 +102,7 @@ pub fn list(plane: &ControlPlane, args: &Args<'_>) -> Result<Value, MiError> {
 fn ours(plane: &ControlPlane) -> impl Iterator<Item = (&'static str, i64)> + '_ {
     let hub = plane.statistics.hub();
     let c = &plane.cdrs;
-    let cdrs = [&c.written, &c.retried, &c.refused, &c.waiting, &c.in_flight];
+    let cdrs = [&c.written, &c.retried, &c.refused, &c.waiting, &c.in_flight, &c.spooled, &c.in_spool, &c.replayed];
     let shards = SHARDS.iter().map(|(n, read)| (*n, hub.sum(*read)));
     shards.chain(CDRS.into_iter().zip(cdrs.map(|v| i64::try_from(v.load(Relaxed)).unwrap_or(i64::MAX))))
 }

@@ -1,7 +1,7 @@
 //! The table of commands: each declared once, with its names, parameters, help and handler.
 
 use super::params::Args;
-use super::{MiError, core, dispatching, events, lists, statistics};
+use super::{MiError, cdrs, core, dispatching, events, lists, statistics};
 use crate::control::{ControlError, ControlPlane};
 use serde_json::{Value, json};
 use std::future::Future;
@@ -115,6 +115,13 @@ pub const COMMANDS: &[Command] = &[
         help: "sets counters to 0, by name or all of \"call_center:\"; gauges and averages go on",
         params: &[&["statistics"]],
         run: |plane, args| Box::pin(async move { statistics::reset(plane, &args) }),
+    },
+    Command {
+        old: "cdr_status",
+        new: "strowger:cdr_status",
+        help: "tells where CDRs are on their way to the database, and how long they take",
+        params: NONE,
+        run: |plane, _| Box::pin(async { Ok(cdrs::status(plane)) }),
     },
     Command {
         old: "events_list",

@@ -106,8 +106,8 @@ fn check(cluster: &Cluster, table: &str, wanted: &Wanted, present: &[(String, St
             fix: format!("add it as {}{or}", wanted.cql),
         }),
         Some((_, cql)) if cql != wanted.cql => {
-            let what = format!("column `{column}` of table `{table}` is {cql}; make it {}{or}", wanted.cql);
-            Err(StoreError::Open { url, what })
+            let what = format!("column `{column}` of table `{table}` is {cql}");
+            Err(StoreError::Unfit { url, what, fix: format!("make it {}{or}", wanted.cql) })
         }
         Some(_) => Ok(()),
     }

@@ -24,6 +24,21 @@ async fn the_process_and_its_threads_are_listed_as_processes() {
 }
 
 #[tokio::test]
+async fn the_way_of_the_cdrs_is_told() {
+    let b = bench(false).await;
+    let told = b.call("cdr_status", json!([])).await.unwrap();
+    let none = json!({"count": 0, "p50": 0.0, "p99": 0.0, "p99.9": 0.0, "max": 0.0});
+    let all = json!({
+        "Database": "ok", "Spool": "ok", "Queued": 0, "Waiting": 0, "In flight": 0, "Written": 0, "Retried": 0, "Spooled": 0,
+        "In spool": 0, "Replayed": 0, "Set aside": 0, "Torn": 0, "Damaged": 0, "Spool errors": 0,
+        "Durable [ms]": none, "Written [ms]": none,
+    });
+    assert_eq!(told, all);
+    b.plane.cdrs.database_gone.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(b.call("strowger:cdr_status", json!([])).await.unwrap()["Database"], "gone");
+}
+
+#[tokio::test]
 async fn kill_asks_for_an_orderly_stop() {
     let b = bench(false).await;
     assert_eq!(b.call("core:kill", json!([])).await, Ok(json!("OK")));
