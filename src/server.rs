@@ -24,7 +24,7 @@ use strowger_dispatch::{Dispatch, Limits};
 use strowger_engine::control::{Audit, Control, Reply};
 use strowger_engine::registry::{Registry, RegistryLimits};
 use strowger_engine::{BucketTable, EngineConfig, StatsHub};
-use strowger_runtime::journal::JournalError;
+use strowger_runtime::journal::{Follower, JournalError};
 use strowger_runtime::{Bound, Gone, ServerSpec, ShardFailure, Shards, StartError, bind, start};
 use strowger_sip::hash::HashKey;
 use thiserror::Error;
@@ -162,17 +162,8 @@ impl Server {
         plane.begin_dispatching(configured, takeover.dir.as_deref(), restoring).await?;
         shards.serve();
         takeover::forget(takeover.generation).await;
-        let rows = follower.zip(table).map(|(follower, table)| {
-            let (stop, stopped) = oneshot::channel();
-            let parts = ongoing::Parts {
-                follower,
-                table,
-                pause: Duration::from_millis(config.journal.rows_ms.0),
-                estimate: estimate(&plane),
-                counts: Arc::clone(&plane.rows),
-            };
-            (stop, tokio::spawn(ongoing::run(parts, stopped)))
-        });
+        let pause = Duration::from_millis(config.journal.rows_ms.0);
+        let rows = follower.zip(table).map(|(follower, table)| keep_rows(follower, table, pause, &plane));
         let patience = http::Patience { max_body: config.mi.max_request_size.usize(), ..http::Patience::default() };
         let metrics = config.metrics.enabled.0.then_some(&*config.metrics.path.0);
         let router = http::router(Arc::clone(&plane), &config.mi.http_path.0, metrics, patience);
@@ -338,10 +329,19 @@ async fn reports(
     let _ = writer.await;
 }
 
-/// How long a call is to wait that has just entered a flow's queue, behind all others of it.
-fn estimate(plane: &Arc<ControlPlane>) -> ongoing::Estimate {
-    let plane = Arc::clone(plane);
-    Box::new(move |flow| plane.provisioning().flow(flow).map_or(0, |f| plane.statistics.wait_of_last(f)))
+/// Has the ongoing calls kept in a database until the sender is dropped.
+fn keep_rows(
+    follower: Follower,
+    table: Table,
+    pause: Duration,
+    plane: &Arc<ControlPlane>,
+) -> (oneshot::Sender<()>, JoinHandle<()>) {
+    let (stop, stopped) = oneshot::channel();
+    let (plane, counts) = (Arc::clone(plane), Arc::clone(&plane.rows));
+    // A call that enters a queue waits behind all others of it.
+    let wait = move |flow: &str| plane.provisioning().flow(flow).map_or(0, |f| plane.statistics.wait_of_last(f));
+    let parts = ongoing::Parts { follower, table, pause, estimate: Box::new(wait), counts };
+    (stop, tokio::spawn(ongoing::run(parts, stopped)))
 }
 
 /// The registry with its first load; its commits are pending.

@@ -47,6 +47,10 @@ pub(super) fn check(c: &mut Config) -> Findings {
     if c.server.on_stop.0 == OnStop::Leave && !c.journal.enabled.0 {
         found.fault("server", "on_stop", "\"leave\" needs the journal; set [journal] enabled = 1");
     }
+    if c.call_center.rt_db_url.is_some() && !c.journal.enabled.0 {
+        let what = "does nothing: cc_calls is kept from the journal; set [journal] enabled = 1".to_owned();
+        found.warnings.push(Finding { section: "call_center", key: "rt_db_url", what });
+    }
     if !c.call_center.b2b_scenario.is_empty() {
         let what = "does nothing: scenarios are built in; remove the key".to_owned();
         found.warnings.push(Finding { section: "call_center", key: "b2b_scenario", what });
@@ -185,7 +189,7 @@ fn tables(c: &Config, found: &mut Findings) {
             }
         }
     }
-    let mut seen = ["version", "cc_cdrs", "cc_calls", "strowger_cdrs"].map(str::to_owned).to_vec();
+    let mut seen = ["version", "cc_cdrs", "cc_calls", "strowger_cdrs", "strowger_calls"].map(str::to_owned).to_vec();
     for (key, table) in [("cc_agents_table", &names.agents), ("cc_flows_table", &names.flows)] {
         let lower = table.to_ascii_lowercase();
         if seen.contains(&lower) {

@@ -324,6 +324,9 @@ fn old_names_and_keys_without_effect_are_warned_of() {
         ]
     );
     assert_eq!(loaded.config.call_center.param_header.0, "X-order");
+    let loaded = Config::from_text("", "[call_center]\nrt_db_url = \"sqlite:x\"\n[journal]\nenabled = 0", &[]).unwrap();
+    let warnings: Vec<String> = loaded.warnings.iter().map(Fault::to_string).collect();
+    assert!(warnings.len() == 1 && warnings[0].contains("cc_calls is kept from the journal"), "{warnings:?}");
 }
 
 #[test]

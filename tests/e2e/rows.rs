@@ -8,7 +8,7 @@ use loadtest::{Dist, Scenario};
 use serde_json::json;
 use sqlx::{Connection, Row, SqliteConnection};
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use strowger::store::{Missing, OngoingCall, calls_at};
 
 const QUEUED: u8 = 4;
@@ -128,10 +128,16 @@ fn go_on(rt_db: Option<&str>, shards: u16) {
     play.server.until("so as they are", |s| s.metric("strowger_call_rows_behind") == 0);
     let (queue, busy) = (play.queue(), play.talking());
     assert_eq!((queue.len(), busy.len()), (waiting as usize, (talking + ringing) as usize));
+    // Of an agent the table of agents alone knows.
+    let ends = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs() + 3600;
+    play.server.sql(&[format!(
+        "INSERT INTO cc_agents (agentid, location, logstate, skills, wrapup_end_time) VALUES ('rests', 'sip:r@127.0.0.1:9', 1, 'rest', {ends})"
+    )]);
     play.server.kill();
     play.server.lose_journal();
     play.server.start_again(shards);
     assert_eq!((play.queue(), play.talking()), (queue, busy));
+    assert_eq!(play.server.agent_state("rests"), "wrapup");
     let (server, report) = play.end();
     assert_eq!(report.offered, u64::from(calls));
     let told = talk.as_secs() as i64;

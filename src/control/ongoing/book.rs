@@ -179,7 +179,9 @@ impl<R: Deref<Target = [u8]>> Book<R> {
 
     fn put_request(&mut self, shard: u16, entity: Entity, leg: u64, record: R) {
         let at = self.shards.entry(shard).or_default();
-        at.requests.insert(entity, leg);
+        if let Some(before) = at.requests.insert(entity, leg).filter(|before| *before != leg) {
+            forget(&mut at.legs, before, entity);
+        }
         let leg = at.legs.entry(leg).or_default();
         let same = match leg.requests.iter_mut().find(|(e, _)| *e == entity) {
             Some((_, kept)) => {
@@ -202,11 +204,7 @@ impl<R: Deref<Target = [u8]>> Book<R> {
     fn remove_request(&mut self, shard: u16, entity: Entity) {
         let Some(at) = self.shards.get_mut(&shard) else { return };
         let Some(id) = at.requests.remove(&entity) else { return };
-        let Some(leg) = at.legs.get_mut(&id) else { return };
-        leg.requests.retain(|(e, _)| *e != entity);
-        if leg.requests.is_empty() && leg.record.is_none() {
-            at.legs.remove(&id);
-        }
+        forget(&mut at.legs, id, entity);
     }
 
     /// Takes what is to be written now, of at most so many calls. `estimate` says how long a call that enters a flow's queue is
@@ -285,6 +283,15 @@ impl<R: Deref<Target = [u8]>> Book<R> {
     /// Whether every call that changed has been taken.
     pub fn is_written(&self) -> bool {
         self.changed.is_empty()
+    }
+}
+
+/// A request is not that leg's any more.
+fn forget<R>(legs: &mut HashMap<u64, Leg<R>>, id: u64, request: Entity) {
+    let Some(leg) = legs.get_mut(&id) else { return };
+    leg.requests.retain(|(e, _)| *e != request);
+    if leg.requests.is_empty() && leg.record.is_none() {
+        legs.remove(&id);
     }
 }
 
