@@ -4,7 +4,7 @@ use crate::arena::Key;
 use crate::books::Outcome;
 use crate::call::{Attempt, End, Link, Message, Mode, Preagent};
 use crate::config::AgentOffer;
-use crate::control::{AgentReport, CallState};
+use crate::control::{AgentReport, CallState, ChatOver};
 use crate::engine::{Engine, TimerKind};
 use crate::leg::{Claim, Phase, Purpose, Role};
 use strowger_dispatch::{AgentRef, Media, Release, WaitRef, WaitSpec};
@@ -102,9 +102,7 @@ impl Engine {
     /// An agent has been claimed for this call (`since`: when it came free).
     pub(crate) fn start_attempt(&mut self, c: Key, agent: AgentRef, since: Mono, now: Now) {
         let Some(def) = self.prov.agent(agent).cloned() else {
-            // Retired by a reload while the match was on its way.
-            self.shared_release(agent, Release::Free, now.mono);
-            self.enter_queue(c, now);
+            self.attempt_unknown(c, agent, now);
             return;
         };
         let Some(call) = self.calls.get(c) else { return };
@@ -162,6 +160,24 @@ impl Engine {
         if alone {
             self.want_music(c, now);
         }
+    }
+
+    /// A reload has brought the agent, it has logged in by its phone at another shard, and this one has not heard of the reload
+    /// yet. Released as free it would be matched with the same call at once, and again, within one turn: it is tried a pause later.
+    fn attempt_unknown(&mut self, c: Key, agent: AgentRef, now: Now) {
+        let Some(call) = self.calls.get(c) else { return };
+        let pause_us = self.backoff_us();
+        match call.medium {
+            Media::Audio => {
+                self.shared_release(agent, Release::Wrapup, now.mono);
+                self.time_wrapup(agent, now.mono.plus_us(pause_us), None, now);
+            }
+            Media::Chat => {
+                let over = ChatOver { agent, report: None, wrapup_us: pause_us, pause_us, ended: now.mono };
+                self.tell_chat_over(over, now);
+            }
+        }
+        self.enter_queue(c, now);
     }
 
     /// No INVITE can be written: the agent has lost its location by a reload, or the caller's own fields leave no room

@@ -19,10 +19,15 @@ use strowger_sip::time::Now;
 impl Engine {
     /// A chat of `claim` is over, with a wrap-up to be added to what runs; when the agent refused it, with a pause.
     pub(crate) fn end_chat(&mut self, claim: Claim, wrapup_us: u64, pause_us: u64, now: Now) {
-        let home = home_shard(claim.agent, self.cfg.buckets.shards());
-        let how = if pause_us > 0 { Release::ChatRefused } else { Release::ChatWrapup };
-        self.shared_release(claim.agent, how, now.mono);
-        let over = ChatOver { agent: claim.def, flow: claim.flow, wrapup_us, pause_us, ended: now.mono };
+        let report = Some((claim.def, claim.flow));
+        self.tell_chat_over(ChatOver { agent: claim.agent, report, wrapup_us, pause_us, ended: now.mono }, now);
+    }
+
+    /// Releases the agent and has its home time what follows.
+    pub(crate) fn tell_chat_over(&mut self, over: ChatOver, now: Now) {
+        let home = home_shard(over.agent, self.cfg.buckets.shards());
+        let how = if over.pause_us > 0 { Release::ChatRefused } else { Release::ChatWrapup };
+        self.shared_release(over.agent, how, now.mono);
         if home == self.shard {
             self.on_chat_over(&over, now);
         } else {
@@ -32,7 +37,7 @@ impl Engine {
 
     /// A chat of an agent whose home is here is over: wrap-up end = max(end of the chat, present end) + wrap-up.
     pub(crate) fn on_chat_over(&mut self, over: &ChatOver, now: Now) {
-        let agent = over.agent.agent;
+        let agent = over.agent;
         self.notes.agent(agent);
         // A wrap-up that ran out before the message came has let the slot go.
         let withheld = self.dispatch.withhold(agent, over.pause_us > 0);
@@ -48,7 +53,9 @@ impl Engine {
         let before = running.and_then(|w| w.pause);
         let pause = if over.pause_us > 0 { before.max(Some(over.ended.plus_us(over.pause_us))) } else { before };
         self.time_wrapup(agent, from.plus_us(over.wrapup_us), pause, now);
-        self.report_chats(&over.agent, &over.flow, None, now);
+        if let Some((def, flow)) = &over.report {
+            self.report_chats(def, flow, None, now);
+        }
     }
 
     /// Reports what an agent does after a chat of `flow` began (with its parameter) or ended. One who has logged out meanwhile was reported

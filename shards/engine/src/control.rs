@@ -175,8 +175,9 @@ pub enum MeshMsg {
 /// A chat that is over, with a wrap-up. Times in microseconds.
 #[derive(Debug, Clone)]
 pub struct ChatOver {
-    pub agent: Arc<AgentDef>,
-    pub flow: Arc<FlowDef>,
+    pub agent: AgentRef,
+    /// Who and what the event about it names; `None`: the shard does not know the agent.
+    pub report: Option<(Arc<AgentDef>, Arc<FlowDef>)>,
     /// To be added to what runs.
     pub wrapup_us: u64,
     /// When the agent refused it: nothing is offered to the agent for so long.

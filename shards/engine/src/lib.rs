@@ -43,7 +43,7 @@ pub mod stats;
 pub use buckets::BucketTable;
 pub use cdr::{Cdr, CdrRow};
 pub use config::{AgentOffer, CallConfig, EngineConfig, Refusals};
-pub use control::{CallId, CallInfo, CallState, Control, MeshMsg, NotPlaced, Output, Reply};
+pub use control::{CallId, CallInfo, CallState, ChatOver, Control, MeshMsg, NotPlaced, Output, Reply};
 pub use engine::Engine;
 pub use journal::{Recovered, Restored, Sink};
 pub use provision::{AgentDef, FlowDef, Provisioning};

@@ -2,8 +2,8 @@
 
 mod ladder;
 
-use ladder::ANN;
 use ladder::chats::{Chat, chats, chats_by};
+use ladder::{ANN, chatter, flow};
 use strowger_dispatch::{AgentState, ChatPolicy};
 use strowger_engine::CallState;
 
@@ -194,5 +194,20 @@ fn a_caller_who_leaves_while_the_agent_rings_costs_no_wrapup() {
     s.bench.wait_ms(2_000);
     s.caller_ends(&mut open);
     s.bench.wait_ms(5_000);
+    s.bench.assert_rest();
+}
+
+#[test]
+fn an_agent_that_this_shard_does_not_know_yet_gets_its_chat_when_it_does() {
+    ladder::lives_on!("a reload under way ends with its process");
+    let mut s = chats(|_, _, agents| agents.clear());
+    let waiting = s.waits(1);
+    s.bench.loads_elsewhere(&[flow("sales", "sales")], &[chatter("ann", ANN, "sales", 2)], "ann");
+    s.bench.wait_ms(1_000);
+    s.client("ann").expect_nothing(&mut s.bench);
+    s.bench.load_arrives();
+    s.bench.wait_ms(1_000);
+    let mut chat = s.chat_of(waiting, "ann");
+    s.caller_ends(&mut chat);
     s.bench.assert_rest();
 }

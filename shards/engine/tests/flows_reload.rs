@@ -71,6 +71,27 @@ fn a_waiting_call_keeps_the_definition_that_it_started_with() {
 }
 
 #[test]
+fn an_agent_that_this_shard_does_not_know_yet_waits_for_its_definition() {
+    ladder::lives_on!("a reload under way ends with its process");
+    let mut s = Scene::with(|cfg, _, agents| {
+        cfg.call.reject_on_no_agents = false;
+        agents.clear();
+    });
+    s.joins_queue();
+    s.bench.loads_elsewhere(&[flow("sales", "sales")], &[ann("sales", 1)], "ann");
+    s.wait_ms(1_000);
+    s.ann.expect_nothing(&mut s.bench);
+    s.bench.load_arrives();
+    s.wait_ms(1_000);
+    let invite = s.ann_rings();
+    s.ann_answers(&invite);
+    s.caller_moves();
+    s.media_bye();
+    s.caller_hangs_up_on_ann();
+    s.assert_rest();
+}
+
+#[test]
 fn a_skill_lost_by_reload_gets_no_new_call_and_keeps_the_present_one() {
     let mut s = Scene::new();
     s.talk_straight();

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use strowger_dispatch::Match;
 use strowger_engine::journal::{Entity, Kind, Recovered, Sink};
-use strowger_engine::{BucketTable, Cdr, Control, Engine, EngineConfig, MeshMsg, Output};
+use strowger_engine::{BucketTable, Cdr, ChatOver, Control, Engine, EngineConfig, MeshMsg, Output};
 use strowger_sip::time::Now;
 
 /// How the process ends.
@@ -116,6 +116,13 @@ impl World {
         }
     }
 
+    /// The wrap-up after a chat is lost with the message about it. Of one that a reload has taken, nothing is foretold.
+    fn forgive_chat(&mut self, over: &ChatOver) {
+        if let Some((def, _)) = &over.report {
+            self.forgive(agent_number(&def.agentid));
+        }
+    }
+
     /// The process ends, with a turn of `shard` unsent.
     pub(crate) fn crash(&mut self, shard: u16) -> Checked {
         self.saw("process killed");
@@ -124,7 +131,7 @@ impl World {
             match output {
                 // Its successor finds them in the journal.
                 Output::Cdr(_) => self.on_output(shard, output)?,
-                Output::Mesh { msg: MeshMsg::ChatOver(over), .. } => self.forgive(agent_number(&over.agent.agentid)),
+                Output::Mesh { msg: MeshMsg::ChatOver(over), .. } => self.forgive_chat(&over),
                 _ => {}
             }
         }
@@ -132,7 +139,7 @@ impl World {
             |e: &Event| matches!(e, Event::Mesh { .. } | Event::Command { .. } | Event::Timers(_) | Event::Commit);
         for event in self.forget(|e| !inside(e)) {
             if let Event::Mesh { msg: MeshMsg::ChatOver(over), .. } = event {
-                self.forgive(agent_number(&over.agent.agentid));
+                self.forgive_chat(&over);
             }
         }
         (self.in_flight, self.reload, self.foreseen) = (0, None, None);

@@ -80,6 +80,8 @@ pub struct Bench {
     /// That of the second engine, if there is one.
     pub second: reborn::Journal,
     rows: Rows,
+    /// Loaded, but this shard does not know of it yet.
+    late: Option<Arc<strowger_engine::Provisioning>>,
     policy: ChatPolicy,
     inboxes: BTreeMap<SocketAddr, VecDeque<Vec<u8>>>,
     names: BTreeMap<SocketAddr, String>,
@@ -176,6 +178,7 @@ impl Bench {
             journal: reborn::Journal::default(),
             second: reborn::Journal::default(),
             rows: Rows::default(),
+            late: None,
             policy,
             inboxes: BTreeMap::new(),
             names: BTreeMap::new(),
@@ -195,10 +198,30 @@ impl Bench {
 
     /// Loads these rows in place of the ones before.
     pub fn reload(&mut self, flows: &[FlowRow], agents: &[AgentRow]) {
+        self.load(flows, agents);
+        self.load_arrives();
+    }
+
+    fn load(&mut self, flows: &[FlowRow], agents: &[AgentRow]) {
         let rows = Rows { flows: flows.to_vec(), agents: agents.to_vec() };
         self.rows = rows.clone();
         let (prov, faults) = self.registry.load(&rows);
         assert!(faults.is_empty(), "{faults:?}");
+        self.late = Some(prov);
+    }
+
+    /// Loads rows that another shard has heard of and this one not yet; there the agent logs in by its phone.
+    pub fn loads_elsewhere(&mut self, flows: &[FlowRow], agents: &[AgentRow], login: &str) {
+        self.load(flows, agents);
+        let agent = self.registry.agent(login).expect("it is among the rows");
+        let mut made = Vec::new();
+        assert!(self.dispatch.handle(2).login(agent, &mut made), "a new agent");
+        self.control(Control::Matched(made));
+    }
+
+    /// What was loaded comes to this shard, too.
+    pub fn load_arrives(&mut self) {
+        let prov = self.late.take().expect("something loaded");
         self.control(Control::Provision(prov));
         let mut made = Vec::new();
         while self.registry.commit(16, &mut made) {}
