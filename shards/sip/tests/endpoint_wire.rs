@@ -16,6 +16,10 @@ const CANCEL: u8 = 1;
 const ACK: u8 = 2;
 const RING: u8 = 3;
 const FINAL: u8 = 4;
+/// A provisional answer has come and every copy of the final one was lost: nothing but the user ends such an INVITE.
+const GIVE_UP: u8 = 5;
+/// Longer than any plan takes to answer.
+const PATIENCE: u64 = 600 * SECOND;
 
 /// What happens in one transaction; times in microseconds.
 #[derive(Debug, Clone)]
@@ -280,6 +284,9 @@ impl World {
                 let method = if self.plans[call].invite { Method::Invite } else { Method::Info };
                 let txn = self.send(call, method, None);
                 self.callers[call].txn = txn;
+                if self.plans[call].invite {
+                    self.sides[0].start_timer(self.now.plus_us(PATIENCE), call as u64, GIVE_UP);
+                }
                 if let Some(delay) = self.plans[call].cancel {
                     self.sides[0].start_timer(self.now.plus_us(delay), call as u64, CANCEL);
                 }
@@ -291,6 +298,13 @@ impl World {
             ACK => {
                 let txn = self.callers[call].txn;
                 self.send(call, Method::Ack, txn);
+            }
+            GIVE_UP => {
+                let caller = &self.callers[call];
+                if let Some(txn) = caller.txn.filter(|_| caller.finals.is_empty() && caller.failures == 0) {
+                    assert!(self.lost > 0, "call {call} hangs");
+                    self.sides[0].cancel(self.now, txn);
+                }
             }
             RING => self.respond(call, 180),
             FINAL => self.respond(call, self.plans[call].code),
