@@ -302,12 +302,17 @@ impl World {
             && let Some(until) = self.waits_for(&event)
         {
             self.saw("a shard stalled");
-            if let Event::Timers(shard) = event
-                && self.timer_at[usize::from(shard)] == self.now
-            {
-                self.timer_at[usize::from(shard)] = until;
+            let Event::Timers(shard) = event else {
+                self.push(until, event);
+                return Ok(());
+            };
+            // A turn of the runtime takes in what waits before it fires timers: a request that was sent twice must not
+            // find its transaction over just because both waited.
+            let timer_at = &mut self.timer_at[usize::from(shard)];
+            if *timer_at == self.now {
+                *timer_at = until + 1;
+                self.push(until + 1, event);
             }
-            self.push(until, event);
             return Ok(());
         }
         self.ledger.stages.behind = self.plan.hazards.is_behind(self.now);
