@@ -153,7 +153,7 @@ pub fn refuse(bytes: &[u8], source: SocketAddr, reply: &Reply<'_>, out: &mut Vec
             continue;
         }
         seen[slot] = true;
-        let untagged = id == Field::To && tag_of(value).is_none();
+        let untagged = id == Field::To && tag_param(value).is_none();
         crate::msg::write::write_line(name, value, if untagged { reply.to_tag } else { b"" }, out);
     }
     if seen.contains(&false) {
@@ -270,27 +270,35 @@ fn response_owner(fields: Fields<'_>, key: &HashKey) -> Owner {
     }
 }
 
-/// The tag of a To value: behind its bracket where it has one.
+/// The tag of a To value; None where it is missing or empty.
 fn tag_of(value: &[u8]) -> Option<&[u8]> {
+    tag_param(value).filter(|t| !t.is_empty())
+}
+
+/// The parameter `tag` of a To value: behind its bracket where it has one.
+fn tag_param(value: &[u8]) -> Option<&[u8]> {
     let params = match memrchr(b'>', value) {
         Some(at) => &value[at + 1..],
         None => value,
     };
-    param(params, b"tag").filter(|t| !t.is_empty())
+    param(params, b"tag")
 }
 
-/// Value of the parameter `name` behind the first `;`.
+/// Value of the parameter `name` behind the first `;`; empty where it has none.
 fn param<'a>(value: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let mut rest = &value[memchr(b';', value)? + 1..];
     loop {
         let end = memchr(b';', rest).unwrap_or(rest.len());
         let piece = trim_start(&rest[..end]);
         if piece.get(..name.len()).is_some_and(|n| n.eq_ignore_ascii_case(name)) {
-            let after = trim_start(&piece[name.len()..]);
-            if let [b'=', v @ ..] = after {
-                let v = trim_start(v);
-                let end = v.iter().position(|b| is_blank(*b)).unwrap_or(v.len());
-                return Some(&v[..end]);
+            match trim_start(&piece[name.len()..]) {
+                [] => return Some(b""),
+                [b'=', v @ ..] => {
+                    let v = trim_start(v);
+                    let end = v.iter().position(|b| is_blank(*b)).unwrap_or(v.len());
+                    return Some(&v[..end]);
+                }
+                _ => {}
             }
         }
         rest = rest.get(end + 1..)?;

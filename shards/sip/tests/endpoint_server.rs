@@ -335,6 +335,7 @@ fn malformed_requests_get_their_status_and_responses_and_acks_nothing() {
         ),
         (Req { uri: "sip:@x", ..Req::invite() }.to_string(), "SIP/2.0 400 Bad Request-URI"),
         (Req::invite().line("Route: <sip:x").to_string(), "SIP/2.0 400 Bad Route"),
+        (Req::invite().tagged("x").to_string().replace(";tag=x", ";tag="), "SIP/2.0 400 Bad To"),
         (Req::invite().to_string().replace("Via: SIP/2.0/UDP", "Via: SIP/2.0"), "SIP/2.0 400 Bad Via"),
     ];
     for (text, expected) in cases {

@@ -9,8 +9,8 @@ use proptest::sample::Index;
 use rsip::prelude::{HeadersExt, ToTypedHeader, UntypedHeader};
 use strowger_sip::hash::HashKey;
 use strowger_sip::msg::{
-    Limits, Message, Method, Name, NameAddr, Reply, Uri, Via, percent_decode, push_number, split_list, unescape,
-    unfold, via_reply_path, write_answer, write_head, write_reply,
+    Limits, Message, Method, Name, NameAddr, ParseError, Reply, Uri, Via, percent_decode, push_number, split_list,
+    unescape, unfold, via_reply_path, write_answer, write_head, write_reply,
 };
 use strowger_sip::scan::{Class, Owner, bucket_of, parse_mark, refuse, scan};
 
@@ -192,6 +192,28 @@ fn message_like() -> impl Strategy<Value = Vec<u8>> {
         }
         format!("{s}\r\n{body}").into_bytes()
     })
+}
+
+/// A tag is a token, never empty: To is malformed (RFC 3261 section 25.1), and no answer makes a second tag of it.
+#[test]
+fn an_empty_tag_is_malformed() {
+    for to in ["\"\"<sip:;>;tag=", "<sip:a@b>;tag", "sip:a@b;TAG = ;x", "<sip:a@b>;tag=\"\"", "<sip:a@b>;tag=;tag=1"] {
+        let bytes = wire(&text(&invite()).replace("To: Support <sip:support@example.com>", &format!("To:{to}")));
+        exercise(&bytes);
+        let m = parse(&bytes).expect("all the rest is well-formed");
+        assert_eq!(m.to(), Err(ParseError::BadHeader(Name::To)), "{to}");
+        assert_eq!(m.check_request(), Err(ParseError::BadHeader(Name::To)), "{to}");
+        let reply = Reply { code: 400, to_tag: b"t", ..Reply::default() };
+        let (mut answer, mut unparsed) = (Vec::new(), Vec::new());
+        write_answer(&m, source(), &reply, &mut answer);
+        assert!(refuse(&bytes, source(), &reply, &mut unparsed));
+        for answer in [answer, unparsed] {
+            assert!(text(&answer).contains(&format!("\nTo: {to}\n")), "as it came: {}", text(&answer));
+        }
+        let bytes = wire(&text(&invite()).replace(";tag=9fxced76sl", ";tag="));
+        let accepted = parse(&bytes).expect("all the rest is well-formed").check_request();
+        assert_eq!(accepted, Err(ParseError::BadHeader(Name::From)));
+    }
 }
 
 proptest! {

@@ -147,6 +147,9 @@ fn name_addr_forms() {
     for bad in [
         "",
         "<>",
+        "A;\"\"<",
+        "<sip:a@b>;x=<y>;tag=1",
+        "<sip:a@b>;tag=1, <sip:c>",
         "<sip:a@b",
         "\"a\" sip:a@b",
         "a,b <sip:a@b>",

@@ -23,17 +23,26 @@ impl<'a> Message<'a> {
     /// From.
     ///
     /// # Errors
-    /// Missing or malformed.
+    /// Missing or malformed; a tag without value is malformed, too.
     pub fn from(&self) -> Result<NameAddr<'a>> {
-        NameAddr::parse(self.need(Name::From)?, Name::From)
+        self.tagged(Name::From)
     }
 
     /// To.
     ///
     /// # Errors
-    /// Missing or malformed.
+    /// Missing or malformed; a tag without value is malformed, too.
     pub fn to(&self) -> Result<NameAddr<'a>> {
-        NameAddr::parse(self.need(Name::To)?, Name::To)
+        self.tagged(Name::To)
+    }
+
+    /// A tag is a token, of one character at least (RFC 3261 section 25.1, `tag-param`).
+    fn tagged(&self, id: Name) -> Result<NameAddr<'a>> {
+        let addr = NameAddr::parse(self.need(id)?, id)?;
+        if addr.tag().is_none() && addr.params.has("tag") {
+            return Err(ParseError::BadHeader(id));
+        }
+        Ok(addr)
     }
 
     /// The first Contact; None where there is none.

@@ -9,7 +9,7 @@ use super::text::{
 use super::uri::{HostRef, Uri, any_ip, transport_named};
 use super::{Method, Name};
 use crate::net::Transport;
-use memchr::{memchr, memchr2};
+use memchr::{memchr, memchr2, memchr3};
 use std::net::IpAddr;
 
 /// One Via value (RFC 3261 section 20.42).
@@ -146,8 +146,8 @@ impl<'a> NameAddr<'a> {
     /// Reads one value; `name` is the field that errors blame.
     ///
     /// # Errors
-    /// `BadHeader(name)`: unclosed quote or bracket, a display name of other things than tokens, nothing there,
-    /// a bare URI with `?` or `,` (RFC 3261 section 20.10 demands brackets).
+    /// `BadHeader(name)`: unclosed quote or bracket, a bracket in a parameter, a display name of other things than
+    /// tokens, nothing there, a bare URI with `?` or `,` (RFC 3261 section 20.10 demands brackets).
     pub fn parse(value: &'a [u8], name: Name) -> Result<NameAddr<'a>> {
         NameAddr::read(trim(value)).ok_or(ParseError::BadHeader(name))
     }
@@ -188,10 +188,14 @@ impl<'a> NameAddr<'a> {
         NameAddr::finish(NameAddr { display, quoted, uri, params })
     }
 
-    /// A quote that opens in a parameter must close.
+    /// A quote that opens in a parameter must close, and a bracket outside of quotes has no place there: it would hide
+    /// what follows, the tag that an answer adds above all.
     fn finish(self) -> Option<NameAddr<'a>> {
         let mut rest = self.params.0;
-        while let Some(at) = memchr(b'"', rest) {
+        while let Some(at) = memchr3(b'"', b'<', b'>', rest) {
+            if rest[at] != b'"' {
+                return None;
+            }
             let end = end_of_quote(rest, at)?;
             rest = &rest[end + 1..];
         }

@@ -9,7 +9,7 @@
 //! Whatever came in, each field written is one line that ends in CRLF: folds and stray CR or LF become a space.
 
 use super::text::{find_top, push_number, split_top, trim, trim_end, trim_start, unfold};
-use super::{Message, Method, Name, Via, any_ip, reason_phrase};
+use super::{Message, Method, Name, NameAddr, Via, any_ip, reason_phrase};
 use memchr::memchr2;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
@@ -20,7 +20,7 @@ pub struct Reply<'a> {
     pub code: u16,
     /// Reason phrase; empty for [`reason_phrase`].
     pub reason: &'a str,
-    /// Tag for To, used when the request's To has none; empty for none (100).
+    /// Tag for To, used when the request's To has none (a malformed one is left as it is); empty for none (100).
     pub to_tag: &'a [u8],
     /// Value of Contact; empty for none.
     pub contact: &'a [u8],
@@ -83,7 +83,7 @@ impl ReplyHead {
 pub fn write_head(req: &Message<'_>, source: SocketAddr, out: &mut Vec<u8>) -> ReplyHead {
     let base = out.len();
     let at = |out: &Vec<u8>| (out.len() - base) as u32;
-    let mut head = ReplyHead { to_tagged: req.to_tag().is_some(), ..ReplyHead::default() };
+    let mut head = ReplyHead { to_tagged: is_tagged(req), ..ReplyHead::default() };
     write_vias(req, source, out);
     write_copy(req, Name::From, out);
     if let Some(to) = req.first(Name::To) {
@@ -124,7 +124,7 @@ pub fn write_reply(head_bytes: &[u8], head: &ReplyHead, reply: &Reply<'_>, out: 
 
 /// Appends a response to `req` in one step, for answers of which nothing is kept.
 pub fn write_answer(req: &Message<'_>, source: SocketAddr, reply: &Reply<'_>, out: &mut Vec<u8>) {
-    let tagged = req.to_tag().is_some();
+    let tagged = is_tagged(req);
     write_status_line(reply, out);
     write_vias(req, source, out);
     write_copy(req, Name::From, out);
@@ -160,6 +160,12 @@ pub fn via_reply_path(via: &Via<'_>, source: SocketAddr) -> SocketAddr {
         Some(_) => source,
         None => SocketAddr::new(source.ip(), port),
     }
+}
+
+/// Whether To has a tag, even an empty one: no parameter may occur twice (RFC 3261 section 7.3.1).
+fn is_tagged(req: &Message<'_>) -> bool {
+    let to = req.first(Name::To).and_then(|to| NameAddr::parse(to, Name::To).ok());
+    to.is_some_and(|to| to.params.has("tag"))
 }
 
 /// Record-Route matters to the peer only in answers that can make a dialog (RFC 3261 section 12.1.1).
