@@ -79,8 +79,11 @@ mod tests {
         let (loaded, faults) = registry.load(&Rows { flows: vec![row], agents: vec![] });
         assert_eq!(faults, []);
         let flow = Arc::clone(loaded.flow("f").unwrap());
-        let chats =
-            |wrapup_ends_unix_s| AgentReport::InChat { flow: flow.clone(), ongoing_sessions: 1, wrapup_ends_unix_s };
+        let chats = |wrapup_ends_unix_s| AgentReport::InChat {
+            flow: Some(flow.clone()),
+            ongoing_sessions: 1,
+            wrapup_ends_unix_s,
+        };
         assert_eq!((end_of(&chats(Some(7))), end_of(&chats(None))), (Some(7), None));
         assert_eq!((end_of(&AgentReport::Wrapup { ends_unix_s: 9 }), end_of(&AgentReport::Free)), (Some(9), None));
     }

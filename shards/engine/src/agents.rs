@@ -131,7 +131,7 @@ impl Engine {
         }
         if claim.medium == Media::Chat {
             self.shared_release(claim.agent, Release::Chat, now.mono);
-            self.report_chats(&claim.def, &claim.flow, None, now);
+            self.report_chats(&claim.def, Some(&claim.flow), None, now);
             return;
         }
         self.shared.set_owner(claim.agent, None);
@@ -194,7 +194,7 @@ impl Engine {
     pub(crate) fn log_agent(&mut self, agent: AgentRef, on: bool, now: Now) -> bool {
         let Some(def) = self.prov.agent(agent).cloned() else { return false };
         self.notes.agent(agent);
-        let before = self.shared.agent(agent).map(|v| v.logged_in);
+        let before = self.shared.agent(agent);
         let known = if on { self.dispatch.login(agent, &mut self.made) } else { self.dispatch.logout(agent) };
         #[cfg(mutant)]
         if strowger_dispatch::mutant::is("login-match-dropped") {
@@ -209,23 +209,30 @@ impl Engine {
             self.stats.board.at(agent.slot).clear_misses();
         }
         self.deliver(now.mono);
-        if known && before != Some(on) {
-            self.report_login(agent, &def, on, now);
+        if known && before.map(|v| v.logged_in) != Some(on) {
+            self.report_login(&def, on, before.map(|v| v.state), now);
         }
         known
     }
 
-    fn report_login(&mut self, agent: AgentRef, def: &Arc<crate::AgentDef>, on: bool, now: Now) {
+    /// `before`: what the agent did until then.
+    fn report_login(&mut self, def: &Arc<crate::AgentDef>, on: bool, before: Option<AgentState>, now: Now) {
         if !on {
             self.report(def, AgentReport::Offline, now);
             return;
         }
+        let agent = def.agent;
         match self.shared.agent(agent).map(|v| v.state) {
             Some(AgentState::Free) => self.report(def, AgentReport::Free, now),
             Some(AgentState::Wrapup) => {
                 let ends = self.stats.board.at(agent.slot).wrapup_ends() / 1_000_000;
                 self.report(def, AgentReport::Wrapup { ends_unix_s: ends }, now);
             }
+            // In a call that it had before. What it is given by this login reports itself.
+            Some(AgentState::InCall) if before == Some(AgentState::InCall) => {
+                self.report(def, AgentReport::InCall { flow: None }, now);
+            }
+            Some(AgentState::InChat) if before == Some(AgentState::InChat) => self.report_chats(def, None, None, now),
             _ => {}
         }
     }

@@ -154,8 +154,8 @@ impl Engine {
             self.count_distributed(call, &def);
         }
         match medium {
-            Media::Audio => self.report_call(&def, AgentReport::InCall { flow }, param, now),
-            Media::Chat => self.report_chats(&def, &flow, param, now),
+            Media::Audio => self.report_call(&def, AgentReport::InCall { flow: Some(flow) }, param, now),
+            Media::Chat => self.report_chats(&def, Some(&flow), param, now),
         }
         if alone {
             self.want_music(c, now);

@@ -54,20 +54,26 @@ impl Engine {
         let pause = if over.pause_us > 0 { before.max(Some(over.ended.plus_us(over.pause_us))) } else { before };
         self.time_wrapup(agent, from.plus_us(over.wrapup_us), pause, now);
         if let Some((def, flow)) = &over.report {
-            self.report_chats(def, flow, None, now);
+            self.report_chats(def, Some(flow), None, now);
         }
     }
 
     /// Reports what an agent does after a chat of `flow` began (with its parameter) or ended. One who has logged out meanwhile was reported
     /// offline then, and stays so.
-    pub(crate) fn report_chats(&mut self, def: &Arc<AgentDef>, flow: &Arc<FlowDef>, param: Option<Box<str>>, now: Now) {
+    pub(crate) fn report_chats(
+        &mut self,
+        def: &Arc<AgentDef>,
+        flow: Option<&Arc<FlowDef>>,
+        param: Option<Box<str>>,
+        now: Now,
+    ) {
         let Some(view) = self.shared.agent(def.agent).filter(|v| v.logged_in) else { return };
         let ends = self.stats.board.at(def.agent.slot).wrapup_ends();
         let ends_unix_s = ends / 1_000_000;
         match view.state {
             AgentState::InChat => {
                 let report = AgentReport::InChat {
-                    flow: flow.clone(),
+                    flow: flow.cloned(),
                     ongoing_sessions: u32::from(view.chats_open),
                     wrapup_ends_unix_s: (ends > now.unix_us).then_some(ends_unix_s),
                 };

@@ -206,9 +206,18 @@ pub struct AgentEvent {
 pub enum AgentReport {
     Offline,
     Free,
-    InCall { flow: Arc<FlowDef> },
-    InChat { flow: Arc<FlowDef>, ongoing_sessions: u32, wrapup_ends_unix_s: Option<u64> },
-    Wrapup { ends_unix_s: u64 },
+    /// `flow` is missing where a login in the midst of a call is told, by a shard that need not carry that call; with chats, too.
+    InCall {
+        flow: Option<Arc<FlowDef>>,
+    },
+    InChat {
+        flow: Option<Arc<FlowDef>>,
+        ongoing_sessions: u32,
+        wrapup_ends_unix_s: Option<u64>,
+    },
+    Wrapup {
+        ends_unix_s: u64,
+    },
 }
 
 /// What the driver must carry out after an input.

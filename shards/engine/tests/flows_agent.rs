@@ -446,7 +446,10 @@ fn every_change_of_an_agents_state_is_reported_once() {
     s.caller_hangs_up_on_ann();
     s.wait_ms(2_000);
     s.talk_straight();
-    s.bench.login("ann", false);
+    // In the midst of the call: it goes on, as both are told.
+    for on in [false, true, false] {
+        s.bench.login("ann", on);
+    }
     s.wait_ms(2_000);
     s.caller_hangs_up_on_ann();
     s.wait_ms(5_000);
@@ -459,7 +462,7 @@ fn every_change_of_an_agents_state_is_reported_once() {
         .map(|e| match &e.state {
             AgentReport::Offline => "offline",
             AgentReport::Free => "free",
-            AgentReport::InCall { flow } => &flow.flowid,
+            AgentReport::InCall { flow } => flow.as_ref().map_or("incall", |f| &f.flowid),
             AgentReport::InChat { .. } => "inchat",
             AgentReport::Wrapup { ends_unix_s } => {
                 assert_eq!(*ends_unix_s, 1_700_000_004);
@@ -467,6 +470,6 @@ fn every_change_of_an_agents_state_is_reported_once() {
             }
         })
         .collect();
-    assert_eq!(names, ["sales", "wrapup", "free", "sales", "offline", "free"]);
+    assert_eq!(names, ["sales", "wrapup", "free", "sales", "offline", "incall", "offline", "free"]);
     s.assert_rest();
 }

@@ -145,8 +145,10 @@ fn an_agent_who_logs_out_keeps_its_chats_and_gets_no_new_one() {
     let mut s = chats(|_, _, agents| agents[0].msrp_max_sessions = Some(3));
     let (mut first, mut second) = (s.chat(1, "ann"), s.chat(2, "ann"));
     s.events();
-    s.bench.login("ann", false);
-    assert_eq!(s.events(), ["ann offline"]);
+    for on in [false, true, false] {
+        s.bench.login("ann", on);
+    }
+    assert_eq!(s.events(), ["ann offline", "ann inchat - 2", "ann offline"]);
     let mut waiting = s.waits(3);
     s.bench.wait_ms(2_000);
     s.nobody_rings();

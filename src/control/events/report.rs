@@ -33,9 +33,9 @@ fn params(event: &AgentEvent) -> Value {
     let (state, wrapup_ends, flow, sessions) = match &event.state {
         AgentReport::Offline => ("offline", None, None, None),
         AgentReport::Free => ("free", None, None, None),
-        AgentReport::InCall { flow } => ("incall", None, Some(flow), None),
+        AgentReport::InCall { flow } => ("incall", None, flow.as_ref(), None),
         AgentReport::InChat { flow, ongoing_sessions, wrapup_ends_unix_s } => {
-            ("inchat", *wrapup_ends_unix_s, Some(flow), Some(*ongoing_sessions))
+            ("inchat", *wrapup_ends_unix_s, flow.as_ref(), Some(*ongoing_sessions))
         }
         AgentReport::Wrapup { ends_unix_s } => ("wrapup", Some(*ends_unix_s), None, None),
     };
@@ -74,15 +74,19 @@ mod tests {
             assert_eq!(told(state, None), json!({"agent_id": "ann", "status": word, "state": word}));
         }
         assert_eq!(
-            told(AgentReport::InCall { flow: Arc::clone(&flow) }, Some("order 5")),
+            told(AgentReport::InCall { flow: Some(Arc::clone(&flow)) }, Some("order 5")),
             json!({"agent_id": "ann", "status": "incall", "state": "incall", "flow_id": "sales", "param": "order 5"})
+        );
+        assert_eq!(
+            told(AgentReport::InCall { flow: None }, None),
+            json!({"agent_id": "ann", "status": "incall", "state": "incall"})
         );
         assert_eq!(
             told(AgentReport::Wrapup { ends_unix_s: 9 }, None),
             json!({"agent_id": "ann", "status": "wrapup", "state": "wrapup", "wrapup_ends": 9})
         );
         let chat = |wrapup_ends_unix_s| AgentReport::InChat {
-            flow: Arc::clone(&flow),
+            flow: Some(Arc::clone(&flow)),
             ongoing_sessions: 2,
             wrapup_ends_unix_s,
         };

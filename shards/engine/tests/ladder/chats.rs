@@ -2,11 +2,12 @@
 
 use super::scene::{ANN, BOB, MEDIA};
 use super::{Bench, Got, Phone, START_UNIX_US, cdr_line, chatter, flow};
+use std::sync::Arc;
 use strowger_dispatch::{AgentState, ChatPolicy};
-use strowger_engine::EngineConfig;
 use strowger_engine::cdr::CdrMedia;
 use strowger_engine::control::AgentReport;
 use strowger_engine::registry::{AgentRow, FlowRow};
+use strowger_engine::{EngineConfig, FlowDef};
 
 /// Flow `sales`, its callers, and its agents' clients.
 pub struct Chats {
@@ -157,13 +158,14 @@ impl Chats {
     /// What was reported of agents since the last time; seconds since the start.
     pub fn events(&mut self) -> Vec<String> {
         let since = |s: u64| s - START_UNIX_US / 1_000_000;
+        let name = |flow: &Option<Arc<FlowDef>>| flow.as_ref().map_or("-".to_owned(), |f| f.flowid.to_string());
         let tell = |state: &AgentReport| match state {
             AgentReport::Offline => "offline".to_owned(),
             AgentReport::Free => "free".to_owned(),
-            AgentReport::InCall { flow } => format!("incall {}", flow.flowid),
+            AgentReport::InCall { flow } => format!("incall {}", name(flow)),
             AgentReport::InChat { flow, ongoing_sessions, wrapup_ends_unix_s } => {
                 let ends = wrapup_ends_unix_s.map(|s| format!(" until {}", since(s))).unwrap_or_default();
-                format!("inchat {} {ongoing_sessions}{ends}", flow.flowid)
+                format!("inchat {} {ongoing_sessions}{ends}", name(flow))
             }
             AgentReport::Wrapup { ends_unix_s } => format!("wrapup until {}", since(*ends_unix_s)),
         };
