@@ -11,7 +11,6 @@ use strowger::config::{Config, Setting};
 use strowger::control::cdr::spool::Spool;
 use strowger::control::cdr::{self, CdrCounts, Mark, Settings};
 use strowger::store::open_cdrs;
-use strowger_dispatch::SkillId;
 use strowger_engine::cdr::{CallType, CdrMedia};
 use strowger_engine::{CallId, Cdr, FlowDef};
 
@@ -23,24 +22,7 @@ const SAFE: u64 = 400;
 const A_MILLISECOND: u64 = 10;
 
 fn flow() -> Arc<FlowDef> {
-    Arc::new(FlowDef {
-        idx: 0,
-        flowid: "sales".into(),
-        priority: 256,
-        skill: SkillId(0),
-        skill_name: "en".into(),
-        prependcid: None,
-        max_wrapup_s: 0,
-        dissuading_hangup: false,
-        dissuading_onhold_th: 0,
-        dissuading_ewt_th: 0,
-        dissuading_qsize_th: 0,
-        message_welcome: None,
-        message_queue: "sip:m@h".into(),
-        message_dissuading: None,
-        message_flow_id: None,
-        agent_offer: None,
-    })
+    Arc::new(FlowDef { flowid: "sales".into(), ..FlowDef::default() })
 }
 
 fn record(sequence: u64, flow: &Arc<FlowDef>) -> Cdr {

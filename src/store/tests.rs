@@ -281,24 +281,7 @@ async fn a_path_that_cannot_be_opened_is_named() {
 
 /// A record to write.
 pub(crate) fn cdr(key: u128, caller: &str) -> Cdr {
-    let flow = FlowDef {
-        idx: 0,
-        flowid: "sales".into(),
-        priority: 256,
-        skill: SkillId(0),
-        skill_name: "en".into(),
-        prependcid: None,
-        max_wrapup_s: 0,
-        dissuading_hangup: false,
-        dissuading_onhold_th: 0,
-        dissuading_ewt_th: 0,
-        dissuading_qsize_th: 0,
-        message_welcome: None,
-        message_queue: "sip:m@h".into(),
-        message_dissuading: None,
-        message_flow_id: None,
-        agent_offer: None,
-    };
+    let flow = FlowDef { flowid: "sales".into(), ..FlowDef::default() };
     let agent = AgentDef {
         agent: AgentRef { slot: 0, gen_: 0 },
         agentid: "ann".into(),

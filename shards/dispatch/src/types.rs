@@ -6,7 +6,7 @@ use std::fmt;
 pub type Shard = u16;
 
 /// A skill, interned by the caller: dense from 0, below [`Limits::skills`].
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct SkillId(pub u32);
 
 /// An agent: its slot, and the generation of the slot. Stale once the agent has been retired and its slot is free.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use strowger_dispatch::{AgentRef, Media, SkillId};
 
 /// A flow (queue), row of `cc_flows`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct FlowDef {
     /// Index of its counters; kept for the same flow id over reloads, never reused.
     pub idx: u32,

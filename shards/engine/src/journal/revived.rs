@@ -11,7 +11,7 @@ use crate::leg::{Claim, InInvite, Leg, OutInvite, Plan, Purpose, Relay};
 use crate::provision::{AgentDef, FlowDef};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use strowger_dispatch::{AgentRef, SkillId};
+use strowger_dispatch::AgentRef;
 use strowger_sip::dialog::Dialog;
 use strowger_sip::endpoint::{ClientTxn, ServerTxn};
 use strowger_sip::hash::HashedMap;
@@ -75,26 +75,7 @@ impl Engine {
         if let Some(flow) = self.prov.flow(id) {
             return Arc::clone(flow);
         }
-        let make = || {
-            Arc::new(FlowDef {
-                idx: NOTHING,
-                flowid: id.into(),
-                priority: u32::MAX,
-                skill: SkillId(0),
-                skill_name: "".into(),
-                prependcid: None,
-                max_wrapup_s: 0,
-                dissuading_hangup: false,
-                dissuading_onhold_th: 0,
-                dissuading_ewt_th: 0,
-                dissuading_qsize_th: 0,
-                message_welcome: None,
-                message_queue: "".into(),
-                message_dissuading: None,
-                message_flow_id: None,
-                agent_offer: None,
-            })
-        };
+        let make = || Arc::new(FlowDef { idx: NOTHING, flowid: id.into(), priority: u32::MAX, ..FlowDef::default() });
         Arc::clone(gone.flows.entry(id.into()).or_insert_with(make))
     }
 
