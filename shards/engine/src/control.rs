@@ -1,5 +1,6 @@
 //! What crosses an engine's walls besides SIP: commands from the control plane, messages between shards, outputs.
 
+use crate::arena::Key;
 use crate::cdr::Cdr;
 use crate::provision::{AgentDef, FlowDef, Provisioning};
 use std::fmt;
@@ -14,6 +15,21 @@ pub struct CallId {
     pub shard: u16,
     pub slot: u32,
     pub generation: u32,
+}
+
+impl CallId {
+    /// The call of this shard whose record in the journal has this id ([`Entity`](crate::journal::Entity)).
+    #[must_use]
+    pub fn of_record(shard: u16, id: u64) -> CallId {
+        let Key { slot, generation } = Key::from_u64(id);
+        CallId { shard, slot, generation }
+    }
+
+    /// The id of its record in the journal of its shard.
+    #[must_use]
+    pub fn record(self) -> u64 {
+        Key { slot: self.slot, generation: self.generation }.to_u64()
+    }
 }
 
 impl fmt::Display for CallId {

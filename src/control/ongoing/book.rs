@@ -91,14 +91,6 @@ impl<R> Default for Leg<R> {
     }
 }
 
-fn call_id(shard: u16, key: u64) -> CallId {
-    CallId { shard, slot: (key & 0xffff_ffff) as u32, generation: (key >> 32) as u32 }
-}
-
-fn key(id: CallId) -> u64 {
-    u64::from(id.generation) << 32 | u64::from(id.slot)
-}
-
 impl<R: Deref<Target = [u8]>> Book<R> {
     /// An entity is now this.
     pub fn put(&mut self, shard: u16, entity: Entity, record: R) {
@@ -139,7 +131,7 @@ impl<R: Deref<Target = [u8]>> Book<R> {
             }
         }
         if call.in_table {
-            self.over.push(call_id(shard, id).to_string().into());
+            self.over.push(CallId::of_record(shard, id).to_string().into());
         }
     }
 
@@ -218,7 +210,7 @@ impl<R: Deref<Target = [u8]>> Book<R> {
             let Some(call) = at.calls.get_mut(&id) else { continue };
             call.changed = false;
             let Some(record) = &call.record else { continue };
-            match row(call_id(shard, id), record, &mut call.estimate, &mut estimate) {
+            match row(CallId::of_record(shard, id), record, &mut call.estimate, &mut estimate) {
                 Ok(row) => {
                     call.in_table = true;
                     let records = bundle(all(&at.legs, id, call)).into();
@@ -235,9 +227,9 @@ impl<R: Deref<Target = [u8]>> Book<R> {
         self.over.extend(batch.over);
         for row in batch.calls {
             let Ok(id) = row.id.parse::<CallId>() else { continue };
-            let call = self.shards.get_mut(&id.shard).and_then(|s| s.calls.get_mut(&key(id)));
+            let call = self.shards.get_mut(&id.shard).and_then(|s| s.calls.get_mut(&id.record()));
             if let Some(call) = call {
-                touch(&mut self.changed, id.shard, key(id), call);
+                touch(&mut self.changed, id.shard, id.record(), call);
             }
         }
     }
@@ -247,7 +239,7 @@ impl<R: Deref<Target = [u8]>> Book<R> {
         let mut unknown = HashSet::new();
         for text in ids {
             let id = text.parse::<CallId>().ok().filter(|id| id.to_string() == *text);
-            match id.and_then(|id| self.shards.get_mut(&id.shard)?.calls.get_mut(&key(id))) {
+            match id.and_then(|id| self.shards.get_mut(&id.shard)?.calls.get_mut(&id.record())) {
                 Some(call) => call.in_table = true,
                 None => drop(unknown.insert(text)),
             }
