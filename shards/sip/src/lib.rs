@@ -11,6 +11,7 @@ pub mod wire;
 // Messages: bytes in, views out.
 pub mod msg;
 #[cfg(mutant)]
+#[path = "../../dispatch/src/mutant.rs"]
 mod mutant;
 pub mod scan;
 pub mod sdp;
