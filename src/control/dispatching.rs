@@ -81,15 +81,15 @@ impl ControlPlane {
     pub async fn set_dispatching(&self, on: bool) -> Result<(), ControlError> {
         let mut matcher = self.matcher.lock().await;
         self.dispatch.set_dispatching(on);
-        self.write_dispatching(on);
-        if !on {
-            return Ok(());
-        }
         let mut matches = vec![];
-        matcher.match_all(&mut matches);
-        matcher.collect();
-        drop(matcher);
-        self.tell(matches).await
+        if on {
+            matcher.match_all(&mut matches);
+            matcher.collect();
+        }
+        let told = self.tell(matches).await;
+        // No call waits for the disk; two switches are written in their order.
+        self.write_dispatching(on);
+        told
     }
 
     /// Gives the waiting call of this name, as the lists show it, to the agent of this id.
