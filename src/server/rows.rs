@@ -93,13 +93,8 @@ fn records(row: &OngoingCall) -> Result<(u16, Records), String> {
 /// The end of a call of which no more is known than its row. Its key is made of that, so that it is written once.
 fn cdr(row: &OngoingCall) -> CdrRow {
     let received = row.received_unix_s.saturating_mul(1_000_000);
-    let hash = |seed: u32| {
-        let mut sum = crc32fast::Hasher::new_with_initial(seed);
-        sum.update(row.id.as_bytes());
-        u128::from(sum.finalize())
-    };
     // No shard has this number.
-    let key = u128::from(received) << 64 | 0xffff << 48 | (hash(0) << 32 | hash(1)) & 0xffff_ffff_ffff;
+    let key = u128::from(received) << 64 | 0xffff << 48 | u128::from(crc32fast::hash(row.id.as_bytes()));
     let answered = row.state == CallState::ToAgent as u8 && !row.agent_id.is_empty();
     let agent = (!row.agent_id.is_empty()).then(|| row.agent_id.clone());
     CdrRow {
