@@ -275,8 +275,19 @@ impl<M: Machine> Shard<M> {
             self.work(bytes, path, received_ns);
         } else if !pressed {
             self.admit(bytes, path, bucket, received_ns);
-        } else if !self.backlog.push(bytes, path, bucket, received_ns) {
-            self.decide(bytes, path, bucket, received_ns, true);
+        } else {
+            self.put_off(bytes, path, bucket, received_ns);
+        }
+    }
+
+    /// A new INVITE goes behind those that wait, or is refused; a copy of one that waits goes nowhere.
+    fn put_off(&mut self, bytes: &[u8], path: Path, bucket: Option<u16>, received_ns: u64) {
+        let hash = self.key.hash(&[bytes]);
+        match self.verdicts.get(hash) {
+            Some(Verdict::Waits) => {}
+            Some(_) => drop(self.decide(bytes, path, bucket, received_ns, true)),
+            None if self.backlog.push(bytes, path, bucket, received_ns) => self.verdicts.set(hash, Verdict::Waits),
+            None => drop(self.decide(bytes, path, bucket, received_ns, true)),
         }
     }
 
@@ -307,7 +318,7 @@ impl<M: Machine> Shard<M> {
     fn decide(&mut self, bytes: &[u8], path: Path, bucket: Option<u16>, received_ns: u64, refuse: bool) -> bool {
         let hash = self.key.hash(&[bytes]);
         let new = if refuse { Verdict::Refused } else { Verdict::Admitted };
-        let verdict = self.verdicts.get(hash).unwrap_or(new);
+        let verdict = self.verdicts.get(hash).filter(|v| *v != Verdict::Waits).unwrap_or(new);
         self.verdicts.set(hash, verdict);
         if verdict == Verdict::Admitted {
             self.work(bytes, path, received_ns);
