@@ -122,7 +122,7 @@ impl From<&Cdr> for CdrRow {
 }
 
 /// Version of the layout of [`CdrRow::encode`].
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 
 impl Cdr {
     /// As [`CdrRow::encode`], of the row that this makes.

@@ -1,4 +1,4 @@
-//! How records of a journal are laid out: integers in LEB128, strings with their length, and a version before it all.
+//! How records of a journal are laid out: short integers, strings with their length, and a version before it all.
 
 use crate::net::{ListenerId, Path, Transport};
 use std::net::{IpAddr, SocketAddr};
@@ -18,27 +18,35 @@ pub enum Corrupt {
     Version(u64),
 }
 
+/// The first byte of an integer that is longer than a byte.
+const LONG: u64 = 0xf8;
+const OF_2: u8 = 0xf8;
+const OF_4: u8 = 0xf9;
+const OF_8: u8 = 0xfa;
+
 /// Appends fields to a buffer.
 #[derive(Debug)]
 pub struct Writer<'a>(pub &'a mut Vec<u8>);
 
 impl Writer<'_> {
-    /// An integer.
+    /// An integer: a byte, or how many follow and those.
     #[inline]
     pub fn uint(&mut self, n: u64) {
-        if n < 0x80 { self.0.push(n as u8) } else { self.long(n) }
+        if n < LONG { self.0.push(n as u8) } else { self.long(n) }
     }
 
-    fn long(&mut self, mut n: u64) {
-        let mut bytes = [0; 10];
-        let mut len = 0;
-        while n >= 0x80 {
-            bytes[len] = n as u8 | 0x80;
-            n >>= 7;
-            len += 1;
+    #[inline]
+    fn long(&mut self, n: u64) {
+        let [a, b, c, d, ..] = n.to_le_bytes();
+        match n {
+            0..=0xffff => self.0.extend_from_slice(&[OF_2, a, b]),
+            0x1_0000..=0xffff_ffff => self.0.extend_from_slice(&[OF_4, a, b, c, d]),
+            _ => {
+                let mut bytes = [OF_8; 9];
+                bytes[1..].copy_from_slice(&n.to_le_bytes());
+                self.0.extend_from_slice(&bytes);
+            }
         }
-        bytes[len] = n as u8;
-        self.0.extend_from_slice(&bytes[..=len]);
     }
 
     /// An integer that may be negative.
@@ -60,7 +68,24 @@ impl Writer<'_> {
     #[inline]
     pub fn bytes(&mut self, b: &[u8]) {
         self.uint(b.len() as u64);
-        self.0.extend_from_slice(b);
+        // Most are short: two copies of fixed size that overlap take less time than a call.
+        match b.len() {
+            8..16 => self.overlapping::<8>(b),
+            16..32 => self.overlapping::<16>(b),
+            32..64 => self.overlapping::<32>(b),
+            _ => self.0.extend_from_slice(b),
+        }
+    }
+
+    /// Appends from `N` to `2 * N` bytes.
+    #[inline]
+    fn overlapping<const N: usize>(&mut self, b: &[u8]) {
+        if let (Some(first), Some(last)) = (b.first_chunk::<N>(), b.last_chunk::<N>()) {
+            self.0.reserve(2 * N);
+            self.0.extend_from_slice(first);
+            self.0.truncate(self.0.len() + b.len() - 2 * N);
+            self.0.extend_from_slice(last);
+        }
     }
 
     #[inline]
@@ -96,19 +121,22 @@ impl<'a> Reader<'a> {
         Ok(*first)
     }
 
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Corrupt> {
+        let (bytes, rest) = self.0.split_first_chunk::<N>().ok_or(Corrupt::Short)?;
+        self.0 = rest;
+        Ok(*bytes)
+    }
+
     pub fn uint(&mut self) -> Result<u64, Corrupt> {
-        let mut n = 0u64;
-        for shift in (0..64).step_by(7) {
-            let byte = self.byte()?;
-            if shift == 63 && byte > 1 {
-                return Err(Corrupt::Nonsense("integer"));
-            }
-            n |= u64::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                return Ok(n);
-            }
-        }
-        Err(Corrupt::Nonsense("integer"))
+        // Each has one way to be written.
+        let (n, least) = match self.byte()? {
+            n if u64::from(n) < LONG => return Ok(u64::from(n)),
+            OF_2 => (u64::from(u16::from_le_bytes(self.array()?)), LONG),
+            OF_4 => (u64::from(u32::from_le_bytes(self.array()?)), 1 << 16),
+            OF_8 => (u64::from_le_bytes(self.array()?), 1 << 32),
+            _ => return Err(Corrupt::Nonsense("integer")),
+        };
+        if n < least { Err(Corrupt::Nonsense("integer")) } else { Ok(n) }
     }
 
     /// An integer of a smaller type; `what` names the field.
@@ -122,9 +150,7 @@ impl<'a> Reader<'a> {
     }
 
     pub fn u128(&mut self) -> Result<u128, Corrupt> {
-        let (n, rest) = self.0.split_first_chunk::<16>().ok_or(Corrupt::Short)?;
-        self.0 = rest;
-        Ok(u128::from_le_bytes(*n))
+        self.array().map(u128::from_le_bytes)
     }
 
     pub fn flag(&mut self) -> Result<bool, Corrupt> {
@@ -185,7 +211,8 @@ mod tests {
     fn fields_come_back_as_they_were_written() {
         let mut buf = Vec::new();
         let mut w = Writer(&mut buf);
-        let numbers = [0, 1, 127, 128, 300, u64::from(u32::MAX), u64::MAX];
+        let ends = [0, 0xf7, 0xffff, u64::from(u32::MAX), u64::MAX - 1];
+        let numbers: Vec<u64> = ends.iter().flat_map(|n| [*n, n + 1]).collect();
         let signed = [0, -1, 1, i64::MIN, i64::MAX];
         numbers.iter().for_each(|n| w.uint(*n));
         signed.iter().for_each(|n| w.int(*n));
@@ -206,12 +233,26 @@ mod tests {
     }
 
     #[test]
+    fn strings_of_every_length_come_back() {
+        let text: Vec<u8> = (0..150).collect();
+        for len in 0..=text.len() {
+            let mut buf = b"before".to_vec();
+            Writer(&mut buf).bytes(&text[..len]);
+            let mut r = Reader(&buf[6..]);
+            assert_eq!((&buf[..6], r.bytes()), (&b"before"[..], Ok(&text[..len])));
+            assert_eq!(r.end(), Ok(()));
+        }
+    }
+
+    #[test]
     fn what_is_cut_or_makes_no_sense_is_said() {
-        assert_eq!(Reader(&[0x80]).uint(), Err(Corrupt::Short));
-        assert_eq!(Reader(&[0xff; 10]).uint(), Err(Corrupt::Nonsense("integer")));
+        assert_eq!(Reader(&[OF_2, 0]).uint(), Err(Corrupt::Short));
+        for long in [&[0xff; 10][..], &[OF_2, 0xf7, 0], &[OF_4, 0xff, 0xff, 0, 0], &[OF_8, 255, 255, 255, 255, 0, 0, 0, 0]] {
+            assert_eq!(Reader(long).uint(), Err(Corrupt::Nonsense("integer")));
+        }
         assert_eq!(Reader(&[5, 1]).bytes(), Err(Corrupt::Short));
         assert_eq!(Reader(&[2]).flag(), Err(Corrupt::Nonsense("flag")));
-        assert_eq!(Reader(&[0x80, 0x02]).small::<u8>("n"), Err(Corrupt::Nonsense("n")));
+        assert_eq!(Reader(&[OF_2, 0, 1]).small::<u8>("n"), Err(Corrupt::Nonsense("n")));
         assert_eq!(Reader(&[1]).end(), Err(Corrupt::Long(1)));
     }
 }

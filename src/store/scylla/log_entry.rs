@@ -83,7 +83,7 @@ pub(super) fn encode(rows: &[CdrRow]) -> Vec<u8> {
     bytes
 }
 
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 
 /// Where a record of an entry lies.
 #[derive(Debug, Clone, PartialEq, Eq)]

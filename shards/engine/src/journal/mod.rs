@@ -22,7 +22,7 @@ pub use restore::Restored;
 pub use strowger_sip::wire;
 
 /// Version of the records of calls, legs, agents and counters.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 
 /// What a record is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

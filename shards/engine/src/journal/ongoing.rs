@@ -9,7 +9,7 @@ use strowger_dispatch::Media;
 use strowger_sip::endpoint::Kept;
 
 /// Of [`bundle`].
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 
 /// What a record is part of. Calls and legs by the ids of their entities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,15 +147,15 @@ mod tests {
         assert_eq!(unbundle(&bundle([])), Ok(vec![]));
         assert_eq!(unbundle(&[]), Err(Corrupt::Short));
         assert_eq!(unbundle(&[9]), Err(Corrupt::Version(9)));
-        assert_eq!(unbundle(&[1, 99, 0, 0]), Err(Corrupt::Nonsense("kind")));
+        assert_eq!(unbundle(&[VERSION as u8, 99, 0, 0]), Err(Corrupt::Nonsense("kind")));
         assert_eq!(unbundle(&packed[..packed.len() - 1]), Err(Corrupt::Short));
     }
 
     #[test]
     fn what_is_no_calls_is_told_apart_and_what_cannot_be_read_is_said() {
         assert_eq!(part(Kind::Agent, b""), Ok(Part::Other));
-        assert_eq!(part(Kind::Leg, &[1, 0]), Ok(Part::LegOf(None)));
-        assert_eq!(part(Kind::Leg, &[1, 1, 5]), Ok(Part::LegOf(Some(5))));
+        assert_eq!(part(Kind::Leg, &[2, 0]), Ok(Part::LegOf(None)));
+        assert_eq!(part(Kind::Leg, &[2, 1, 5]), Ok(Part::LegOf(Some(5))));
         assert_eq!((part(Kind::Leg, b"").is_err(), part(Kind::Client, &[77]).is_err()), (true, true));
     }
 }

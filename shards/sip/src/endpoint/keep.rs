@@ -23,7 +23,7 @@ use crate::txn::Timer;
 use crate::wheel::TimerId;
 use crate::wire::{Corrupt, Reader, Writer};
 
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 
 /// What has changed since it was last written down.
 #[derive(Debug, Default)]
