@@ -85,8 +85,9 @@ fn records(row: &OngoingCall) -> Result<(u16, Records), String> {
         return Err("it has no dialogs".to_owned());
     }
     let records = unbundle(&row.records).map_err(|e| e.to_string())?;
-    let call = records.iter().find(|(e, _)| e.kind == Kind::Call).ok_or("its call is not among its records")?;
-    Ongoing::decode(&call.1).map_err(|e| e.to_string())?;
+    let find = |kind| records.iter().find(|(e, _)| e.kind == kind).map(|(_, record)| &**record);
+    let call = find(Kind::Call).zip(find(Kind::Caller)).ok_or("its call is not among its records")?;
+    Ongoing::decode(call.0, call.1).map_err(|e| e.to_string())?;
     Ok((id.shard, records))
 }
 

@@ -112,6 +112,11 @@ impl<T> Arena<T> {
         s.value.as_ref().map(|v| (Key { slot, generation: s.generation }, v))
     }
 
+    /// As [`Arena::at`], for what the journal has no record of.
+    pub fn at_mut(&mut self, slot: u32) -> Option<&mut T> {
+        self.slots.get_mut(slot as usize)?.value.as_mut()
+    }
+
     pub fn remove(&mut self, key: Key) -> Option<T> {
         let slot = self.slots.get_mut(key.slot as usize).filter(|s| s.generation == key.generation)?;
         let value = slot.value.take()?;
@@ -160,6 +165,11 @@ impl<T> Arena<T> {
             self.slots[slot as usize].noted = false;
         }
         self.noted = noted;
+    }
+
+    /// Whether a record of a slot's value has been written.
+    pub fn is_written(&self, slot: u32) -> bool {
+        self.slots.get(slot as usize).is_some_and(|s| s.print != 0)
     }
 
     /// Whether the record of a slot's value is another than the last one written, which it then is.

@@ -119,7 +119,7 @@ impl Engine {
         let session_id = self.ep.ids().nonce() >> 8;
         let mut leg = Leg::new(Role::Caller, local_tag, dialog, session_id);
         leg.inbound = Some(InInvite { txn, cseq, answered: false, ack_to: None });
-        leg.remote = Self::body_of(msg);
+        leg.remote = Self::body_of(msg).into();
         self.legs.insert(leg);
         self.note_session(key, msg);
         self.ep.set_user(txn, key.to_u64());

@@ -163,7 +163,7 @@ impl Engine {
             if relay.offer
                 && let Some(from) = self.legs.get_mut(relay.from)
             {
-                from.proposed = None;
+                from.proposed.take();
             }
             if self.take_pending(relay.from, relay.txn) {
                 self.answer_final(relay.from, relay.txn, FAR_END_GONE, now);
@@ -181,7 +181,7 @@ impl Engine {
         match self.legs.get_mut(key) {
             Some(leg) if leg.inbound.is_some_and(|i| i.txn == txn && !i.answered) => {
                 leg.inbound = None;
-                leg.proposed = None;
+                leg.proposed.take();
                 true
             }
             _ => false,

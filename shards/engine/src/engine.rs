@@ -454,7 +454,7 @@ impl Engine {
             // the ACK must answer it (RFC 3261 section 13.2.2.4).
             if code < 300 {
                 leg.phase = Phase::Confirmed;
-                leg.remote = msg.and_then(Self::body_of);
+                leg.remote = msg.and_then(Self::body_of).into();
                 let answer = (!leg.offered && leg.remote.is_some()).then_some(End::Silence);
                 self.send_ack(key, invite.txn, invite.cseq, answer, now);
                 #[cfg(mutant)]
@@ -470,7 +470,7 @@ impl Engine {
         };
         if code < 300 {
             let medium = self.calls.get(c).map(|call| call.medium);
-            leg.remote = msg.and_then(Self::body_of).filter(|b| b.media() == medium);
+            leg.remote = msg.and_then(Self::body_of).filter(|b| b.media() == medium).into();
             if leg.remote.is_some() && !leg.offered {
                 leg.phase = Phase::OwesAck;
                 leg.owes_ack = Some((invite.txn, invite.cseq));

@@ -2,6 +2,7 @@
 
 use crate::arena::Key;
 use crate::provision::{AgentDef, FlowDef};
+use std::ops::Deref;
 use std::sync::Arc;
 use strowger_dispatch::{AgentRef, Media};
 use strowger_sip::dialog::Dialog;
@@ -40,6 +41,40 @@ pub(crate) struct Body {
     /// `None`: application/sdp.
     pub content_type: Option<Box<[u8]>>,
     pub data: Box<[u8]>,
+}
+
+/// Something that is replaced as a whole, and seldom: the journal asks whether it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Kept<T> {
+    value: T,
+    fresh: bool,
+}
+
+impl<T> From<T> for Kept<T> {
+    fn from(value: T) -> Kept<T> {
+        Kept { value, fresh: true }
+    }
+}
+
+impl<T> Deref for Kept<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<T> Kept<Option<T>> {
+    pub fn take(&mut self) -> Option<T> {
+        self.fresh |= self.value.is_some();
+        self.value.take()
+    }
+}
+
+impl<T> Kept<T> {
+    /// Whether it is another than when this was asked last.
+    pub fn take_fresh(&mut self) -> bool {
+        std::mem::take(&mut self.fresh)
+    }
 }
 
 /// Why an INVITE of ours is outstanding.
@@ -137,9 +172,9 @@ pub(crate) struct Leg {
     /// Our first INVITE carried a description.
     pub offered: bool,
     /// What they last described.
-    pub remote: Option<Box<Body>>,
+    pub remote: Kept<Option<Box<Body>>>,
     /// What they propose in a request that is on its way to the other side.
-    pub proposed: Option<Box<Body>>,
+    pub proposed: Kept<Option<Box<Body>>>,
     /// Our origin line on this dialog: session id, version.
     pub session_id: u64,
     pub version: u32,
@@ -177,8 +212,8 @@ impl Leg {
             bye: None,
             owes_ack: None,
             offered: false,
-            remote: None,
-            proposed: None,
+            remote: None.into(),
+            proposed: None.into(),
             session_id,
             version: 0,
             described: 0,
@@ -192,6 +227,12 @@ impl Leg {
             probe: None,
             over: false,
         }
+    }
+
+    /// Whether its dialog or a description is another than when this was asked last.
+    pub fn take_fresh(&mut self) -> bool {
+        // Each is asked.
+        self.dialog.take_fresh() | self.remote.take_fresh() | self.proposed.take_fresh()
     }
 
     /// The bucket of its call, which our tag names.

@@ -123,7 +123,7 @@ impl Engine {
     pub(crate) fn keep_description(&mut self, key: Key, body: Option<Box<Body>>) {
         let (Some(leg), Some(body)) = (self.legs.get_mut(key), body) else { return };
         let changed = leg.remote.as_ref().is_some_and(|old| media_differs(old, &body));
-        leg.remote = Some(body);
+        leg.remote = Some(body).into();
         let Some(call) = leg.call.filter(|_| changed && leg.role == Role::Caller).and_then(|c| self.calls.get(c))
         else {
             return;
@@ -198,7 +198,7 @@ impl Engine {
 
     /// The far end's answer to the correction.
     pub(crate) fn on_corrected(&mut self, c: Key, far: Key, answer: Option<Box<Body>>, now: Now) {
-        let before = self.legs.get(far).and_then(|l| l.remote.clone());
+        let before = self.legs.get(far).and_then(|l| (*l.remote).clone());
         let differs = matches!((&before, &answer), (Some(old), Some(new)) if media_differs(old, new));
         self.keep_description(far, answer);
         let agent = self.calls.get(c).and_then(|call| call.attempt.as_ref()).is_some_and(|a| a.leg == far);

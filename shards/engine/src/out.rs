@@ -399,7 +399,7 @@ impl Engine {
         }
         let mut fork = Leg::new(role, tag, dialog, 0);
         fork.phase = Phase::Confirmed;
-        fork.remote = Self::body_of(msg);
+        fork.remote = Self::body_of(msg).into();
         let fork = self.legs.insert(fork);
         let end = (!offered && self.legs.get(fork).is_some_and(|l| l.remote.is_some())).then_some(End::Silence);
         self.send_ack(fork, txn, cseq.number, end, now);

@@ -165,7 +165,9 @@ impl Engine {
         let usable = medium.is_some() && body.as_ref().and_then(|b| b.media()) == medium;
         let Some(leg) = self.legs.get_mut(key) else { return };
         let offers = body.is_some() && !offered;
-        leg.remote = body.or(leg.remote.take());
+        if body.is_some() {
+            leg.remote = body.into();
+        }
         if usable && offers {
             leg.owes_ack = Some((invite.txn, invite.cseq));
         } else {

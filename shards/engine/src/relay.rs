@@ -168,7 +168,7 @@ impl Engine {
             self.answer_final(key, txn, 488, now);
             return;
         }
-        let unchanged = body.is_some() && body == leg.remote;
+        let unchanged = body.is_some() && body == *leg.remote;
         let inbound = InInvite { txn, cseq, answered: false, ack_to: None };
         let silent = leg
             .call
@@ -188,7 +188,7 @@ impl Engine {
             if free {
                 let offered = body.is_some();
                 if let Some(leg) = self.legs.get_mut(key) {
-                    leg.proposed = body;
+                    leg.proposed = body.into();
                 }
                 let end = offered.then_some(End::Leg(key));
                 self.reinvite(partner, Purpose::Relay { from: key, txn, offered }, end, now);
@@ -279,7 +279,7 @@ impl Engine {
         let body = Self::body_of(msg);
         let ours = leg.invite.is_some() || leg.owes_ack.is_some() || leg.relays.iter().any(|r| r.offer);
         let theirs = leg.inbound.is_some() || leg.proposed.is_some();
-        let unchanged = body.is_none() || body == leg.remote;
+        let unchanged = body.is_none() || body == *leg.remote;
         self.note_session(key, msg);
         let partner = self.relay_partner(key);
         match (body, partner) {
@@ -292,7 +292,7 @@ impl Engine {
                 Some(far) if far.offer_pending() || far.owes_ack.is_some() => self.answer_final(key, txn, 491, now),
                 _ => {
                     if let Some(leg) = self.legs.get_mut(key) {
-                        leg.proposed = Some(body);
+                        leg.proposed = Some(body).into();
                     }
                     self.relay_request(key, txn, msg, true, now);
                 }
@@ -336,7 +336,7 @@ impl Engine {
             if accepted {
                 self.adopt_proposal(relay.from, key);
             } else if let Some(leg) = self.legs.get_mut(relay.from) {
-                leg.proposed = None;
+                leg.proposed.take();
             }
             if waits && accepted {
                 self.answer_update(relay.from, relay.txn, Some(End::Leg(key)), now);

@@ -144,7 +144,7 @@ impl Engine {
         let mut leg = Leg::new(Role::Caller, local_tag, dialog, session_id);
         let cseq = msg.cseq().map_or(0, |c| c.number);
         leg.inbound = Some(InInvite { txn, cseq, answered: false, ack_to: None });
-        leg.remote = offer;
+        leg.remote = offer.into();
         self.legs.insert(leg);
         self.ep.set_user(txn, key.to_u64());
         self.answer_invite(key, End::Silence, now);

@@ -63,6 +63,7 @@ pub struct Dialog {
     local_tag: TagSpan,
     remote_tag: TagSpan,
     confirmed: bool,
+    fresh: bool,
 }
 
 impl Dialog {
@@ -161,6 +162,11 @@ impl Dialog {
             ..parts
         })?;
         routed.and(contact.map(|_| ()))
+    }
+
+    /// Whether its path, strings or tags are others than when this was asked last.
+    pub fn take_fresh(&mut self) -> bool {
+        std::mem::take(&mut self.fresh)
     }
 
     /// Our 2xx went out, or theirs came in.
@@ -387,6 +393,7 @@ impl Dialog {
             remote_seq: parts.remote_seq.unwrap_or(NO_SEQ),
             ends,
             confirmed: parts.confirmed,
+            fresh: true,
         })
     }
 

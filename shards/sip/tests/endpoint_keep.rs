@@ -4,13 +4,13 @@ mod common;
 
 use common::{SECOND, Side, answer, config, endpoint, first_line};
 use std::collections::BTreeMap;
-use strowger_sip::endpoint::{Event, Kept, Restored, TimerEvent};
+use strowger_sip::endpoint::{Event, Kept, Record, Restored, TimerEvent};
 use strowger_sip::hash::HashKey;
 use strowger_sip::msg::Method;
 use strowger_sip::scan;
 use strowger_sip::time::Now;
 
-type Journal = BTreeMap<(bool, u64), Vec<u8>>;
+type Journal = BTreeMap<(Record, u64), Vec<u8>>;
 
 fn clock(side: &Side) -> Now {
     Now { mono: side.now, unix_us: side.now.0 + 1_700_000_000 * SECOND }
@@ -19,10 +19,26 @@ fn clock(side: &Side) -> Now {
 /// What changed since the last time.
 fn commit(side: &mut Side, journal: &mut Journal) {
     let now = clock(side);
-    side.ep.journal(now, &mut Vec::new(), |server, number, record| match record {
-        Some(record) => drop(journal.insert((server, number), record.to_vec())),
-        None => assert!(journal.remove(&(server, number)).is_some(), "never written: {number}"),
+    side.ep.journal(now, &mut Vec::new(), |what, number, record| match record {
+        Some(record) => drop(journal.insert((what, number), record.to_vec())),
+        None => assert!(journal.remove(&(what, number)).is_some(), "never written: {number}"),
     });
+}
+
+/// State and bytes of each transaction: ours first.
+fn pairs(journal: &Journal) -> impl Iterator<Item = (&Vec<u8>, &Vec<u8>)> {
+    journal.iter().filter_map(|((what, number), state)| {
+        let bytes = match what {
+            Record::Client => Record::Request,
+            Record::Server => Record::Answer,
+            Record::Request | Record::Answer => return None,
+        };
+        Some((state, &journal[&(bytes, *number)]))
+    })
+}
+
+fn decoded(journal: &Journal) -> impl Iterator<Item = Kept<'_>> {
+    pairs(journal).map(|(state, bytes)| Kept::decode(state, bytes).unwrap())
 }
 
 /// A new process, in which another request has the first slot; what it sent at once.
@@ -31,8 +47,7 @@ fn reborn(old: &Side, journal: &Journal) -> (Side, Vec<String>, Vec<Restored>) {
     side.send(Method::Options, 99);
     side.sent();
     let now = clock(&side);
-    let kept = journal.values().map(|record| Kept::decode(record).unwrap());
-    let restored = kept.map(|kept| side.ep.restore(now, &kept, kept.user() + 1).unwrap()).collect();
+    let restored = decoded(journal).map(|kept| side.ep.restore(now, &kept, kept.user() + 1).unwrap()).collect();
     side.drain();
     let sent = side.sent_lines();
     (side, sent, restored)
@@ -44,7 +59,7 @@ fn an_invite_under_way_is_sent_again_and_takes_its_answer_in_another_slot() {
     side.send(Method::Invite, 7);
     let invite = side.one();
     commit(&mut side, &mut journal);
-    assert_eq!(journal.len(), 1);
+    assert_eq!(pairs(&journal).count(), 1);
     let (mut side, sent, restored) = reborn(&side, &journal);
     assert_eq!(sent, ["INVITE sip:bob@192.0.2.1 SIP/2.0"]);
     let [Restored::Client(txn)] = restored[..] else { panic!("{restored:?}") };
@@ -92,7 +107,7 @@ fn an_unanswered_invite_is_answered_and_an_answered_one_absorbed() {
     let invite = common::Req::invite();
     side.request(&invite);
     commit(&mut side, &mut journal);
-    let kept = Kept::decode(journal.values().next().unwrap()).unwrap();
+    let kept = decoded(&journal).next().unwrap();
     assert_eq!(kept.bucket(&HashKey(1, 2)), scan::bucket_of(b"c1@192.0.2.1", &HashKey(1, 2)));
     let (mut side, sent, restored) = reborn(&side, &journal);
     assert_eq!(sent, ["SIP/2.0 100 Trying"]);
@@ -122,8 +137,33 @@ fn a_refused_request_of_a_dialog_that_is_over_stays_where_its_messages_arrive() 
     }
     commit(&mut side, &mut journal);
     let key = HashKey(1, 2);
-    let buckets: Vec<u16> = journal.values().map(|record| Kept::decode(record).unwrap().bucket(&key)).collect();
+    let buckets: Vec<u16> = decoded(&journal).map(|kept| kept.bucket(&key)).collect();
     assert_eq!(buckets, [0x1a4, scan::bucket_of(b"c1@192.0.2.1", &key)]);
+}
+
+#[test]
+fn bytes_are_written_when_they_change_alone() {
+    let (mut side, mut journal) = (Side::default(), Journal::new());
+    side.send(Method::Invite, 7);
+    let txn = side.request(common::Req::invite());
+    let invite = side.sent().remove(0);
+    commit(&mut side, &mut journal);
+    let written = |side: &mut Side| {
+        let (now, mut names) = (clock(side), Vec::new());
+        side.ep.journal(now, &mut Vec::new(), |what, _, record| names.push((what, record.is_some())));
+        names.sort();
+        names
+    };
+    side.receive(answer(&invite, 180, "b1"));
+    assert_eq!(written(&mut side), [(Record::Client, true)]);
+    side.respond(txn, 180);
+    assert_eq!(written(&mut side), [(Record::Server, true), (Record::Answer, true)]);
+    side.receive(answer(&invite, 486, "b1"));
+    assert_eq!(written(&mut side), [(Record::Client, true), (Record::Request, true)], "the ACK is in its place");
+    side.respond(txn, 200);
+    assert_eq!(written(&mut side), [(Record::Server, true), (Record::Answer, true)]);
+    side.ep.acked(txn);
+    assert_eq!(written(&mut side), [(Record::Server, true), (Record::Answer, true)], "the answer is let go");
 }
 
 #[test]
@@ -132,13 +172,17 @@ fn what_ends_is_forgotten_and_no_cut_record_is_taken() {
     side.send(Method::Info, 7);
     side.request(common::Req::invite());
     commit(&mut side, &mut journal);
-    for record in journal.values() {
-        assert!((0..record.len()).all(|len| Kept::decode(&record[..len]).is_err()));
+    for (state, bytes) in pairs(&journal) {
+        assert!((0..state.len()).all(|len| Kept::decode(&state[..len], bytes).is_err()));
+        assert!((0..bytes.len()).all(|len| Kept::decode(state, &bytes[..len]).is_err()));
     }
+    let states: Vec<_> = pairs(&journal).map(|(state, _)| state.clone()).collect();
+    let [client, server] = &states[..] else { panic!("{states:?}") };
+    assert!(pairs(&journal).all(|(_, bytes)| [client, server].iter().any(|s| Kept::decode(s, bytes).is_err())));
     let info = side.sent().remove(0);
     side.receive(answer(&info, 200, "b1"));
     commit(&mut side, &mut journal);
-    assert_eq!(journal.len(), 1, "an answered request other than INVITE is not kept");
+    assert_eq!(pairs(&journal).count(), 1, "an answered request other than INVITE is not kept");
     let mut fresh = Journal::new();
     let mut other = Side { ep: endpoint(config(), 3), now: side.now, log: Vec::new(), paths: Vec::new() };
     commit(&mut other, &mut fresh);

@@ -37,8 +37,9 @@ struct Shard<R> {
 
 #[derive(Debug)]
 struct Call<R> {
-    /// Absent where a leg has been seen before it.
+    /// Absent where a leg has been seen before it, or one of the two before the other.
     record: Option<R>,
+    caller: Option<R>,
     legs: Vec<u64>,
     changed: bool,
     /// There may be a row.
@@ -51,6 +52,8 @@ struct Call<R> {
 struct Leg<R> {
     call: Option<u64>,
     record: Option<R>,
+    dialog: Option<R>,
+    /// States and bytes.
     requests: Vec<(Entity, R)>,
 }
 
@@ -81,13 +84,13 @@ impl<R> Default for Shard<R> {
 
 impl<R> Default for Call<R> {
     fn default() -> Call<R> {
-        Call { record: None, legs: Vec::new(), changed: false, in_table: false, estimate: None }
+        Call { record: None, caller: None, legs: Vec::new(), changed: false, in_table: false, estimate: None }
     }
 }
 
 impl<R> Default for Leg<R> {
     fn default() -> Leg<R> {
-        Leg { call: None, record: None, requests: Vec::new() }
+        Leg { call: None, record: None, dialog: None, requests: Vec::new() }
     }
 }
 
@@ -95,7 +98,9 @@ impl<R: Deref<Target = [u8]>> Book<R> {
     /// An entity is now this.
     pub fn put(&mut self, shard: u16, entity: Entity, record: R) {
         match part(entity.kind, &record) {
-            Ok(Part::Call) => self.put_call(shard, entity.id, record),
+            Ok(Part::Call) => self.put_call(shard, entity.id, |call| &mut call.record, record),
+            Ok(Part::Caller) => self.put_call(shard, entity.id, |call| &mut call.caller, record),
+            Ok(Part::Dialog) => self.put_dialog(shard, entity.id, record),
             Ok(Part::LegOf(call)) => self.put_leg(shard, entity.id, call, record),
             Ok(Part::RequestOn(leg)) => self.put_request(shard, entity, leg, record),
             Ok(Part::Other) => {}
@@ -108,18 +113,32 @@ impl<R: Deref<Target = [u8]>> Book<R> {
         match entity.kind {
             Kind::Call => self.remove_call(shard, entity.id),
             Kind::Leg => self.remove_leg(shard, entity.id),
-            Kind::Client | Kind::Server => self.remove_request(shard, entity),
+            Kind::Client | Kind::Server | Kind::Request | Kind::Answer => self.remove_request(shard, entity),
+            // They go with the other half.
+            Kind::Caller | Kind::Dialog => {}
             Kind::Shard | Kind::Agent | Kind::FlowCounts | Kind::AgentCounts | Kind::Cdr => {}
         }
     }
 
-    fn put_call(&mut self, shard: u16, id: u64, record: R) {
+    fn put_call(&mut self, shard: u16, id: u64, which: impl Fn(&mut Call<R>) -> &mut Option<R>, record: R) {
         let call = self.shards.entry(shard).or_default().calls.entry(id).or_default();
-        if call.record.as_deref() != Some(&*record) {
+        if which(call).as_deref() != Some(&*record) {
             touch(&mut self.changed, shard, id, call);
         }
         // Even where it is the same: the old place is to be let go.
-        call.record = Some(record);
+        *which(call) = Some(record);
+    }
+
+    fn put_dialog(&mut self, shard: u16, id: u64, record: R) {
+        let at = self.shards.entry(shard).or_default();
+        let leg = at.legs.entry(id).or_default();
+        let same = leg.dialog.as_deref() == Some(&*record);
+        leg.dialog = Some(record);
+        if let Some(c) = leg.call.filter(|_| !same)
+            && let Some(call) = at.calls.get_mut(&c)
+        {
+            touch(&mut self.changed, shard, c, call);
+        }
     }
 
     fn remove_call(&mut self, shard: u16, id: u64) {
@@ -157,7 +176,7 @@ impl<R: Deref<Target = [u8]>> Book<R> {
     fn remove_leg(&mut self, shard: u16, id: u64) {
         let Some(at) = self.shards.get_mut(&shard) else { return };
         let Some(leg) = at.legs.get_mut(&id) else { return };
-        leg.record = None;
+        (leg.record, leg.dialog) = (None, None);
         let call = leg.call.take();
         // Those that linger go by themselves.
         if leg.requests.is_empty() {
@@ -209,8 +228,8 @@ impl<R: Deref<Target = [u8]>> Book<R> {
             let Some(at) = self.shards.get_mut(&shard) else { continue };
             let Some(call) = at.calls.get_mut(&id) else { continue };
             call.changed = false;
-            let Some(record) = &call.record else { continue };
-            match row(CallId::of_record(shard, id), record, &mut call.estimate, &mut estimate) {
+            let (Some(record), Some(caller)) = (&call.record, &call.caller) else { continue };
+            match row(CallId::of_record(shard, id), (record, caller), &mut call.estimate, &mut estimate) {
                 Ok(row) => {
                     call.in_table = true;
                     let records = bundle(all(&at.legs, id, call)).into();
@@ -299,23 +318,32 @@ fn all<'a, R: Deref<Target = [u8]>>(
     id: u64,
     call: &'a Call<R>,
 ) -> impl Iterator<Item = (Entity, &'a [u8])> {
-    let own = call.record.as_deref().map(|record| (Entity { kind: Kind::Call, id }, record));
+    let own = [(Kind::Call, &call.record), (Kind::Caller, &call.caller)];
     let of_leg = |id: &u64| {
         let leg = legs.get(id)?;
-        let own = leg.record.as_deref().map(|record| (Entity { kind: Kind::Leg, id: *id }, record));
-        Some(own.into_iter().chain(leg.requests.iter().map(|(e, record)| (*e, &**record))))
+        let own = [(Kind::Leg, &leg.record), (Kind::Dialog, &leg.dialog)];
+        Some(there(*id, own).chain(leg.requests.iter().map(|(e, record)| (*e, &**record))))
     };
-    own.into_iter().chain(call.legs.iter().filter_map(of_leg).flatten())
+    there(id, own).chain(call.legs.iter().filter_map(of_leg).flatten())
 }
 
-/// The row of a call, without its records.
+/// Those of an id's records that there are.
+fn there<'a, R: Deref<Target = [u8]>>(
+    id: u64,
+    records: [(Kind, &'a Option<R>); 2],
+) -> impl Iterator<Item = (Entity, &'a [u8])> {
+    let entity = move |(kind, record): (Kind, &'a Option<R>)| Some((Entity { kind, id }, record.as_deref()?));
+    records.into_iter().filter_map(entity)
+}
+
+/// The row of a call, without its records; `records`: of what changes and of what stays.
 fn row(
     id: CallId,
-    record: &[u8],
+    records: (&[u8], &[u8]),
     kept: &mut Option<(u64, u64)>,
     estimate: impl FnOnce(&str) -> u64,
 ) -> Result<OngoingCall, strowger_engine::journal::wire::Corrupt> {
-    let call = Ongoing::decode(record)?;
+    let call = Ongoing::decode(records.0, records.1)?;
     let queued = call.queued.unwrap_or(0);
     if call.state == CallState::Queued && kept.is_none_or(|(since, _)| since != queued) {
         *kept = Some((queued, estimate(call.flow)));

@@ -1,4 +1,4 @@
-//! The record of a call.
+//! The records of a call.
 
 use super::VERSION;
 use super::wire::{Corrupt, Reader, Writer};
@@ -179,17 +179,24 @@ fn read_attempt<'a>(r: &mut Reader<'a>) -> Result<AttemptRecord<'a>, Corrupt> {
 }
 
 impl<'a> CallRecord<'a> {
-    pub(super) fn decode(record: &'a [u8]) -> Result<CallRecord<'a>, Corrupt> {
-        let r = &mut Reader(record);
+    pub(super) fn decode(changing: &'a [u8], fixed: &'a [u8]) -> Result<CallRecord<'a>, Corrupt> {
+        let (r, f) = (&mut Reader(changing), &mut Reader(fixed));
         version(r)?;
+        version(f)?;
         let call = CallRecord {
-            bucket: r.small("bucket")?,
+            bucket: f.small("bucket")?,
+            medium: pick(f, &MEDIA, "medium")?,
+            flow: f.text()?,
+            received: f.uint()?,
+            ticket: f.uint()?,
+            caller: read_key(f)?,
+            caller_user: f.text()?,
+            caller_display: f.text()?,
+            from: f.bytes()?,
+            max_forwards: f.small("forwards")?,
+            passed: f.bytes()?,
+            param: f.option(Reader::text)?,
             state: pick(r, &STATES, "state")?,
-            medium: pick(r, &MEDIA, "medium")?,
-            flow: r.text()?,
-            received: r.uint()?,
-            ticket: r.uint()?,
-            caller: read_key(r)?,
             media: r.option(read_key)?,
             message: pick(r, &MESSAGES, "message")?,
             fading: r.option(read_key)?,
@@ -204,12 +211,6 @@ impl<'a> CallRecord<'a> {
             errors: r.small("errors")?,
             held_once: r.flag()?,
             rang: r.flag()?,
-            caller_user: r.text()?,
-            caller_display: r.text()?,
-            from: r.bytes()?,
-            max_forwards: r.small("forwards")?,
-            passed: r.bytes()?,
-            param: r.option(Reader::text)?,
             timers: {
                 let mut timers = [None; 4];
                 for timer in &mut timers {
@@ -218,8 +219,26 @@ impl<'a> CallRecord<'a> {
                 timers
             },
         };
-        Reader(r.0).end().map(|()| call)
+        Reader(r.0).end().and(Reader(f.0).end()).map(|()| call)
     }
+}
+
+/// Appends the record of what stays of a call.
+pub(super) fn write_caller(call: &Call, out: &mut Vec<u8>) {
+    let w = &mut Writer(out);
+    w.uint(VERSION);
+    w.uint(u64::from(call.bucket));
+    w.uint(call.medium as u64);
+    w.bytes(call.flow.flowid.as_bytes());
+    w.uint(call.received.unix_us);
+    w.uint(call.ticket);
+    write_key(w, call.caller);
+    w.bytes(call.caller_user.as_bytes());
+    w.bytes(call.caller_display.as_bytes());
+    w.bytes(&call.from);
+    w.uint(u64::from(call.max_forwards));
+    w.bytes(&call.passed);
+    w.option(call.param.as_deref(), |w, p| w.bytes(p.as_bytes()));
 }
 
 impl Engine {
@@ -229,17 +248,11 @@ impl Engine {
         w.option(due, |w, due| w.uint(now.unix_of(due)));
     }
 
-    /// Appends the record of a call.
+    /// Appends the record of what changes of a call.
     pub(super) fn write_call(&self, call: &Call, now: Now, out: &mut Vec<u8>) {
         let w = &mut Writer(out);
         w.uint(VERSION);
-        w.uint(u64::from(call.bucket));
         w.uint(call.state as u64 - 1);
-        w.uint(call.medium as u64);
-        w.bytes(call.flow.flowid.as_bytes());
-        w.uint(call.received.unix_us);
-        w.uint(call.ticket);
-        write_key(w, call.caller);
         w.option(call.media, write_key);
         w.uint(call.message as u64);
         w.option(call.fading, write_key);
@@ -256,12 +269,6 @@ impl Engine {
         w.uint(u64::from(call.errors));
         w.flag(call.held_once);
         w.flag(call.rang);
-        w.bytes(call.caller_user.as_bytes());
-        w.bytes(call.caller_display.as_bytes());
-        w.bytes(&call.from);
-        w.uint(u64::from(call.max_forwards));
-        w.bytes(&call.passed);
-        w.option(call.param.as_deref(), |w, p| w.bytes(p.as_bytes()));
         for timer in [call.media_timer, call.progress_timer, call.glare_timer, call.onhold_timer] {
             self.write_timer(w, timer, now);
         }

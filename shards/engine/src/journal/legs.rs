@@ -1,4 +1,4 @@
-//! The record of a leg.
+//! The records of a leg.
 
 use super::VERSION;
 use super::calls::{MEDIA, pick, read_key, version, write_key};
@@ -93,24 +93,14 @@ const ROLES: [Role; 4] = [Role::Caller, Role::Media, Role::Agent, Role::FlowMess
 const PHASES: [Phase; 6] =
     [Phase::Trying, Phase::Cancelled, Phase::AwaitAck, Phase::OwesAck, Phase::Confirmed, Phase::Closing];
 
-fn write_dialog(w: &mut Writer<'_>, d: &DialogParts<'_>) {
-    w.path(&d.path);
-    for text in [d.call_id, d.local, d.remote, d.target, d.routes] {
-        w.bytes(text);
-    }
-    w.uint(u64::from(d.local_seq));
-    w.option(d.remote_seq, |w, n| w.uint(u64::from(n)));
-    w.flag(d.confirmed);
-}
-
-fn read_dialog<'a>(r: &mut Reader<'a>) -> Result<DialogParts<'a>, Corrupt> {
+fn read_dialog<'a>(r: &mut Reader<'a>, f: &mut Reader<'a>) -> Result<DialogParts<'a>, Corrupt> {
     Ok(DialogParts {
-        path: r.path()?,
-        call_id: r.bytes()?,
-        local: r.bytes()?,
-        remote: r.bytes()?,
-        target: r.bytes()?,
-        routes: r.bytes()?,
+        path: f.path()?,
+        call_id: f.bytes()?,
+        local: f.bytes()?,
+        remote: f.bytes()?,
+        target: f.bytes()?,
+        routes: f.bytes()?,
         local_seq: r.small("cseq")?,
         remote_seq: r.option(|r| r.small("cseq"))?,
         confirmed: r.flag()?,
@@ -177,13 +167,17 @@ fn read_claim<'a>(r: &mut Reader<'a>) -> Result<ClaimRecord<'a>, Corrupt> {
 }
 
 impl<'a> LegRecord<'a> {
-    pub(super) fn decode(record: &'a [u8]) -> Result<LegRecord<'a>, Corrupt> {
-        let r = &mut Reader(record);
+    pub(super) fn decode(changing: &'a [u8], fixed: &'a [u8]) -> Result<LegRecord<'a>, Corrupt> {
+        let (r, f) = (&mut Reader(changing), &mut Reader(fixed));
         version(r)?;
+        version(f)?;
+        let local_tag = Token::new(f.bytes()?).ok_or(Corrupt::Nonsense("tag"))?;
+        let (role, session_id) = (pick(f, &ROLES, "role")?, f.uint()?);
         let call = r.option(read_key)?;
-        let local_tag = Token::new(r.bytes()?).ok_or(Corrupt::Nonsense("tag"))?;
-        let (role, phase) = (pick(r, &ROLES, "role")?, pick(r, &PHASES, "phase")?);
-        let dialog = read_dialog(r)?;
+        let phase = pick(r, &PHASES, "phase")?;
+        let dialog = read_dialog(r, f)?;
+        let (remote, proposed) = (f.option(read_body)?, f.option(read_body)?);
+        Reader(f.0).end()?;
         let inbound = r.option(|r| {
             Ok(InboundRecord {
                 txn: r.uint()?,
@@ -197,8 +191,7 @@ impl<'a> LegRecord<'a> {
         let bye = r.option(Reader::uint)?;
         let owes_ack = r.option(|r| Ok((r.uint()?, r.small("cseq")?)))?;
         let offered = r.flag()?;
-        let (remote, proposed) = (r.option(read_body)?, r.option(read_body)?);
-        let (session_id, version, described, stale) = (r.uint()?, r.small("version")?, r.uint()?, r.flag()?);
+        let (version, described, stale) = (r.small("version")?, r.uint()?, r.flag()?);
         let claim = r.option(read_claim)?;
         let timer = r.option(Reader::uint)?;
         let (session, session_due) = read_session(r)?;
@@ -237,16 +230,34 @@ impl<'a> LegRecord<'a> {
     }
 }
 
+/// Appends the record of what seldom changes of a leg.
+pub(super) fn write_dialog(leg: &Leg, out: &mut Vec<u8>) {
+    let w = &mut Writer(out);
+    w.uint(VERSION);
+    w.bytes(leg.local_tag.as_bytes());
+    w.uint(leg.role as u64);
+    w.uint(leg.session_id);
+    let d = leg.dialog.parts();
+    w.path(&d.path);
+    for text in [d.call_id, d.local, d.remote, d.target, d.routes] {
+        w.bytes(text);
+    }
+    for body in [leg.remote.as_deref(), leg.proposed.as_deref()] {
+        w.option(body, write_body);
+    }
+}
+
 impl Engine {
-    /// Appends the record of a leg.
+    /// Appends the record of what changes of a leg.
     pub(super) fn write_leg(&self, leg: &Leg, now: Now, out: &mut Vec<u8>) {
         let w = &mut Writer(out);
         w.uint(VERSION);
         w.option(leg.call, write_key);
-        w.bytes(leg.local_tag.as_bytes());
-        w.uint(leg.role as u64);
         w.uint(leg.phase as u64);
-        write_dialog(w, &leg.dialog.parts());
+        let d = leg.dialog.parts();
+        w.uint(u64::from(d.local_seq));
+        w.option(d.remote_seq, |w, n| w.uint(u64::from(n)));
+        w.flag(d.confirmed);
         w.option(leg.inbound, |w, i| {
             w.uint(i.txn.number());
             w.uint(u64::from(i.cseq));
@@ -264,10 +275,6 @@ impl Engine {
             w.uint(u64::from(cseq));
         });
         w.flag(leg.offered);
-        for body in [leg.remote.as_deref(), leg.proposed.as_deref()] {
-            w.option(body, write_body);
-        }
-        w.uint(leg.session_id);
         w.uint(u64::from(leg.version));
         w.uint(leg.described);
         w.flag(leg.stale);

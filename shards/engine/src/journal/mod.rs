@@ -4,6 +4,8 @@
 //! ([`Sink`]) and commits the turn. A turn that is not committed is as if it had never been: nothing of it was sent.
 //!
 //! Invariants
+//! - What changes often and what does not of a call, a leg or a transaction are two entities ([`Kind::other_half`]); neither
+//!   is without the other.
 //! - A record replaces the entity's earlier ones; a removal ends them. Order between entities of one turn has no meaning.
 //! - Times in records are Unix time: the monotonic clock does not survive.
 //! - Records name flows and agents by their ids, never by index or slot: provisioning may differ after the restart.
@@ -30,9 +32,9 @@ const VERSION: u64 = 2;
 pub enum Kind {
     /// What the shard as a whole must know: sequence of records, shard counters. One entity, id 0.
     Shard = 0,
-    /// A call; id: its key.
+    /// What changes of a call; id: its key.
     Call = 1,
-    /// A dialog; id: the key of its leg.
+    /// What changes of a dialog from message to message; id: the key of its leg.
     Leg = 2,
     /// Run-time state of an agent: logged in, wrap-up, misses; id: slot in this process.
     Agent = 3,
@@ -42,15 +44,23 @@ pub enum Kind {
     AgentCounts = 5,
     /// A CDR ([`crate::cdr::CdrRow`]) that neither database nor spool is known to have; id: its sequence number.
     Cdr = 6,
-    /// A request of ours; id: slot and generation of its transaction.
+    /// A request of ours, its state; id: slot and generation of its transaction.
     Client = 7,
-    /// A request of a peer's; id: slot and generation of its transaction.
+    /// A request of a peer's, its state; id: slot and generation of its transaction.
     Server = 8,
+    /// What stays of a call; id: its key.
+    Caller = 9,
+    /// Strings of a dialog, and what its peer has described; id: the key of its leg.
+    Dialog = 10,
+    /// The bytes of a request of ours; id: as of [`Kind::Client`].
+    Request = 11,
+    /// The identity of a peer's request and our last answer; id: as of [`Kind::Server`].
+    Answer = 12,
 }
 
 impl Kind {
     /// Every kind, by number.
-    pub const ALL: [Kind; 9] = [
+    pub const ALL: [Kind; 13] = [
         Kind::Shard,
         Kind::Call,
         Kind::Leg,
@@ -60,7 +70,23 @@ impl Kind {
         Kind::Cdr,
         Kind::Client,
         Kind::Server,
+        Kind::Caller,
+        Kind::Dialog,
+        Kind::Request,
+        Kind::Answer,
     ];
+
+    /// The kind of the records that hold the rest of such an entity, under the same id; they are written less often.
+    #[must_use]
+    pub fn other_half(self) -> Option<Kind> {
+        match self {
+            Kind::Call => Some(Kind::Caller),
+            Kind::Leg => Some(Kind::Dialog),
+            Kind::Client => Some(Kind::Request),
+            Kind::Server => Some(Kind::Answer),
+            _ => None,
+        }
+    }
 
     /// The kind of that number.
     #[must_use]

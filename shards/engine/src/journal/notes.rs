@@ -1,5 +1,7 @@
 //! What has changed since the last turn, and its way into the journal.
 
+use super::calls::write_caller;
+use super::legs::write_dialog;
 use super::{Entity, Kind, Sink};
 use crate::arena::Key;
 use crate::cdr::Cdr;
@@ -9,6 +11,7 @@ use crate::provision::FlowDef;
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use strowger_dispatch::AgentRef;
+use strowger_sip::endpoint::Record;
 use strowger_sip::time::Now;
 
 /// What the arenas cannot note: counters and agents that an input touched, records that it wrote.
@@ -120,6 +123,15 @@ fn replaced(prints: &mut Vec<u64>, at: u32, print: u64) -> bool {
     std::mem::replace(&mut prints[at], print) != print
 }
 
+fn kind_of(record: Record) -> Kind {
+    match record {
+        Record::Client => Kind::Client,
+        Record::Request => Kind::Request,
+        Record::Server => Kind::Server,
+        Record::Answer => Kind::Answer,
+    }
+}
+
 impl Engine {
     /// Writes what changed since the last call; the first one writes everything. To be called each turn, before anything
     /// that the turn put out is sent.
@@ -129,8 +141,8 @@ impl Engine {
         let mut out = std::mem::take(&mut self.notes.scratch);
         self.journal_calls(now, sink, &mut out);
         self.journal_legs(now, sink, &mut out);
-        self.ep.journal(now, &mut out, |server, id, record| {
-            let entity = Entity { kind: if server { Kind::Server } else { Kind::Client }, id };
+        self.ep.journal(now, &mut out, |what, id, record| {
+            let entity = Entity { kind: kind_of(what), id };
             match record {
                 Some(record) => sink.put(entity, record),
                 None => sink.remove(entity),
@@ -177,30 +189,47 @@ impl Engine {
     }
 
     fn journal_calls<S: Sink + ?Sized>(&mut self, now: Now, sink: &mut S, out: &mut Vec<u8>) {
-        let entity = |key: Key| Entity { kind: Kind::Call, id: key.to_u64() };
-        self.calls.drain_gone().for_each(|key| sink.remove(entity(key)));
+        let entity = |kind, key: Key| Entity { kind, id: key.to_u64() };
+        for key in self.calls.drain_gone() {
+            [Kind::Call, Kind::Caller].into_iter().for_each(|kind| sink.remove(entity(kind, key)));
+        }
         let noted = self.calls.take_noted();
         for slot in &noted {
             let Some((key, call)) = self.calls.at(*slot) else { continue };
+            if !self.calls.is_written(*slot) {
+                out.clear();
+                write_caller(call, out);
+                sink.put(entity(Kind::Caller, key), out);
+            }
             out.clear();
             self.write_call(call, now, out);
             if self.calls.differs(*slot, print(out)) {
-                sink.put(entity(key), out);
+                sink.put(entity(Kind::Call, key), out);
             }
         }
         self.calls.done(noted);
     }
 
     fn journal_legs<S: Sink + ?Sized>(&mut self, now: Now, sink: &mut S, out: &mut Vec<u8>) {
-        let entity = |key: Key| Entity { kind: Kind::Leg, id: key.to_u64() };
-        self.legs.drain_gone().for_each(|key| sink.remove(entity(key)));
+        let entity = |kind, key: Key| Entity { kind, id: key.to_u64() };
+        for key in self.legs.drain_gone() {
+            [Kind::Leg, Kind::Dialog].into_iter().for_each(|kind| sink.remove(entity(kind, key)));
+        }
         let noted = self.legs.take_noted();
         for slot in &noted {
+            let written = self.legs.is_written(*slot);
+            let Some(leg) = self.legs.at_mut(*slot) else { continue };
+            if leg.take_fresh() || !written {
+                out.clear();
+                write_dialog(leg, out);
+                let Some((key, _)) = self.legs.at(*slot) else { continue };
+                sink.put(entity(Kind::Dialog, key), out);
+            }
             let Some((key, leg)) = self.legs.at(*slot) else { continue };
             out.clear();
             self.write_leg(leg, now, out);
             if self.legs.differs(*slot, print(out)) {
-                sink.put(entity(key), out);
+                sink.put(entity(Kind::Leg, key), out);
             }
         }
         self.legs.done(noted);

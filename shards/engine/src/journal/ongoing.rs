@@ -15,9 +15,13 @@ const VERSION: u64 = 2;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
     Call,
+    /// What stays of the call with that id.
+    Caller,
     /// A leg; `None`: its call is over.
     LegOf(Option<u64>),
-    /// A request under way on that leg. It may be no leg's: then there is none of that id.
+    /// What seldom changes of the leg with that id.
+    Dialog,
+    /// A request under way on that leg, or its bytes. It may be no leg's: then there is none of that id.
     RequestOn(u64),
     /// None of a call.
     Other,
@@ -30,12 +34,14 @@ pub enum Part {
 pub fn part(kind: Kind, record: &[u8]) -> Result<Part, Corrupt> {
     Ok(match kind {
         Kind::Call => Part::Call,
+        Kind::Caller => Part::Caller,
+        Kind::Dialog => Part::Dialog,
         Kind::Leg => {
             let mut r = Reader(record);
             version(&mut r)?;
             Part::LegOf(r.option(read_key)?.map(|key| key.to_u64()))
         }
-        Kind::Client | Kind::Server => Part::RequestOn(Kept::user_of(record)?),
+        Kind::Client | Kind::Server | Kind::Request | Kind::Answer => Part::RequestOn(Kept::user_of(record)?),
         Kind::Shard | Kind::Agent | Kind::FlowCounts | Kind::AgentCounts | Kind::Cdr => Part::Other,
     })
 }
@@ -61,12 +67,12 @@ pub struct Ongoing<'a> {
 }
 
 impl<'a> Ongoing<'a> {
-    /// Reads the record of a call.
+    /// Reads the two records of a call: of what changes, and of what stays.
     ///
     /// # Errors
     /// [`Corrupt`].
-    pub fn decode(record: &'a [u8]) -> Result<Ongoing<'a>, Corrupt> {
-        let call = CallRecord::decode(record)?;
+    pub fn decode(changing: &'a [u8], fixed: &'a [u8]) -> Result<Ongoing<'a>, Corrupt> {
+        let call = CallRecord::decode(changing, fixed)?;
         let attempt = call.attempt.as_ref();
         Ok(Ongoing {
             state: call.state,

@@ -100,15 +100,21 @@ impl Engine {
         let mut all_legs = BTreeSet::new();
         let ours = |bucket: Option<u16>| bucket.is_some_and(|b| self.cfg.buckets.shard(b) == self.shard);
         let mut fault = |entity: &Entity, why: Corrupt| self.unreadable(old.shard, entity, &why.to_string(), told);
+        let all: BTreeMap<Entity, &[u8]> = old.records.iter().map(|(e, record)| (*e, &**record)).collect();
+        // What is not there cannot be read.
+        let rest = |e: &Entity| {
+            let kind = e.kind.other_half().unwrap_or(e.kind);
+            all.get(&Entity { kind, ..*e }).copied().unwrap_or_default()
+        };
         for (entity, record) in &old.records {
             let key = Key::from_u64(entity.id);
             match entity.kind {
-                Kind::Call => match CallRecord::decode(record) {
+                Kind::Call => match CallRecord::decode(record, rest(entity)) {
                     Ok(call) if ours(Some(call.bucket)) => estate.calls.push((key, call)),
                     Ok(_) => {}
                     Err(why) => fault(entity, why),
                 },
-                Kind::Leg => match LegRecord::decode(record) {
+                Kind::Leg => match LegRecord::decode(record, rest(entity)) {
                     Ok(leg) => {
                         all_legs.insert(entity.id);
                         if ours(scan::parse_mark(leg.local_tag.as_bytes())) {
@@ -122,7 +128,7 @@ impl Engine {
             }
         }
         for (entity, record) in old.records.iter().filter(|(e, _)| matches!(e.kind, Kind::Client | Kind::Server)) {
-            match Kept::decode(record) {
+            match Kept::decode(record, rest(entity)) {
                 Ok(kept) => {
                     let with_leg = estate.renamed.legs.contains_key(&kept.user());
                     let orphan = || !all_legs.contains(&kept.user()) && ours(Some(kept.bucket(&self.cfg.key)));
@@ -139,7 +145,12 @@ impl Engine {
     /// One shard of the new ones speaks for each old one.
     fn unreadable(&self, old: u16, entity: &Entity, why: &str, told: &mut Restored) {
         if self.speaks_for(old) {
-            told.unreadable.push(format!("{:?} {} of shard {old}: {why}", entity.kind, entity.id));
+            // Either half may be the one.
+            let kinds = match entity.kind.other_half() {
+                Some(other) => format!("{:?}/{other:?}", entity.kind),
+                None => format!("{:?}", entity.kind),
+            };
+            told.unreadable.push(format!("{kinds} {} of shard {old}: {why}", entity.id));
         }
     }
 

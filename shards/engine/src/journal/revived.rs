@@ -145,8 +145,8 @@ impl Engine {
         leg.bye = record.bye.map(client);
         leg.owes_ack = record.owes_ack.map(|(txn, cseq)| (client(txn), cseq));
         leg.offered = record.offered;
-        leg.remote = record.remote.map(|b| b.to_body());
-        leg.proposed = record.proposed.map(|b| b.to_body());
+        leg.remote = record.remote.map(|b| b.to_body()).into();
+        leg.proposed = record.proposed.map(|b| b.to_body()).into();
         (leg.version, leg.described, leg.stale) = (record.version, record.described, record.stale);
         leg.claim = claim;
         leg.timer = timer;

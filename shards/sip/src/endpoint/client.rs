@@ -396,6 +396,7 @@ impl Endpoint {
             let to = response.first(Name::To).unwrap_or_default();
             let ack = self.write_derived(slot, Method::Ack, Some(to));
             self.pool.release(std::mem::replace(&mut self.clients[slot].buf, ack));
+            self.clients[slot].mark.laid = false;
         }
         let client = &self.clients[slot];
         if step.send != Output::Nothing {
@@ -425,6 +426,7 @@ impl Endpoint {
         if matches!(state, State::Invite(ClientInvite::Accepted) | State::Other(ClientNonInvite::Completed)) {
             // It is never sent again.
             self.pool.release(std::mem::replace(&mut client.buf, BufId::NONE));
+            client.mark.laid = false;
         }
         self.set_clock(now, &mut retransmit, step.retransmit, token, Class::Client);
         self.set_clock(now, &mut expire, step.expire, token, Class::Client);

@@ -4,6 +4,8 @@
 //! neither asks nor answers twice. After it the clocks go on where they were; one that was due meanwhile fires at once. What
 //! waits for an answer or an ACK is sent at once, too: it may have been written down and then never sent.
 //!
+//! A transaction has two records ([`Record`]): the bytes that it sends, written where they change, and its state.
+//!
 //! Invariants
 //! - While no journal is kept, noting a change costs one test.
 //! - A restored request of ours keeps its branch. It may name another slot: `revived` finds it then.
@@ -35,11 +37,32 @@ pub(super) struct Notes {
     gone: Vec<(bool, u64)>,
 }
 
-/// Of one transaction: it is noted as changed; it is written down.
+/// Of one transaction: it is noted as changed; it is written down; and so are the bytes that it has now.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Mark {
     noted: bool,
     kept: bool,
+    pub(super) laid: bool,
+}
+
+/// What is written down of transactions. The two of one have the same number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Record {
+    /// A request of ours: its state.
+    Client,
+    /// Its bytes, and what its branch names.
+    Request,
+    /// A peer's request: its state.
+    Server,
+    /// By what it is known, and our last answer.
+    Answer,
+}
+
+impl Record {
+    /// State and bytes of a transaction.
+    fn both(server: bool) -> [Record; 2] {
+        if server { [Record::Server, Record::Answer] } else { [Record::Client, Record::Request] }
+    }
 }
 
 /// A transaction as its record has it.
@@ -102,17 +125,25 @@ pub enum Restored {
 }
 
 impl<'a> Kept<'a> {
-    /// Reads a record.
+    /// Reads the two records of a transaction.
     ///
     /// # Errors
     /// [`Corrupt`].
-    pub fn decode(record: &'a [u8]) -> Result<Kept<'a>, Corrupt> {
-        let mut r = Reader(record);
+    pub fn decode(state: &'a [u8], bytes: &'a [u8]) -> Result<Kept<'a>, Corrupt> {
+        let (mut r, mut b) = (Reader(state), Reader(bytes));
         let (server, user) = head(&mut r)?;
+        if head(&mut b)?.0 != server {
+            return Err(Corrupt::Nonsense("bytes"));
+        }
         let path = r.path()?;
         let state = (r.small("state")?, r.small("resent")?);
         let (retransmit, expire) = (r.option(Reader::uint)?, r.option(Reader::uint)?);
-        let body = if server { Body::Server(server_body(&mut r)?) } else { Body::Client(client_body(&mut r)?) };
+        let body = if server {
+            Body::Server(server_body(&mut r, &mut b)?)
+        } else {
+            Body::Client(client_body(&mut r, &mut b)?)
+        };
+        b.end()?;
         let sound = match body {
             Body::Client(_) => client::State::of(state).is_some(),
             Body::Server(_) => server::State::of(state).is_some(),
@@ -123,7 +154,7 @@ impl<'a> Kept<'a> {
         r.end().map(|()| Kept { user, path, state, retransmit, expire, body })
     }
 
-    /// The TU's token in a record; the rest of it is not looked at.
+    /// The TU's token in either record; the rest of it is not looked at.
     ///
     /// # Errors
     /// [`Corrupt`].
@@ -159,6 +190,12 @@ fn head(r: &mut Reader<'_>) -> Result<(bool, User), Corrupt> {
     }
 }
 
+fn write_head(server: bool, user: User, w: &mut Writer<'_>) {
+    w.uint(VERSION);
+    w.flag(server);
+    w.uint(user);
+}
+
 /// The bucket of a request inside a dialog, by the answer to it: our tag says it, or else the Call-ID.
 fn answered_at(answer: &[u8], key: &HashKey) -> u16 {
     let Ok(answer) = Message::parse(answer, &Limits::default()) else { return scan::bucket_of(b"", key) };
@@ -166,15 +203,15 @@ fn answered_at(answer: &[u8], key: &HashKey) -> u16 {
     marked.unwrap_or_else(|| scan::bucket_of(answer.call_id().unwrap_or_default(), key))
 }
 
-fn client_body<'a>(r: &mut Reader<'a>) -> Result<ClientBody<'a>, Corrupt> {
+fn client_body<'a>(r: &mut Reader<'a>, b: &mut Reader<'a>) -> Result<ClientBody<'a>, Corrupt> {
     let mut c = ClientBody {
-        bucket: r.small("bucket")?,
-        nonce: r.uint()?,
-        slot: r.small("slot")?,
+        bucket: b.small("bucket")?,
+        nonce: b.uint()?,
+        slot: b.small("slot")?,
+        bodied: b.flag()?,
+        request: b.bytes()?,
         cancel: r.small("cancel")?,
         dropped: r.flag()?,
-        bodied: r.flag()?,
-        request: r.bytes()?,
         host: r.option(Reader::text)?,
         canceller: r.option(|r| {
             let state = (r.small("state")?, r.small("resent")?);
@@ -191,16 +228,16 @@ fn client_body<'a>(r: &mut Reader<'a>) -> Result<ClientBody<'a>, Corrupt> {
     Ok(c)
 }
 
-fn server_body<'a>(r: &mut Reader<'a>) -> Result<ServerBody<'a>, Corrupt> {
+fn server_body<'a>(r: &mut Reader<'a>, b: &mut Reader<'a>) -> Result<ServerBody<'a>, Corrupt> {
     let s = ServerBody {
         cancelled: r.flag()?,
-        split: r.small("split")?,
-        identity: r.bytes()?,
-        answer: r.bytes()?,
-        open: r.option(|r| {
-            let head = r.bytes()?;
-            let offsets = [r.small("head")?, r.small("head")?, r.small("head")?];
-            ReplyHead::new(head, offsets, r.flag()?).map(|h| (head, h)).ok_or(Corrupt::Nonsense("head"))
+        split: b.small("split")?,
+        identity: b.bytes()?,
+        answer: b.bytes()?,
+        open: b.option(|b| {
+            let head = b.bytes()?;
+            let offsets = [b.small("head")?, b.small("head")?, b.small("head")?];
+            ReplyHead::new(head, offsets, b.flag()?).map(|h| (head, h)).ok_or(Corrupt::Nonsense("head"))
         })?,
     };
     let long = s.identity.len() > server::MAX_IDENTITY || usize::from(s.split) > s.identity.len();
@@ -208,41 +245,51 @@ fn server_body<'a>(r: &mut Reader<'a>) -> Result<ServerBody<'a>, Corrupt> {
 }
 
 impl Endpoint {
-    /// Hands out what changed since the last call: `put(server, number, record)`, without a record for what is to be
+    /// Hands out what changed since the last call: `put(what, number, record)`, without a record for what is to be
     /// forgotten. From the first call on a journal is kept; it hands out everything. `out` is scratch.
-    pub fn journal(&mut self, now: Now, out: &mut Vec<u8>, mut put: impl FnMut(bool, u64, Option<&[u8]>)) {
+    pub fn journal(&mut self, now: Now, out: &mut Vec<u8>, mut put: impl FnMut(Record, u64, Option<&[u8]>)) {
         self.keep_journal();
         for (server, number) in self.notes.gone.drain(..) {
-            put(server, number, None);
+            Record::both(server).into_iter().for_each(|what| put(what, number, None));
         }
         let mut noted = std::mem::take(&mut self.notes.clients);
         for number in noted.drain(..) {
             let Some(slot) = self.live_client(ClientTxn(number)) else { continue };
-            let was = std::mem::take(&mut self.clients[slot].mark).kept;
+            let was = std::mem::take(&mut self.clients[slot].mark);
             let kept = self.clients[slot].worth_keeping();
             if kept {
+                if !was.laid {
+                    out.clear();
+                    self.write_bytes(slot, out);
+                    put(Record::Request, number, Some(out));
+                }
                 out.clear();
                 self.write_client(slot, number, now, out);
-                put(false, number, Some(out));
-            } else if was {
-                put(false, number, None);
+                put(Record::Client, number, Some(out));
+            } else if was.kept {
+                Record::both(false).into_iter().for_each(|what| put(what, number, None));
             }
-            self.clients[slot].mark.kept = kept;
+            self.clients[slot].mark = Mark { noted: false, kept, laid: kept };
         }
         self.notes.clients = noted;
         let mut noted = std::mem::take(&mut self.notes.servers);
         for number in noted.drain(..) {
             let Some(slot) = self.live_server(ServerTxn(number)) else { continue };
-            let was = std::mem::take(&mut self.servers[slot].mark).kept;
+            let was = std::mem::take(&mut self.servers[slot].mark);
             let kept = self.servers[slot].worth_keeping();
             if kept {
+                if !was.laid {
+                    out.clear();
+                    self.write_answer(slot, out);
+                    put(Record::Answer, number, Some(out));
+                }
                 out.clear();
                 self.write_server(slot, now, out);
-                put(true, number, Some(out));
-            } else if was {
-                put(true, number, None);
+                put(Record::Server, number, Some(out));
+            } else if was.kept {
+                Record::both(true).into_iter().for_each(|what| put(what, number, None));
             }
-            self.servers[slot].mark.kept = kept;
+            self.servers[slot].mark = Mark { noted: false, kept, laid: kept };
         }
         self.notes.servers = noted;
     }
@@ -286,6 +333,7 @@ impl Endpoint {
 
     fn write_start(
         &self,
+        who: Record,
         user: User,
         path: &Path,
         state: (u8, u8),
@@ -293,7 +341,7 @@ impl Endpoint {
         now: Now,
         w: &mut Writer<'_>,
     ) {
-        w.uint(user);
+        write_head(matches!(who, Record::Server), user, w);
         w.path(path);
         w.uint(u64::from(state.0));
         w.uint(u64::from(state.1));
@@ -302,19 +350,23 @@ impl Endpoint {
         }
     }
 
-    fn write_client(&self, slot: usize, number: u64, now: Now, out: &mut Vec<u8>) {
+    fn write_bytes(&self, slot: usize, out: &mut Vec<u8>) {
         let c = &self.clients[slot];
         let w = &mut Writer(out);
-        w.uint(VERSION);
-        w.flag(false);
-        self.write_start(c.user, &c.path, c.state.number(), [c.retransmit, c.expire], now, w);
+        write_head(false, c.user, w);
         w.uint(u64::from(c.bucket));
         w.uint(c.nonce);
         w.uint(u64::from(c.branch_slot));
-        w.uint(c.cancel as u64);
-        w.flag(c.dropped);
         w.flag(c.bodied);
         w.bytes(self.pool.get(c.buf));
+    }
+
+    fn write_client(&self, slot: usize, number: u64, now: Now, out: &mut Vec<u8>) {
+        let c = &self.clients[slot];
+        let w = &mut Writer(out);
+        self.write_start(Record::Client, c.user, &c.path, c.state.number(), [c.retransmit, c.expire], now, w);
+        w.uint(c.cancel as u64);
+        w.flag(c.dropped);
         let waits = |waiter: &Waiter| matches!(waiter, Waiter::Request { txn, .. } if *txn == number);
         let host = if c.is_resolving() { self.resolver.host_of(waits) } else { None };
         w.option(host, |w, host| w.bytes(host.as_bytes()));
@@ -341,10 +393,14 @@ impl Endpoint {
     fn write_server(&self, slot: usize, now: Now, out: &mut Vec<u8>) {
         let s = &self.servers[slot];
         let w = &mut Writer(out);
-        w.uint(VERSION);
-        w.flag(true);
-        self.write_start(s.user, &s.path, s.state.number(), [s.retransmit, s.expire], now, w);
+        self.write_start(Record::Server, s.user, &s.path, s.state.number(), [s.retransmit, s.expire], now, w);
         w.flag(s.cancelled);
+    }
+
+    fn write_answer(&self, slot: usize, out: &mut Vec<u8>) {
+        let s = &self.servers[slot];
+        let w = &mut Writer(out);
+        write_head(true, s.user, w);
         w.uint(u64::from(s.split));
         let (identity, answer) = self.pool.get(s.buf).split_at(usize::from(s.identity));
         w.bytes(identity);

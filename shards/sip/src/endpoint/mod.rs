@@ -28,7 +28,7 @@ mod resolve;
 mod server;
 mod timers;
 
-pub use keep::{Kept, Restored};
+pub use keep::{Kept, Record, Restored};
 pub use resolve::Resolve;
 pub use timers::TimerEvent;
 

@@ -250,6 +250,7 @@ impl Endpoint {
     pub fn set_user(&mut self, txn: ServerTxn, user: User) {
         if let Some(slot) = self.live_server(txn) {
             self.servers[slot].user = user;
+            self.servers[slot].mark.laid = false;
             self.note_server(slot);
         }
     }
@@ -298,6 +299,7 @@ impl Endpoint {
             out.extend_from_slice(&self.pool.get(server.buf)[..identity]);
             self.pool.release(server.buf);
             server.buf = self.pool.store(&out);
+            server.mark.laid = false;
             self.scratch = out;
         }
     }
@@ -322,7 +324,10 @@ impl Endpoint {
         let token = handle(slot, server.generation);
         let (user, path, identity) = (server.user, server.path, server.identity);
         match (step.send, new) {
-            (Output::New, Some(new)) => self.pool.release(std::mem::replace(&mut server.buf, new)),
+            (Output::New, Some(new)) => {
+                self.pool.release(std::mem::replace(&mut server.buf, new));
+                server.mark.laid = false;
+            }
             (_, Some(unused)) => self.pool.release(unused),
             _ => {}
         }
