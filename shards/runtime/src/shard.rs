@@ -396,14 +396,26 @@ impl<M: Machine> Shard<M> {
             self.machine.journal(now, journal);
             journal.commit();
         }
+    }
+
+    /// Other shards first, who work on it meanwhile; then peers; then the control plane, whose threads take time to wake.
+    fn send(&mut self) {
+        self.commit();
+        let is_mesh = |o: &Output| matches!(o, Output::Mesh { .. });
+        if self.held.iter().any(is_mesh) {
+            for _ in 0..self.held.len() {
+                match self.held.pop_front() {
+                    Some(mesh) if is_mesh(&mesh) => self.output(mesh),
+                    Some(other) => self.held.push_back(other),
+                    None => break,
+                }
+            }
+            self.mesh.flush();
+        }
+        self.out.flush(&mut self.machine, &self.sockets, &self.latency, &self.counts, &mut self.failed);
         while let Some(output) = self.held.pop_front() {
             self.output(output);
         }
-    }
-
-    fn send(&mut self) {
-        self.commit();
-        self.out.flush(&mut self.machine, &self.sockets, &self.latency, &self.counts, &mut self.failed);
     }
 
     /// Sends all that is pending, tells the machine of what could not be sent, and hands the mesh its items.
