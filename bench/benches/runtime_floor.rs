@@ -173,6 +173,7 @@ fn started(shards: u16) -> (Shards, SocketAddr, tempfile::TempDir) {
         cdr_capacity: 64,
         overload: OverloadConfig::default(),
         pin: false,
+        busy_poll_us: 0,
         seed: [1; 32],
         journal: None,
         restored: [].into(),

@@ -15,7 +15,7 @@ use crate::outbound::Outbound;
 use crate::overload::{Backlog, OverloadConfig, Refusals, SourceLimits, Verdicts};
 use crate::owner::Router;
 use crate::relay::{Command, Relay, ResolveRequest, Resolved};
-use crate::shard::{self, Shard};
+use crate::shard::{self, BusyPoll, Shard};
 use crate::sys;
 use socket2::Socket;
 use std::collections::VecDeque;
@@ -49,6 +49,8 @@ pub struct ServerSpec {
     pub overload: OverloadConfig,
     /// One core for each shard, where there are enough.
     pub pin: bool,
+    /// So long after work, and before a timer is due, a shard polls instead of sleeping, microseconds.
+    pub busy_poll_us: u32,
     /// Seed of tags, branches and Call-IDs.
     pub seed: [u8; 32],
     /// Where the shards' state is kept, if it is; and what was found of the process before.
@@ -340,6 +342,7 @@ fn assemble<M: Machine>(parts: Parts, build: impl FnOnce(u16, &ServerSpec, Now) 
         failed: Vec::new(),
         held: VecDeque::new(),
         journal,
+        poll: BusyPoll::new(spec.busy_poll_us),
         serving,
         latency,
         counts,

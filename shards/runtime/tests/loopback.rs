@@ -175,6 +175,7 @@ fn spec(shards: u16, cdr_capacity: usize, overload: OverloadConfig) -> ServerSpe
         cdr_capacity,
         overload,
         pin: false,
+        busy_poll_us: 0,
         seed: [7; 32],
         journal: None,
         restored: [].into(),
