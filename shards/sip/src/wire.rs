@@ -247,7 +247,9 @@ mod tests {
     #[test]
     fn what_is_cut_or_makes_no_sense_is_said() {
         assert_eq!(Reader(&[OF_2, 0]).uint(), Err(Corrupt::Short));
-        for long in [&[0xff; 10][..], &[OF_2, 0xf7, 0], &[OF_4, 0xff, 0xff, 0, 0], &[OF_8, 255, 255, 255, 255, 0, 0, 0, 0]] {
+        for long in
+            [&[0xff; 10][..], &[OF_2, 0xf7, 0], &[OF_4, 0xff, 0xff, 0, 0], &[OF_8, 255, 255, 255, 255, 0, 0, 0, 0]]
+        {
             assert_eq!(Reader(long).uint(), Err(Corrupt::Nonsense("integer")));
         }
         assert_eq!(Reader(&[5, 1]).bytes(), Err(Corrupt::Short));
