@@ -128,6 +128,11 @@ impl State {
         matches!(self, State::Resolving { .. })
     }
 
+    /// Its bytes are not needed any more.
+    pub(super) const fn is_sent_no_more(self) -> bool {
+        matches!(self, State::Invite(ClientInvite::Accepted) | State::Other(ClientNonInvite::Completed))
+    }
+
     /// The timer that sends it again in this state.
     pub(super) const fn retransmits(self) -> Option<Timer> {
         match self {
@@ -423,10 +428,8 @@ impl Endpoint {
         let client = &mut self.clients[slot];
         let token = handle(slot, client.generation);
         let (mut retransmit, mut expire) = (client.retransmit, client.expire);
-        if matches!(state, State::Invite(ClientInvite::Accepted) | State::Other(ClientNonInvite::Completed)) {
-            // It is never sent again.
+        if state.is_sent_no_more() {
             self.pool.release(std::mem::replace(&mut client.buf, BufId::NONE));
-            client.mark.laid = false;
         }
         self.set_clock(now, &mut retransmit, step.retransmit, token, Class::Client);
         self.set_clock(now, &mut expire, step.expire, token, Class::Client);

@@ -4,7 +4,8 @@
 //! neither asks nor answers twice. After it the clocks go on where they were; one that was due meanwhile fires at once. What
 //! waits for an answer or an ACK is sent at once, too: it may have been written down and then never sent.
 //!
-//! A transaction has two records ([`Record`]): the bytes that it sends, written where they change, and its state.
+//! A transaction has two records ([`Record`]): the bytes that it sends, written where they change, and its state. Bytes that are
+//! let go are not written again for that.
 //!
 //! Invariants
 //! - While no journal is kept, noting a change costs one test.
@@ -331,17 +332,7 @@ impl Endpoint {
         }
     }
 
-    fn write_start(
-        &self,
-        who: Record,
-        user: User,
-        path: &Path,
-        state: (u8, u8),
-        timers: [TimerId; 2],
-        now: Now,
-        w: &mut Writer<'_>,
-    ) {
-        write_head(matches!(who, Record::Server), user, w);
+    fn write_start(&self, path: &Path, state: (u8, u8), timers: [TimerId; 2], now: Now, w: &mut Writer<'_>) {
         w.path(path);
         w.uint(u64::from(state.0));
         w.uint(u64::from(state.1));
@@ -364,7 +355,8 @@ impl Endpoint {
     fn write_client(&self, slot: usize, number: u64, now: Now, out: &mut Vec<u8>) {
         let c = &self.clients[slot];
         let w = &mut Writer(out);
-        self.write_start(Record::Client, c.user, &c.path, c.state.number(), [c.retransmit, c.expire], now, w);
+        write_head(false, c.user, w);
+        self.write_start(&c.path, c.state.number(), [c.retransmit, c.expire], now, w);
         w.uint(c.cancel as u64);
         w.flag(c.dropped);
         let waits = |waiter: &Waiter| matches!(waiter, Waiter::Request { txn, .. } if *txn == number);
@@ -393,7 +385,8 @@ impl Endpoint {
     fn write_server(&self, slot: usize, now: Now, out: &mut Vec<u8>) {
         let s = &self.servers[slot];
         let w = &mut Writer(out);
-        self.write_start(Record::Server, s.user, &s.path, s.state.number(), [s.retransmit, s.expire], now, w);
+        write_head(true, s.user, w);
+        self.write_start(&s.path, s.state.number(), [s.retransmit, s.expire], now, w);
         w.flag(s.cancelled);
     }
 
@@ -446,7 +439,11 @@ impl Endpoint {
         let cancel = client::Cancel::of(body.cancel);
         let retransmit = self.resume(now, state.retransmits(), kept.retransmit, txn, Class::Client);
         let expire = self.resume(now, state.expires(), kept.expire, txn, Class::Client);
-        let buf = if body.request.is_empty() { BufId::NONE } else { self.pool.store(body.request) };
+        let buf = if state.is_sent_no_more() || body.request.is_empty() {
+            BufId::NONE
+        } else {
+            self.pool.store(body.request)
+        };
         self.clients.insert(Client {
             path: kept.path,
             user,
@@ -517,7 +514,8 @@ impl Endpoint {
             let head = self.pool.store(head);
             self.open.insert(Open { head, offsets }) as u32
         });
-        let buf = self.pool.store(&[body.identity, body.answer].concat());
+        let answer = if state.is_sent_no_more() { b"" } else { body.answer };
+        let buf = self.pool.store(&[body.identity, answer].concat());
         let retransmit = self.resume(now, state.retransmits(), kept.retransmit, txn, Class::Server);
         let expire = self.resume(now, state.expires(), kept.expire, txn, Class::Server);
         let chain = self.by_identity.insert(self.identity_hash(first), slot as u32).unwrap_or(server::NONE);

@@ -292,14 +292,13 @@ impl Endpoint {
         self.step_server(Mono(0), slot, ServerInput::Acked, None);
         let server = &mut self.servers[slot];
         let identity = usize::from(server.identity);
-        if matches!(server.state, State::Invite(ServerInvite::Acked)) && self.pool.get(server.buf).len() > identity {
+        if server.state.is_sent_no_more() && self.pool.get(server.buf).len() > identity {
             // Late INVITEs are absorbed: only the identity is needed to know them.
             let mut out = std::mem::take(&mut self.scratch);
             out.clear();
             out.extend_from_slice(&self.pool.get(server.buf)[..identity]);
             self.pool.release(server.buf);
             server.buf = self.pool.store(&out);
-            server.mark.laid = false;
             self.scratch = out;
         }
     }
@@ -447,6 +446,11 @@ impl State {
             7 => State::Other(ServerNonInvite::Completed),
             _ => return None,
         })
+    }
+
+    /// The answer is not needed any more.
+    pub(super) const fn is_sent_no_more(self) -> bool {
+        matches!(self, State::Invite(ServerInvite::Acked))
     }
 
     /// The timer that sends the answer again in this state.
