@@ -241,16 +241,33 @@ fn a_request_inside_a_dialog_is_never_merged() {
 }
 
 #[test]
-fn methods_that_are_not_allowed_get_405() {
+fn methods_that_are_not_allowed_get_405_and_unknown_ones_501() {
     let mut s = Side::default();
-    for method in ["REGISTER", "PUBLISH", "FROBNICATE", "invite"] {
+    let (known, unknown) = ("SIP/2.0 405 Method Not Allowed", "SIP/2.0 501 Not Implemented");
+    for (method, answer) in [("REGISTER", known), ("PUBLISH", known), ("FROBNICATE", unknown), ("invite", unknown)] {
         assert_eq!(s.receive(Req::new(method, "z9hG4bK1")), None);
         let text = s.one();
-        assert_eq!(first_line(&text), "SIP/2.0 405 Method Not Allowed", "{method}");
+        assert_eq!(first_line(&text), answer, "{method}");
         assert!(field(&text, "Allow").unwrap().starts_with("INVITE, ACK, CANCEL, BYE, OPTIONS"));
     }
     assert_eq!(s.ep.stats().refused, 4);
     s.assert_at_rest();
+}
+
+/// RFC 5118 section 4.2.
+#[test]
+fn what_cannot_be_read_gets_400_whatever_its_method() {
+    let mut s = Side::default();
+    for req in [
+        Req { uri: "sip:2001:db8::10", ..Req::new("REGISTER", "z9hG4bK1") },
+        Req::new("REGISTER", "z9hG4bK1").line("Contact: sip:user@example.com?Route=%3Csip:sip.example.com%3E"),
+        Req { uri: "sip:2001:db8::10", ..Req::new("FROBNICATE", "z9hG4bK1") },
+    ] {
+        assert_eq!(s.receive(req), None);
+        assert!(first_line(&s.one()).starts_with("SIP/2.0 400 "));
+    }
+    assert_eq!(s.receive(Req { uri: "isbn:2983792873", ..Req::new("REGISTER", "z9hG4bK1") }), None);
+    assert_eq!(s.sent_lines(), ["SIP/2.0 405 Method Not Allowed"]);
 }
 
 #[test]

@@ -101,10 +101,13 @@ impl Endpoint {
         merged: bool,
         identity: usize,
     ) -> bool {
-        if let Some(code) = self.fault(msg, method, merged) {
-            self.refuse(path, msg, code, "");
-        } else if let Err(err) = msg.check_request() {
+        // What cannot be read comes before what is not wanted (RFC 5118 section 4.2); which scheme a URI has is a question of
+        // the latter kind.
+        let unread = msg.check_request().err().filter(|err| *err != ParseError::UnsupportedScheme);
+        if let Some(err) = unread {
             self.refuse_fault(path, msg, err);
+        } else if let Some(code) = self.fault(msg, method, merged) {
+            self.refuse(path, msg, code, "");
         } else if identity > MAX_IDENTITY {
             self.refuse(path, msg, 400, "Identifiers Too Long");
         } else if method == Method::Options && msg.to_tag().is_none() {
@@ -126,7 +129,8 @@ impl Endpoint {
     fn fault(&mut self, msg: &Message<'_>, method: Method<'_>, merged: bool) -> Option<u16> {
         if !self.cfg.allow.contains(&method) {
             self.extra.extend_from_slice(&self.lines.allow);
-            return Some(405);
+            // Known, but not wanted here; or not even known (RFC 3261 section 21.5.2, RFC 4475 section 3.1.1.2).
+            return Some(if method.known().is_some() { 405 } else { 501 });
         }
         if msg.request_uri() == Err(ParseError::UnsupportedScheme) {
             return Some(416);
