@@ -275,26 +275,24 @@ fn tag_of(value: &[u8]) -> Option<&[u8]> {
     tag_param(value).filter(|t| !t.is_empty())
 }
 
-/// The parameter `tag` of a To value: behind its bracket where it has one.
+/// The parameter `tag` of a To value.
 fn tag_param(value: &[u8]) -> Option<&[u8]> {
-    let params = match memrchr(b'>', value) {
-        Some(at) => &value[at + 1..],
-        None => value,
-    };
-    param(params, b"tag")
+    param(value, b"tag")
 }
 
-/// Value of the parameter `name` behind the first `;`; empty where it has none.
+/// Value of the parameter `name` behind the first `;`; empty where it has none. What stands in quotes or angle brackets is no
+/// parameter, as for the parser.
 fn param<'a>(value: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    let mut rest = &value[memchr(b';', value)? + 1..];
+    let mut rest = &value[find_top(value, b';')? + 1..];
     loop {
-        let end = memchr(b';', rest).unwrap_or(rest.len());
+        let end = find_top(rest, b';').unwrap_or(rest.len());
         let piece = trim_start(&rest[..end]);
         if piece.get(..name.len()).is_some_and(|n| n.eq_ignore_ascii_case(name)) {
             match trim_start(&piece[name.len()..]) {
                 [] => return Some(b""),
                 [b'=', v @ ..] => {
                     let v = trim_start(v);
+                    let v = v.strip_prefix(b"\"").unwrap_or(v);
                     let end = v.iter().position(|b| is_blank(*b)).unwrap_or(v.len());
                     return Some(&v[..end]);
                 }

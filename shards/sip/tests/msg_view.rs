@@ -182,6 +182,9 @@ fn via_forms() {
     assert_eq!((via.port, via.maddr()), (Some(4000), Some(&b"224.2.0.1"[..])));
     assert_eq!(via.rport(), None);
     assert_eq!(Via::parse(b"SIP/2.0/UDP h;rport=7").expect("valid").rport(), Some(Some(7)));
+    for open in ["SIP/2.0/UDP h;branch=z9hG4bK\"x", "SIP/2.0/UDP h;x=<y;branch=z9hG4bKx"] {
+        assert!(Via::parse(open.as_bytes()).is_err(), "{open}: it would hide the `received` of an answer");
+    }
 }
 
 #[test]
@@ -354,6 +357,8 @@ fn the_scan_finds_the_owner() {
         assert_eq!(of(first, "\"tag=sw001-x\" <sip:a@b;tag=sw002-x>", foreign).owner, hashed, "no tag of To");
         assert_eq!(of(first, "sip:a@b;tag=sw0aa-1", foreign).owner, Owner::Bucket(0xaa), "without brackets");
         assert_eq!(of(first, "<sip:a@b>;mytag=sw001-1;tag=x", foreign).owner, hashed);
+        let quoted = "<sip:a@b>;x=\">;tag=sw001-1\";tag=\"sw0cc-1\"";
+        assert_eq!(of(first, quoted, foreign).owner, Owner::Bucket(0xcc), "what is quoted is no parameter");
     }
     assert_eq!(of("SIP/2.0 180 Ringing", "<sip:a@b>;tag=sw0ff-1", "z9hG4bKsw123-ours").owner, Owner::Bucket(0x123));
     assert_eq!(of("SIP/2.0 180 Ringing", "<sip:a@b>;tag=sw0ff-1", foreign).owner, hashed, "not ours");
@@ -367,6 +372,7 @@ fn the_scan_finds_the_owner() {
 fn the_scan_classifies() {
     let of = |first: &str, to: &str| scan(&dialog_message(first, to, "z"), &KEY).class;
     assert_eq!(of("INVITE sip:a@b SIP/2.0", "<sip:a@b>"), Class::NewInvite);
+    assert_eq!(of("INVITE sip:a@b SIP/2.0", "<sip:a@b>;x=\";tag=1\""), Class::NewInvite);
     assert_eq!(of("INVITE sip:a@b SIP/2.0", "<sip:a@b>;tag=1"), Class::InDialogOrResponse);
     for first in ["ACK sip:a@b SIP/2.0", "CANCEL sip:a@b SIP/2.0", "BYE sip:a@b SIP/2.0", "SIP/2.0 200 OK"] {
         assert_eq!(of(first, "<sip:a@b>"), Class::InDialogOrResponse, "{first}");

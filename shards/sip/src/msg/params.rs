@@ -1,7 +1,7 @@
 //! `;name=value` parameters, read when asked for.
 
-use super::text::{find_top, trim, trim_end, trim_start};
-use memchr::memchr;
+use super::text::{end_of_quote, find_top, trim, trim_end, trim_start};
+use memchr::{memchr, memchr3};
 
 /// The parameters behind a header value or URI; starts at the first `;` or is empty. Quote-aware.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -45,6 +45,19 @@ impl<'a> Params<'a> {
             Some(at) => (trim_end(&piece[..at]), Some(unquote(trim_start(&piece[at + 1..])))),
             None => (piece, None),
         })
+    }
+
+    /// Whether what is put behind them stands by itself: a quote that opens must close, and a bracket outside of quotes has no
+    /// place there.
+    pub(crate) fn is_closed(&self) -> bool {
+        let mut rest = self.0;
+        while let Some(at) = memchr3(b'"', b'<', b'>', rest) {
+            match end_of_quote(rest, at).filter(|_| rest[at] == b'"') {
+                Some(end) => rest = &rest[end + 1..],
+                None => return false,
+            }
+        }
+        true
     }
 
     /// Each parameter as it stands, trimmed, without `;`.

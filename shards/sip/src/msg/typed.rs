@@ -23,7 +23,7 @@ impl<'a> Message<'a> {
     /// From.
     ///
     /// # Errors
-    /// Missing or malformed; a tag without value is malformed, too.
+    /// Missing or malformed; a tag that is no word is malformed, too.
     pub fn from(&self) -> Result<NameAddr<'a>> {
         self.tagged(Name::From)
     }
@@ -31,7 +31,7 @@ impl<'a> Message<'a> {
     /// To.
     ///
     /// # Errors
-    /// Missing or malformed; a tag without value is malformed, too.
+    /// Missing or malformed; a tag that is no word is malformed, too.
     pub fn to(&self) -> Result<NameAddr<'a>> {
         self.tagged(Name::To)
     }
@@ -39,10 +39,11 @@ impl<'a> Message<'a> {
     /// A tag is a token, of one character at least (RFC 3261 section 25.1, `tag-param`).
     fn tagged(&self, id: Name) -> Result<NameAddr<'a>> {
         let addr = NameAddr::parse(self.need(id)?, id)?;
-        if addr.tag().is_none() && addr.params.has("tag") {
-            return Err(ParseError::BadHeader(id));
-        }
-        Ok(addr)
+        let sound = match addr.tag() {
+            Some(tag) => !has_blank(tag),
+            None => !addr.params.has("tag"),
+        };
+        if sound { Ok(addr) } else { Err(ParseError::BadHeader(id)) }
     }
 
     /// The first Contact; None where there is none.

@@ -9,7 +9,7 @@ use super::text::{
 use super::uri::{HostRef, Uri, any_ip, transport_named};
 use super::{Method, Name};
 use crate::net::Transport;
-use memchr::{memchr, memchr2, memchr3};
+use memchr::{memchr, memchr2};
 use std::net::IpAddr;
 
 /// One Via value (RFC 3261 section 20.42).
@@ -24,7 +24,8 @@ pub struct Via<'a> {
 }
 
 impl<'a> Via<'a> {
-    /// Reads one value: `SIP/2.0/UDP host:port;params`, blanks around the separators allowed.
+    /// Reads one value: `SIP/2.0/UDP host:port;params`, blanks around the separators allowed. Parameters with an open quote would
+    /// hide what an answer adds to them.
     ///
     /// # Errors
     /// `BadHeader(Via)`.
@@ -48,7 +49,8 @@ impl<'a> Via<'a> {
         }
         let end = memchr(b';', rest).unwrap_or(rest.len());
         let (host, port) = HostRef::with_port(&rest[..end])?;
-        Some(Via { transport, host, port, params: Params::new(&rest[end..]) })
+        let params = Params::new(&rest[end..]);
+        params.is_closed().then_some(Via { transport, host, port, params })
     }
 
     /// The transaction's branch; None where it is missing or empty.
@@ -188,18 +190,9 @@ impl<'a> NameAddr<'a> {
         NameAddr::finish(NameAddr { display, quoted, uri, params })
     }
 
-    /// A quote that opens in a parameter must close, and a bracket outside of quotes has no place there: it would hide
-    /// what follows, the tag that an answer adds above all.
+    /// Else the parameters would hide what follows, the tag that an answer adds above all.
     fn finish(self) -> Option<NameAddr<'a>> {
-        let mut rest = self.params.0;
-        while let Some(at) = memchr3(b'"', b'<', b'>', rest) {
-            if rest[at] != b'"' {
-                return None;
-            }
-            let end = end_of_quote(rest, at)?;
-            rest = &rest[end + 1..];
-        }
-        Some(self)
+        self.params.is_closed().then_some(self)
     }
 
     /// The dialog tag; None where it is missing or empty.
