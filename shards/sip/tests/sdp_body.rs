@@ -105,6 +105,11 @@ fn holds_all_streams() {
     assert_eq!(rest(&got), rest(AUDIO));
     let open = CHAT.trim_end();
     assert_eq!(edit(|out| hold_inactive(open.as_bytes(), out)).expect("valid"), format!("{CHAT}a=inactive\n"));
+    let odd = AUDIO.replace("a=sendonly", "a=sendonly:x");
+    assert_ne!(odd, AUDIO);
+    let got = edit(|out| hold_inactive(odd.as_bytes(), out)).expect("valid");
+    let directions: Vec<_> = Sdp::parse(got.as_bytes()).expect("valid").media().map(|m| m.direction()).collect();
+    assert_eq!(directions, [Direction::Inactive; 2], "whatever is read as a direction goes");
 }
 
 #[test]
@@ -131,6 +136,9 @@ fn sees_what_the_far_end_must_know() {
     assert!(differs("2001:db8::7", "2001:db8::8"), "address of a stream");
     assert!(differs("49170", "49172"), "port");
     assert!(differs("RTP/AVP 0 8 97", "RTP/AVP 0 97"), "formats");
+    let twice = AUDIO.replace("RTP/AVP 0 8 97", "RTP/AVP 0 0 97");
+    assert!(differs_in_media(twice.as_bytes(), AUDIO.as_bytes()), "a format named twice takes no other's place");
+    assert!(differs_in_media(AUDIO.as_bytes(), twice.as_bytes()));
     assert!(differs("iLBC", "opus"), "encoding of a format");
     assert!(differs("RTP/SAVPF", "RTP/AVP"), "transport");
     assert!(differs("m=video 51372 RTP/SAVPF 31\r\n", ""), "number of streams");

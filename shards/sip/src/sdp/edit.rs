@@ -70,7 +70,7 @@ pub fn hold_inactive(body: &[u8], out: &mut Vec<u8>) -> Result<(), SdpError> {
 
 fn copy_without_directions(part: &[u8], end: &[u8], out: &mut Vec<u8>) {
     for line in lines(part) {
-        if line.kind == b'a' && Direction::of(crate::msg::trim(line.value)).is_some() {
+        if attributes(line.raw).any(|(name, _)| Direction::of(name).is_some()) {
             continue;
         }
         out.extend_from_slice(line.raw);
@@ -148,6 +148,7 @@ fn same_formats(m: &Media<'_>, n: &Media<'_>) -> bool {
         m.formats().count() <= MANY_FORMATS
             && m.formats().count() == n.formats().count()
             && m.formats().all(|f| n.formats().any(|g| f == g))
+            && n.formats().all(|f| m.formats().any(|g| f == g))
     };
     if m.line.formats != n.line.formats && !same_set() {
         return false;
