@@ -77,7 +77,7 @@ impl Fifo {
                     Err(error) => return tracing::error!(%error, "the FIFO cannot be read any more"),
                 },
             };
-            while let Some(frame) = framer.next() {
+            while let Some(frame) = framer.next_frame() {
                 tokio::select! {
                     () = told(&mut stopped) => return,
                     () = desk.take(frame) => {}

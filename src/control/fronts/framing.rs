@@ -50,7 +50,7 @@ impl Framer {
     }
 
     /// The next request, if one is whole. Call it until it has none.
-    pub fn next(&mut self) -> Option<Frame> {
+    pub fn next_frame(&mut self) -> Option<Frame> {
         loop {
             self.skip_blanks();
             match head(&self.buf) {
@@ -91,7 +91,11 @@ impl Framer {
                 self.resume();
                 Some(Frame::TooLong { reply })
             }
-            Err(false) => Some(Frame::Request { reply, json: self.resume().split_off(at) }),
+            Err(false) => {
+                // What looks like the next request may begin with the colon that ends this one's name.
+                let passed = self.resume();
+                Some(Frame::Request { reply, json: passed.get(at..).unwrap_or_default().to_vec() })
+            }
         }
     }
 
@@ -150,7 +154,7 @@ mod tests {
     }
 
     fn all(framer: &mut Framer) -> Vec<Frame> {
-        std::iter::from_fn(|| framer.next()).collect()
+        std::iter::from_fn(|| framer.next_frame()).collect()
     }
 
     #[test]
@@ -175,14 +179,22 @@ mod tests {
         f.push(b"noise :r3:{}:r4:5 :r5:[]");
         assert_eq!(all(&mut f), [request("r3", "{}"), request("r4", "5 "), request("r5", "[]")]);
         f.push(b":r6:{\"half\":");
-        assert_eq!((f.next(), f.waits()), (None, true));
+        assert_eq!((f.next_frame(), f.waits()), (None, true));
         // The writer died; the next one's request still counts.
         f.push(b":r7:{}");
         assert_eq!(all(&mut f), [request("r6", "{\"half\":"), request("r7", "{}")]);
         f.push(b":r8:{\"half\"");
-        assert_eq!((f.next(), f.give_up(), f.waits()), (None, Some(request("r8", "{\"half\"")), false));
+        assert_eq!((f.next_frame(), f.give_up(), f.waits()), (None, Some(request("r8", "{\"half\"")), false));
         f.push(b":r9");
-        assert_eq!((f.next(), f.give_up()), (None, None));
+        assert_eq!((f.next_frame(), f.give_up()), (None, None));
+    }
+
+    #[test]
+    fn a_request_that_begins_with_the_end_of_a_name_is_found() {
+        let mut f = Framer::new(1000);
+        f.push(b":r1:r2:{}:r3:r4:[]");
+        assert_eq!(all(&mut f), [request("r1", ""), request("r2", "{}"), request("r3", ""), request("r4", "[]")]);
+        assert!(!f.waits());
     }
 
     #[test]
@@ -190,10 +202,10 @@ mod tests {
         let mut f = Framer::new(100);
         f.push(b":r1:[");
         while f.buf.len() <= 100 {
-            assert_eq!(f.next(), None);
+            assert_eq!(f.next_frame(), None);
             f.push(b"1,1,1,");
         }
-        assert_eq!(f.next(), Some(Frame::TooLong { reply: "r1".to_owned() }));
+        assert_eq!(f.next_frame(), Some(Frame::TooLong { reply: "r1".to_owned() }));
         f.push(b"1]:r2:{}");
         assert_eq!(all(&mut f), [request("r2", "{}")]);
         f.push(&[b':'; 10_000]);

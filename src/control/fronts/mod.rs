@@ -6,7 +6,7 @@
 
 mod datagram;
 mod fifo;
-mod framing;
+pub mod framing;
 mod node;
 
 pub use datagram::MiSocket;
