@@ -51,8 +51,10 @@ pub struct Shard {
     pub sent: Vec<(SocketAddr, Vec<u8>)>,
     /// The next so many messages are refused by the socket.
     pub refuse_sends: usize,
-    /// The last record of each call. A new process may give a name of the one before again: the caller's Call-ID tells.
-    calls: BTreeMap<(CallId, Box<str>), CallType>,
+    /// The last record of each call, by its name, which a new process may give again; so those that were over before it are
+    /// counted.
+    calls: BTreeMap<CallId, CallType>,
+    over: usize,
     cfg: Arc<EngineConfig>,
     rows: Rows,
     journal: Journal,
@@ -115,6 +117,7 @@ impl Shard {
             sent: vec![],
             refuse_sends: 0,
             calls: BTreeMap::new(),
+            over: 0,
             cfg,
             rows: Rows::default(),
             journal: Journal::default(),
@@ -190,7 +193,7 @@ impl Shard {
     }
 
     fn note(&mut self, cdr: &Cdr) {
-        let before = self.calls.insert((cdr.call, cdr.sip_call_id.clone()), cdr.call_type);
+        let before = self.calls.insert(cdr.call, cdr.call_type);
         // An attempt that fails may be followed by another.
         let ended = before.is_some_and(|b| matches!(b, CallType::Handled | CallType::Dropped));
         assert!(!ended, "a call that has ended got another record: {cdr:?}");
@@ -228,6 +231,9 @@ impl Shard {
     /// The same, from other records.
     pub fn restart_from(&mut self, records: Records) -> Restored {
         self.lives = self.lives.wrapping_add(1);
+        let before = self.calls.len();
+        self.calls.retain(|_, last| !matches!(last, CallType::Handled | CallType::Dropped));
+        self.over += before - self.calls.len();
         self.journal = Journal::default();
         let dispatching = self.dispatch.dispatching();
         self.dispatch = Arc::new(Dispatch::new(limits(), ChatPolicy::Balancing));
@@ -282,7 +288,7 @@ impl Shard {
             assert_eq!(gauges, [0; 4], "on hold, chats on hold, queued, ongoing of {}", flow.flowid);
         }
         let begun = self.stats.sum(|s| s.calls.get());
-        let ended = self.calls.values().filter(|last| **last != CallType::Rejected).count();
+        let ended = self.over + self.calls.values().filter(|last| **last != CallType::Rejected).count();
         assert_eq!(begun, ended as i64, "calls begun, calls with a last record");
     }
 }
