@@ -384,6 +384,8 @@ impl State {
     pub(crate) fn transition_to_wrapup_over(&self, gen_: u32) -> Change {
         self.change(gen_, |w| {
             let idle = if w.claimed() { 0 } else { REORDER };
+            #[cfg(mutant)]
+            let idle = if crate::mutant::is("idle-order-kept") { 0 } else { idle };
             w.has(WRAPUP | WITHHELD).then(|| w.without(WRAPUP | WITHHELD).with(idle))
         })
     }

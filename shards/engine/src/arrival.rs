@@ -59,7 +59,10 @@ impl Engine {
     /// The checks of `cc_handle_call` for the flow of that id, in its order (spec: call-center.md, "A call's life" 1).
     pub(crate) fn admit(&self, flow: &[u8], msg: &Message<'_>) -> Result<Arc<FlowDef>, Refused> {
         let codes = &self.cfg.call.refusals;
-        if self.draining || self.calls.len() >= self.cfg.call.max_calls as usize {
+        let draining = self.draining;
+        #[cfg(mutant)]
+        let draining = draining && !strowger_dispatch::mutant::is("drain-ignored");
+        if draining || self.calls.len() >= self.cfg.call.max_calls as usize {
             return Err(Refused::Unavailable);
         }
         if flow.is_empty() {

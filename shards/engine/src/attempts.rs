@@ -11,8 +11,6 @@ use strowger_dispatch::{AgentRef, Media, Release, WaitRef, WaitSpec};
 use strowger_sip::sdp::Sdp;
 use strowger_sip::time::{Mono, Now};
 
-/// Agents that are remembered as having refused a call.
-const REFUSED_KEPT: usize = 8;
 /// Attempts that may fail by our own or the caller's side before the call is given up.
 const MAX_ERRORS: u8 = 3;
 const MAX_REDIRECTS: u8 = 5;
@@ -34,6 +32,18 @@ impl Refusal {
     pub(crate) fn of(code: u16) -> Refusal {
         if code == 408 { Refusal::NoAnswer } else { Refusal::Refused(code) }
     }
+}
+
+/// Agents that are remembered as having refused a call.
+const REFUSED_KEPT: usize = 8;
+
+/// Remembers who refused last, each once: one who refuses again and again must not take the others' places.
+fn remember(refused: &mut Vec<AgentRef>, agent: AgentRef) {
+    refused.retain(|a| *a != agent);
+    if refused.len() >= REFUSED_KEPT {
+        refused.remove(0);
+    }
+    refused.push(agent);
 }
 
 impl Engine {
@@ -191,7 +201,7 @@ impl Engine {
         }
         let Some(call) = self.calls.get_mut(c) else { return };
         call.errors += 1;
-        call.refused.push(agent);
+        remember(&mut call.refused, agent);
         if call.errors >= MAX_ERRORS {
             self.end_call(c, Outcome::Error, self.cfg.call.refusals.internal, now);
         } else {
@@ -376,10 +386,7 @@ impl Engine {
         let Some(attempt) = self.take_attempt(c, now) else { return };
         if let Some(call) = self.calls.get_mut(c) {
             call.rejected += 1;
-            if call.refused.len() >= REFUSED_KEPT {
-                call.refused.remove(0);
-            }
-            call.refused.push(attempt.agent.agent);
+            remember(&mut call.refused, attempt.agent.agent);
         }
         if let Some(call) = self.calls.get(c) {
             self.count_answered(call, &attempt, -1);
@@ -415,7 +422,7 @@ impl Engine {
         let Some(attempt) = self.take_attempt(c, now) else { return };
         if let Some(call) = self.calls.get_mut(c) {
             call.errors += 1;
-            call.refused.push(attempt.agent.agent);
+            remember(&mut call.refused, attempt.agent.agent);
         }
         if let Some(call) = self.calls.get(c) {
             self.count_answered(call, &attempt, -1);
@@ -436,5 +443,22 @@ impl Engine {
             self.let_go(message, now);
         }
         Some(attempt)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_refuses_again_and_again_takes_nobodys_place() {
+        let agent = |slot| AgentRef { slot, gen_: 0 };
+        let mut refused = vec![];
+        for slot in [1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 3] {
+            remember(&mut refused, agent(slot));
+        }
+        assert_eq!(refused, [1, 2, 3].map(agent));
+        (10..20).for_each(|slot| remember(&mut refused, agent(slot)));
+        assert_eq!((refused.len(), refused.last()), (REFUSED_KEPT, Some(&agent(19))));
     }
 }

@@ -161,6 +161,12 @@ impl Engine {
             Some(attempt) => now.mono.since(attempt.offered.mono),
             None => talk_us,
         };
+        #[cfg(mutant)]
+        let talk_us = match answered.filter(|_| talk_us > 0 && strowger_dispatch::mutant::is("talk-by-the-wall-clock"))
+        {
+            Some(at) => now.unix_us.saturating_sub(at.unix_us),
+            None => talk_us,
+        };
         let bits = fstats::INBOUND
             | attempt.map_or(0, |_| fstats::DISTRIBUTED)
             | match outcome {

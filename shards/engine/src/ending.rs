@@ -222,7 +222,11 @@ impl Engine {
     pub(crate) fn drop_leg(&mut self, key: Key) {
         let Some(leg) = self.legs.remove(key) else { return };
         if !self.revived.is_empty() {
-            self.revived.remove(&self.tag_hash(leg.local_tag.as_bytes()));
+            // The losing branch of a fork has the same tag of ours: its leg goes, and the dialog that won stays known.
+            let hash = self.tag_hash(leg.local_tag.as_bytes());
+            if self.revived.get(&hash) == Some(&key) {
+                self.revived.remove(&hash);
+            }
         }
         if let Some(inbound) = leg.inbound.filter(|i| i.answered) {
             self.ep.acked(inbound.txn);

@@ -264,6 +264,8 @@ impl Engine {
 
     /// Unique over restarts: start of the process, shard, sequence.
     pub(crate) fn cdr_key(&self, sequence: u64) -> u128 {
+        #[cfg(mutant)]
+        let sequence = if strowger_dispatch::mutant::is("record-keys-repeat") { sequence & !1 } else { sequence };
         (u128::from(self.born_unix_us) << 64) | (u128::from(self.shard) << 48) | u128::from(sequence & 0xffff_ffff_ffff)
     }
 

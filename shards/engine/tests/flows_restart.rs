@@ -150,3 +150,34 @@ fn no_broken_record_stops_the_start_and_each_is_told_of() {
         }
     }
 }
+
+const HOUR_US: u64 = 3_600_000_000;
+
+/// As that of a machine without a battery for it is, until somebody tells it the time.
+#[test]
+fn a_wall_clock_that_was_set_back_meanwhile_stretches_nothing() {
+    let mut s = Scene::with(|cfg, _, _| {
+        cfg.buckets = Arc::new(BucketTable::even(1));
+        cfg.call.wrapup_us = 30_000_000;
+    });
+    s.talk_straight();
+    s.caller_hangs_up_on_ann();
+    s.wait_ms(10_000);
+    s.bench.now.unix_us -= 10 * HOUR_US;
+    s.bench.restart();
+    assert_eq!(s.ann_state(), AgentState::Wrapup);
+    s.wait_ms(30_000);
+    assert_eq!(s.ann_state(), AgentState::Free);
+    s.assert_rest();
+}
+
+#[test]
+fn a_call_waits_on_from_now_where_the_wall_clock_says_that_it_is_still_to_come() {
+    let mut s = queued();
+    s.bench.now.unix_us -= HOUR_US;
+    s.bench.restart();
+    s.wait_ms(1_500);
+    s.caller_leaves_queue();
+    s.assert_cdrs(&["type 1 agent - fstats 9 rejected 0 wait 2s pickup 0s talk 0s cause 0"]);
+    s.assert_rest();
+}

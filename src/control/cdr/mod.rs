@@ -1,7 +1,7 @@
 //! The CDR pipeline: from the shards' channel to the database, through the spool while that is gone. Nothing is dropped.
 //!
-//! - [`machine`] decides, without I/O: batches, what goes where, when a record is safe.
-//! - [`spool`]: records on disk. [`watermark`]: up to where each shard's records are safe.
+//! - [`machine`] (a room of its own, `cdr`) decides, without I/O: batches, what goes where, when a record is safe.
+//! - [`spool`]: records on disk.
 //! - [`Pipeline`] is the I/O around them: channel, database, the spool on threads that may block, logs.
 //!
 //! Invariants
@@ -14,13 +14,11 @@
 
 mod aside;
 mod counts;
-pub mod machine;
 pub mod spool;
-pub mod watermark;
 
 pub use counts::{CdrCounts, Latency};
-pub use machine::Settings;
-pub use watermark::Mark;
+pub use machine::{Mark, Settings};
+pub use strowger_cdr as machine;
 
 use crate::store::{CdrStore, StoreError};
 use machine::{Aside, Fault, Machine, Notice, Output};

@@ -76,6 +76,10 @@ pub struct Booked {
     excused_in: u64,
     /// Its reference; another one is another agent by the same name.
     pub known_as: Option<AgentRef>,
+    /// In which step it became free, if it then went to the end of the order of idle agents.
+    pub idle_since: Option<u64>,
+    /// It has not just been what leads to the end of that order.
+    holds_place: bool,
 }
 
 impl Booked {
@@ -130,6 +134,7 @@ impl Booked {
             return Err(format!("record with an agent who was with {:?}", self.calls));
         };
         self.calls.swap_remove(n);
+        (self.idle_since, self.holds_place) = (None, cdr.call_type != CallType::Handled);
         (self.excused, self.known_from) = (now, now + if self.chats { rules.way_us } else { 0 });
         let us = rules.after(cdr);
         if cdr.media == CdrMedia::Audio {
@@ -156,6 +161,22 @@ impl Booked {
             self.wraps_until_last += most;
         }
         self.wraps_until_last = self.wraps_until_last.max(now + most);
+    }
+
+    /// Its place in the order of idle agents is not known, until it next goes to the end.
+    pub fn forget_place(&mut self) {
+        (self.idle_since, self.holds_place) = (None, true);
+    }
+
+    /// Notes since when it is idle: after a talk, a wrap-up or a login it is the last of those who are.
+    pub fn note_idle(&mut self, state: AgentState, step: u64) {
+        match state {
+            AgentState::Wrapup | AgentState::Offline => (self.idle_since, self.holds_place) = (None, false),
+            AgentState::Free if !self.holds_place => {
+                (self.idle_since, self.holds_place) = (Some(step), true);
+            }
+            _ => {}
+        }
     }
 
     /// The agent's word is true. `in_flight`: a match, or the end of a chat, is on its way between shards.

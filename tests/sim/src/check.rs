@@ -7,9 +7,12 @@ use crate::plan::SECOND;
 use crate::routes::Expect;
 use crate::stages::{Listed, Stages};
 use crate::text;
+use crate::told::Told;
 use crate::ua::Kind;
+use crate::world::EPOCH;
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
+use strowger_engine::CallConfig;
 use strowger_engine::cdr::{CallType, Cdr, CdrMedia, fstats};
 use strowger_sip::msg::{Message, Method};
 
@@ -78,6 +81,14 @@ pub struct Ledger {
     cids: HashMap<u64, u32>,
     /// What must become of each caller's first request, once it has come.
     pub expects: Vec<Option<Expect>>,
+    /// Calls of which datagrams were damaged: how they go on is not foretold.
+    pub damaged: Vec<bool>,
+    /// The shards have gone on from what was on their disks, each from another moment: what was seen before does not count.
+    pub lost_power: bool,
+    /// The reference, and what it is told.
+    pub told: Told,
+    /// The last record was caused by a message of its moment.
+    pub by_message: bool,
     wrapups: WrapupRules,
 }
 
@@ -93,11 +104,13 @@ pub struct Offer {
 
 impl Ledger {
     #[must_use]
-    pub fn new(calls: u32, agents: u32, wrapups: WrapupRules) -> Ledger {
+    pub fn new(calls: u32, agents: u32, wrapups: WrapupRules, call: &CallConfig) -> Ledger {
         Ledger {
+            told: Told::new(calls, call),
             wrapups,
             stages: Stages::new(calls),
             expects: vec![None; calls as usize],
+            damaged: vec![false; calls as usize],
             calls: (0..calls).map(|_| Rows::default()).collect(),
             agents: vec![Booked::default(); agents as usize],
             ..Ledger::default()
@@ -107,6 +120,13 @@ impl Ledger {
     /// A message reaches the engine.
     pub fn engine_gets(&mut self, msg: &Message<'_>, now: u64) {
         let id = msg.call_id().map(text::text).unwrap_or_default();
+        if !is_stray(msg) && !self.lost_power && !self.is_damaged(msg) {
+            let begins = msg.method() == Some(Method::Invite) && msg.to_tag().is_none();
+            let call = text::caller_number(msg).filter(|_| begins);
+            let foretold = |n: &u32| matches!(self.expects.get(*n as usize), Some(Some(Expect::Call { .. })));
+            self.told.gets(msg, call.filter(foretold), now);
+        }
+        let received_unix_us = (EPOCH + now).saturating_add_signed(self.stages.skew_us);
         match (msg.method(), msg.code()) {
             _ if is_stray(msg) => {}
             (Some(Method::Bye), _) => {
@@ -121,6 +141,7 @@ impl Ledger {
                     && course.received.is_none()
                 {
                     course.received = Some(now);
+                    course.received_unix_us = received_unix_us;
                     course.chat = msg.body().windows(9).any(|w| w == b"m=message");
                 }
             }
@@ -144,14 +165,20 @@ impl Ledger {
 
     /// A message leaves the engine. `Some`: it offers a call to an agent.
     pub fn engine_sends(&mut self, to: SocketAddr, msg: &Message<'_>, now: u64) -> Result<Option<Offer>, Violation> {
+        if self.lost_power {
+            return Ok(None);
+        }
         let call = text::call_number(msg);
         let wrong = |what: String| Violation { what, call, agent: text::agent_of(to) };
-        self.check_origin(to, msg).map_err(wrong)?;
+        self.told.sends(to, msg);
+        if !self.is_damaged(msg) {
+            self.check_origin(to, msg).map_err(wrong)?;
+        }
         if let (Some(Method::Invite), Some(branch)) = (msg.method(), branch(msg)) {
             self.sent.entry(branch.to_owned()).or_insert(now);
         }
         match (msg.method(), msg.code()) {
-            (None, Some(code)) => {
+            (None, Some(code)) if !self.is_damaged(msg) => {
                 self.one_final_answer(code, msg).map_err(wrong)?;
                 self.answers_as_foretold(code, msg).map_err(wrong)?;
                 stray_is_refused(code, msg).map_err(wrong)?;
@@ -180,11 +207,14 @@ impl Ledger {
             return Ok(None);
         }
         let Some(call) = text::call_number(msg) else { return Err("INVITE of no caller".to_owned()) };
-        self.begins_as_foretold(call, msg)?;
+        if !self.is_damaged(msg) {
+            self.begins_as_foretold(call, msg)?;
+        }
         self.stages.invited(call, Kind::at(to), text::header(msg, b"X-CC-State"), now)?;
         let Some(agent) = text::agent_of(to) else { return Ok(None) };
         let chat = self.stages.of.get(call as usize).is_some_and(|c| c.chat);
         let uri = msg.uri().map(text::text).unwrap_or_default();
+        let chat = if self.is_damaged(msg) { uri.starts_with("sip:chat-") } else { chat };
         let again = self.agents[agent as usize].calls.contains(&call); // At another address, maybe.
         if chat != uri.starts_with("sip:chat-") && !again {
             return Err(format!("agent a{agent} is called at {uri}, chat: {chat}"));
@@ -192,7 +222,10 @@ impl Ledger {
         let booked = &mut self.agents[agent as usize];
         let beside = booked.calls.len();
         match booked.offer(call, chat, now) {
-            Ok(true) => Ok(Some(Offer { call, agent, chat, beside })),
+            Ok(true) => {
+                self.told.offered(call, agent, msg, now);
+                Ok(Some(Offer { call, agent, chat, beside }))
+            }
             Ok(false) => Ok(None),
             Err(what) => Err(format!("agent a{agent} {what}")),
         }
@@ -258,8 +291,13 @@ impl Ledger {
     pub fn record(&mut self, cdr: Cdr, call: u32, now: u64) -> Checked {
         let wrong = |what: String| Violation::new(what).call(call);
         record_is_sound(&cdr).map_err(wrong)?;
-        self.stages.recorded(&cdr, call, now).map_err(wrong)?;
+        if self.lost_power {
+            return Ok(());
+        }
+        self.stages.recorded(&cdr, call, now, self.damaged[call as usize]).map_err(wrong)?;
         self.recorded_as_foretold(&cdr, call).map_err(wrong)?;
+        let followed = !self.damaged[call as usize] && self.told.follows(call);
+        self.by_message = followed && self.told.writes(call, &cdr, now).map_err(wrong)?;
         let rows = &mut self.calls[call as usize];
         if rows.ended.is_some() {
             return Err(wrong(format!("record {:?} after the call's last one", cdr.call_type)));
@@ -271,7 +309,7 @@ impl Ledger {
             return Err(wrong(format!("sequence number {} is another call's, too", cdr.cid)));
         }
         let brief = cdr.call_type == CallType::Handled && cdr.cause == 0 && cdr.talk_us < self.wrapups.min_talk_us;
-        if brief && self.agent_left == Some((call, now)) {
+        if brief && self.agent_left == Some((call, now)) && !self.damaged[call as usize] {
             return Err(wrong(format!("handled, though the agent hung up after {} us", cdr.talk_us)));
         }
         let refused = rows.rows.iter().filter(|r| r.call_type == CallType::Rejected).count();
@@ -285,7 +323,7 @@ impl Ledger {
         } else if let Some(n) = self.agents.iter().position(|a| a.calls.contains(&call)) {
             return Err(wrong(format!("record without agent while a{n} is offered the call")));
         }
-        if self.stages.of[call as usize].chat != (cdr.media == CdrMedia::Chat) {
+        if self.stages.of[call as usize].chat != (cdr.media == CdrMedia::Chat) && !self.damaged[call as usize] {
             return Err(wrong(format!("record of {:?}", cdr.media)));
         }
         if matches!(cdr.call_type, CallType::Handled | CallType::Dropped) {

@@ -4,14 +4,18 @@
 //! operators reload nothing in such a run: whoever is gone from the tables would be gone with its calls.
 
 use crate::check::{Checked, Violation, agent_number};
+use crate::hazards::MOST_SHARDS;
+use crate::heap::Event;
 use crate::plan::{Op, Options, Plan, SECOND};
 use crate::rng::Rng;
-use crate::world::{Event, World, provisioned, shared};
+use crate::routes::Expect;
+use crate::world::{EPOCH, World, provisioned, shared};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use strowger_cdr::Mark;
 use strowger_dispatch::Match;
 use strowger_engine::journal::{Entity, Kind, Recovered, Sink};
-use strowger_engine::{BucketTable, Cdr, ChatOver, Control, Engine, EngineConfig, MeshMsg, Output};
+use strowger_engine::{BucketTable, Cdr, CdrRow, ChatOver, Control, Engine, EngineConfig, MeshMsg, Output};
 use strowger_sip::time::Now;
 
 /// How the process ends.
@@ -21,12 +25,16 @@ pub(crate) enum End {
     Idle,
     /// After the next turn has been committed, and before anything of it was sent.
     Unsent,
+    /// With the whole machine: of each shard's journal the disk has what it was at the end of some turn before.
+    Power,
 }
 
 /// The latest records of one shard.
 #[derive(Debug, Default)]
 struct Journal {
     records: BTreeMap<Entity, Box<[u8]>>,
+    /// What of it is on the disk.
+    synced: BTreeMap<Entity, Box<[u8]>>,
     /// Removals of what was never written.
     strays: u32,
 }
@@ -45,14 +53,22 @@ impl Sink for Journal {
 #[derive(Debug)]
 pub(crate) struct Ends {
     rng: Rng,
+    /// Which turns reach the disk.
+    sync: Rng,
     /// Kept only in runs with an end.
     journals: Vec<Journal>,
     keeps: bool,
     pub(crate) planned: Vec<(u64, End)>,
+    /// Chance of a sync after a turn, per mille; 0: there is no disk.
+    syncs: u32,
     due: bool,
     lives: u32,
     /// A new process has not sent all that it begins with.
     pub(crate) starting: bool,
+    /// A process ends: what it has made, its journals have.
+    pub(crate) ending: bool,
+    /// When this process began, by the wall clock.
+    born_us: u64,
     pub(crate) deaf_until: u64,
 }
 
@@ -69,15 +85,51 @@ impl Ends {
                 planned.push((rng.below(plan.faults_us), end));
             }
         }
-        let journals = (0..plan.shards).map(|_| Journal::default()).collect();
-        Ends { rng, journals, keeps: options.crashes, planned, due: false, lives: 1, starting: false, deaf_until: 0 }
+        Ends {
+            rng,
+            sync: Rng::new(seed ^ 0x7379_6e63_0000_0000),
+            journals: Vec::new(),
+            keeps: options.crashes,
+            planned,
+            syncs: 0,
+            due: false,
+            lives: 1,
+            starting: false,
+            ending: false,
+            born_us: EPOCH + SECOND,
+            deaf_until: 0,
+        }
+    }
+
+    /// In some runs the last end is that of the whole machine.
+    pub(crate) fn draw_power(&mut self, seed: u64, faults_us: u64) {
+        let mut power = Rng::new(seed ^ 0x706f_7765_7200_0000);
+        if self.keeps && power.chance(250) {
+            self.syncs = power.range(10, 500) as u32;
+            let last = self.planned.iter().map(|(at, _)| *at).max().unwrap_or(0);
+            self.planned.push((power.range(last, faults_us), End::Power));
+        }
+    }
+
+    /// Journals for so many shards.
+    pub(crate) fn begin(&mut self, shards: u16) {
+        self.journals = (0..shards).map(|_| Journal::default()).collect();
     }
 
     /// What a turn changed is written down, before anything is sent.
     pub(crate) fn commit(&mut self, shard: u16, engine: &mut Engine, now: Now) {
         if self.keeps {
-            engine.journal(now, &mut self.journals[usize::from(shard)]);
+            let journal = &mut self.journals[usize::from(shard)];
+            engine.journal(now, journal);
+            if self.syncs > 0 && self.sync.chance(self.syncs) {
+                journal.synced.clone_from(&journal.records);
+            }
         }
+    }
+
+    /// No process has ended yet.
+    pub(crate) fn is_first_life(&self) -> bool {
+        self.lives == 1
     }
 
     /// No more of it.
@@ -90,18 +142,44 @@ impl Ends {
         std::mem::take(&mut self.due)
     }
 
-    /// A record has reached the database: it was in the journal, as it is.
-    pub(crate) fn delivered(&mut self, shard: u16, cdr: &Cdr) -> Checked {
-        if !self.keeps {
+    /// A record that leaves its shard is in the journal, as it is.
+    pub(crate) fn holds(&mut self, shard: u16, cdr: &Cdr, lost_power: bool) -> Checked {
+        if !self.keeps || lost_power {
             return Ok(());
         }
         let id = (cdr.key & 0xffff_ffff_ffff) as u64;
-        let kept = self.journals[usize::from(shard)].records.remove(&Entity { kind: Kind::Cdr, id });
-        let row = kept.and_then(|bytes| strowger_engine::CdrRow::decode(&bytes).ok());
+        let kept = self.journals[usize::from(shard)].records.get(&Entity { kind: Kind::Cdr, id });
+        let row = kept.and_then(|bytes| CdrRow::decode(bytes).ok());
         if row.is_none_or(|row| row != cdr.into()) {
             return Err(Violation::new(format!("record {id} of shard {shard} is not in its journal")));
         }
         Ok(())
+    }
+
+    /// All records up to that one are safe elsewhere.
+    pub(crate) fn forget_records(&mut self, mark: Mark) {
+        let Some(journal) = self.journals.get_mut(usize::from(mark.shard)).filter(|_| mark.born_us == self.born_us)
+        else {
+            return;
+        };
+        let cdr = |id| Entity { kind: Kind::Cdr, id };
+        let gone: Vec<Entity> = journal.records.range(cdr(0)..=cdr(mark.sequence)).map(|(e, _)| *e).collect();
+        gone.iter().for_each(|entity| drop(journal.records.remove(entity)));
+    }
+
+    /// The records that only the journals have, if they can be read.
+    fn take_records(&mut self) -> Option<Vec<CdrRow>> {
+        let mut rows = Vec::new();
+        for journal in &mut self.journals {
+            let all = std::mem::take(&mut journal.records);
+            let (records, rest): (BTreeMap<_, _>, BTreeMap<_, _>) =
+                all.into_iter().partition(|(e, _)| e.kind == Kind::Cdr);
+            journal.records = rest;
+            for bytes in records.values() {
+                rows.push(CdrRow::decode(bytes).ok()?);
+            }
+        }
+        Some(rows)
     }
 }
 
@@ -109,6 +187,20 @@ impl World {
     pub(crate) fn end(&mut self, end: End) -> Checked {
         match end {
             End::Idle => self.crash(0),
+            End::Power => {
+                self.saw("power lost");
+                self.ledger.lost_power = true;
+                if self.ends.sync.chance(500) {
+                    // Its clock has no battery, or is set when the machine starts.
+                    let skew_us = (self.ends.sync.range(1, 20) * 3600 * SECOND).cast_signed();
+                    let back = self.ends.sync.chance(700);
+                    self.set_clock(if back { -skew_us } else { skew_us });
+                }
+                for journal in &mut self.ends.journals {
+                    journal.records = std::mem::take(&mut journal.synced);
+                }
+                self.crash(0)
+            }
             End::Unsent => {
                 self.ends.due = true;
                 Ok(())
@@ -127,6 +219,7 @@ impl World {
     pub(crate) fn crash(&mut self, shard: u16) -> Checked {
         self.saw("process killed");
         self.trace.note(self.now, None, None, || "--- killed ---".to_owned());
+        self.ends.ending = true;
         while let Some(output) = self.engines[usize::from(shard)].poll_output() {
             match output {
                 // Its successor finds them in the journal.
@@ -135,16 +228,31 @@ impl World {
                 _ => {}
             }
         }
-        let inside =
-            |e: &Event| matches!(e, Event::Mesh { .. } | Event::Command { .. } | Event::Timers(_) | Event::Commit);
+        let inside = |e: &Event| {
+            use Event::{Command, Commit, Mesh, NoName, Records, Timers};
+            matches!(e, Mesh { .. } | Command { .. } | Timers(_) | Commit | NoName { .. } | Records)
+        };
         for event in self.forget(|e| !inside(e)) {
             if let Event::Mesh { msg: MeshMsg::ChatOver(over), .. } = event {
                 self.forgive_chat(&over);
             }
         }
         (self.in_flight, self.reload, self.foreseen) = (0, None, None);
-        self.ledger.agents.iter_mut().for_each(|a| (a.decided, a.pending) = (None, Vec::new()));
+        for agent in &mut self.ledger.agents {
+            (agent.decided, agent.pending) = (None, Vec::new());
+            agent.forget_place();
+        }
         self.drained.fill(false);
+        self.ends.ending = false;
+        let Some(rows) = self.ends.take_records() else {
+            return Err(Violation::new("a record of a journal cannot be read"));
+        };
+        self.records.archive.restart(self.now, rows).map_err(Violation::new)?;
+        for call in self.records.forget_verdicts() {
+            self.ledger.damaged[call as usize] = true;
+            self.ledger.expects[call as usize] = Some(Expect::Unknown);
+        }
+        self.after_archive()?;
         self.ledger.forget_ended_numbers();
         self.restart()
     }
@@ -162,7 +270,8 @@ impl World {
             .collect();
         let dispatching = self.dispatch.dispatching();
         if self.ends.rng.chance(300) {
-            self.plan.shards = self.ends.rng.range(1, 4) as u16;
+            let most = if self.plan.hazards.shards > 0 { MOST_SHARDS } else { 4 };
+            self.plan.shards = self.ends.rng.range(1, most) as u16;
         }
         let shards = self.plan.shards;
         self.cfg =
@@ -174,13 +283,14 @@ impl World {
         self.registry = registry;
         self.matcher = self.dispatch.handle(shards);
         let now = self.clock();
+        self.ends.born_us = now.unix_us;
         for shard in 0..shards {
             let mut seed = [0; 32];
             seed.chunks_mut(8).for_each(|c| c.copy_from_slice(&self.ends.rng.draw().to_le_bytes()));
             let (cfg, stats) = (self.cfg.clone(), self.stats.clone());
             self.engines.push(Engine::new(cfg, shard, &self.dispatch, stats, prov.clone(), seed, now));
         }
-        self.ends.journals = (0..shards).map(|_| Journal::default()).collect();
+        self.ends.begin(shards);
         self.timer_at = vec![u64::MAX; usize::from(shards)];
         for engine in &mut self.engines {
             let restored = engine.restore(now, &recovered);
@@ -191,6 +301,9 @@ impl World {
         // The old journals are given up when all the new ones hold everything.
         for (shard, engine) in (0..).zip(&mut self.engines) {
             self.ends.commit(shard, engine, now);
+        }
+        for journal in &mut self.ends.journals {
+            journal.synced.clone_from(&journal.records);
         }
         self.ends.lives += 1;
         let life = self.ends.lives;

@@ -1,8 +1,9 @@
 //! The operators: logins and logouts, reloads in their two phases, and the moment when the faults stop.
 
+use crate::heap::Event;
 use crate::plan::{self, MOST_AGENTS, MS, Op, SECOND};
 use crate::ua::{Act, Kind, Phase, Tick};
-use crate::world::{Event, World};
+use crate::world::World;
 use strowger_dispatch::Match;
 use strowger_engine::{Control, Reply};
 
@@ -35,6 +36,12 @@ impl World {
                 }
             }
             Op::Matching(on) => self.switch_matching(on),
+            Op::Drain(on) => {
+                self.saw(if on { "drained" } else { "drain is over" });
+                for shard in 0..self.plan.shards {
+                    self.command(shard, Control::Drain { on });
+                }
+            }
             Op::Place => self.place_some_call(),
             Op::Reload if self.reload.is_some() => self.reloads_wanted += 1,
             Op::Reload => {

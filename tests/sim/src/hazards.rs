@@ -1,6 +1,8 @@
-//! Rarer faults: peers that nobody reaches for a while, datagrams that come again long after, requests with tags of no dialog.
+//! Rarer faults: peers that nobody reaches for a while, datagrams that come again long after, requests with tags of no dialog,
+//! and what came later: damage, clocks that are set, shards that are drained.
 
-use crate::plan::{MOST_AGENTS, SECOND};
+use crate::clock::{Step, draw_steps};
+use crate::plan::{MOST_AGENTS, Op, SECOND};
 use crate::rng::Rng;
 use crate::text::{self, Request};
 use crate::ua::{Ctx, Dialog};
@@ -8,6 +10,9 @@ use std::net::{IpAddr, SocketAddr};
 use strowger_sip::msg::{Message, Method};
 
 pub const LONGEST_STALL_US: u64 = 5 * SECOND;
+const LONGEST_REPLAY_US: u64 = 400 * SECOND;
+/// Most shards of a run.
+pub const MOST_SHARDS: u64 = 8;
 /// After a stall all that is due happens at once.
 const SETTLES_US: u64 = SECOND / 100;
 
@@ -40,7 +45,23 @@ pub struct Hazards {
     pub replay: u32,
     /// Per mille of dialogs in which somebody sends requests with wrong tags or an old CSeq.
     pub stray: u32,
+    /// Per mille of datagrams that are cut or changed on their way.
+    pub damage: u32,
+    /// Some of what comes again comes after an hour.
+    pub hours: bool,
+    /// The wall clock is set.
+    pub clock: Vec<Step>,
+    /// When all shards are told to take new calls no more, and to take them again.
+    pub drains: Vec<(u64, Op)>,
+    /// More than four; 0: as the plan says.
+    pub shards: u16,
+    /// Database and spool have their troubles.
+    pub records: bool,
+    /// The machine may lose its power, where processes end at all.
+    pub power: bool,
 }
+
+const HOUR_US: u64 = 3600 * SECOND;
 
 impl Hazards {
     pub fn draw(r: &mut Rng, faults_us: u64, calls: u32) -> Hazards {
@@ -63,7 +84,37 @@ impl Hazards {
             let until_us = from_us + r.range(1, LONGEST_STALL_US);
             stalls.push(Stall { shard: r.below(4) as u16, from_us, until_us });
         }
-        Hazards { stalls, partitions, replay, stray }
+        Hazards { stalls, partitions, replay, stray, ..Hazards::default() }
+    }
+
+    /// What came later, from a generator of its own.
+    pub fn draw_more(&mut self, r: &mut Rng, faults_us: u64) {
+        (self.records, self.power) = (true, true);
+        self.damage = if r.chance(300) { *r.pick(&[2, 10, 60]) } else { 0 };
+        self.hours = r.chance(300);
+        self.clock = if r.chance(300) { draw_steps(r, faults_us) } else { Vec::new() };
+        if r.chance(150) {
+            for _ in 0..r.range(1, 3) {
+                let at = r.below(faults_us);
+                self.drains.push((at, Op::Drain(true)));
+                self.drains.push((at + r.range(1, 20) * SECOND, Op::Drain(false)));
+            }
+        }
+        self.shards = if r.chance(200) { r.range(5, MOST_SHARDS) as u16 } else { 0 };
+        for stall in self.stalls.iter_mut().filter(|_| self.shards > 0) {
+            stall.shard += 4 * u16::from(r.chance(500));
+        }
+    }
+
+    /// How long after it was sent the last datagram may come.
+    pub fn latest_us(&self) -> u64 {
+        if self.hours && self.replay > 0 { HOUR_US + LONGEST_REPLAY_US } else { 0 }
+    }
+
+    /// How long after it was sent a datagram comes again; what is older than any transaction, or than any call.
+    pub fn replay_after(&self, r: &mut Rng, more: &mut Rng) -> u64 {
+        let late = r.range(40, LONGEST_REPLAY_US / SECOND) * SECOND;
+        if self.hours && more.chance(300) { HOUR_US + late } else { late }
     }
 
     /// Until when this shard does nothing.

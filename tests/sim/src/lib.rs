@@ -11,16 +11,22 @@
 //! - Nothing but the seed and the options decides a run: no clock, no thread, no map whose order matters.
 //! - Peers share nothing with the engine but the message parser, for reading.
 
+mod archive;
 mod booked;
 pub mod check;
+mod clock;
 mod cover;
 mod crash;
+mod damage;
 mod desk;
 mod hazards;
+mod heap;
+mod model;
 pub mod mutants;
 mod network;
 mod placing;
 pub mod plan;
+mod records;
 mod recount;
 mod rest;
 pub mod rng;
@@ -30,6 +36,7 @@ mod script;
 pub mod shrink;
 mod stages;
 mod text;
+mod told;
 pub mod trace;
 mod ua;
 mod uac;

@@ -24,8 +24,8 @@ struct Args {
     /// Runs this seed alone.
     #[arg(long)]
     seed: Option<u64>,
-    /// Shards (1 to 4; else drawn from the seed).
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=4))]
+    /// Shards (1 to 8; else drawn from the seed).
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=8))]
     shards: Option<u16>,
     /// Calls in a run (else drawn from the seed).
     #[arg(long)]

@@ -2,10 +2,11 @@
 
 use crate::check::{Checked, Violation};
 use crate::hazards::may_come_again;
+use crate::heap::Event;
 use crate::plan::{MS, SECOND};
 use crate::text::{self, Bytes, ENGINE};
 use crate::ua::{Ctx, Dialog, Kind, Phase};
-use crate::world::{Event, KEY, World};
+use crate::world::{KEY, World};
 use std::net::SocketAddr;
 use strowger_sip::scan::{self, Owner};
 
@@ -23,8 +24,12 @@ impl World {
             && self.net.chance(replay)
             && may_come_again(&bytes)
         {
-            self.saw("datagram came again after minutes");
-            let late = self.net.range(40, 400) * SECOND;
+            let late = self.plan.hazards.replay_after(&mut self.net, &mut self.extra);
+            self.saw(if late > 1000 * SECOND {
+                "datagram came again after an hour"
+            } else {
+                "datagram came again after minutes"
+            });
             self.push(self.now + late, Event::ToEngine { from, bytes: bytes.clone() });
         }
         let copies = match self.calm {
@@ -41,11 +46,10 @@ impl World {
                 }
             }
             let at = self.now + way;
+            let bytes = self.maybe_damage(bytes.clone(), peer);
             match from {
-                None => self.push(at, Event::ToPeer { to, bytes: bytes.clone() }),
-                Some(from) => {
-                    self.push(at, Event::ToEngine { from, bytes: bytes.clone() });
-                }
+                None => self.push(at, Event::ToPeer { to, bytes }),
+                Some(from) => self.push(at, Event::ToEngine { from, bytes }),
             }
         }
         if copies == 0 {
@@ -73,7 +77,11 @@ impl World {
             seen: &mut self.seen,
             wrongs: &mut self.wrongs,
         };
-        f(&mut self.dialogs[dialog as usize], &mut ctx);
+        let d = &mut self.dialogs[dialog as usize];
+        f(d, &mut ctx);
+        if self.ledger.damaged.get(d.call as usize) == Some(&true) {
+            self.wrongs.clear(); // What it was told may not be what was said.
+        }
     }
 
     /// Puts what peers send and plan on the heap.
@@ -86,8 +94,8 @@ impl World {
             self.push(self.now + us, Event::Peer { dialog, tick });
         }
         match self.wrongs.pop() {
-            Some(what) => Err(Violation::new(what)),
-            None => Ok(()),
+            Some(what) if !self.ledger.lost_power => Err(Violation::new(what)),
+            _ => Ok(()),
         }
     }
 

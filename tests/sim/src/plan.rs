@@ -54,6 +54,13 @@ pub const SUBJECTS: &[Subject] = &[
     ("stalls", |p| p.hazards.stalls = Vec::new()),
     ("replays", |p| p.hazards.replay = 0),
     ("strays", |p| p.hazards.stray = 0),
+    ("damage", |p| p.hazards.damage = 0),
+    ("hours", |p| p.hazards.hours = false),
+    ("clock", |p| p.hazards.clock = Vec::new()),
+    ("drains", |p| p.hazards.drains = Vec::new()),
+    ("records", |p| p.hazards.records = false),
+    ("power", |p| p.hazards.power = false),
+    ("many-shards", |p| p.hazards.shards = 0),
 ];
 
 /// Rates in per mille, times in microseconds.
@@ -128,6 +135,8 @@ pub enum Op {
     Matching(bool),
     /// `cc_dispatch_call_to_agent`.
     Place,
+    /// New calls are refused, or taken again.
+    Drain(bool),
 }
 
 #[derive(Debug, Clone)]

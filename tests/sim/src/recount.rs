@@ -57,7 +57,8 @@ impl Ledger {
     pub fn maybe_held(&self, flow: u32) -> i64 {
         let of_flow = |rows: &[Cdr]| rows.iter().any(|r| r.flow.idx == flow);
         let all = self.calls.iter().zip(&self.stages.of);
-        all.filter(|(call, course)| course.maybe_held && !course.held && of_flow(&call.rows)).count() as i64
+        all.filter(|(call, course)| (course.maybe_held || course.damaged) && !course.held && of_flow(&call.rows))
+            .count() as i64
     }
 
     /// The same for one slot of the agent table, whoever lived there.

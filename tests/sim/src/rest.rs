@@ -13,10 +13,17 @@ impl World {
     /// # Errors
     /// The first property that does not hold.
     pub fn check_rest(&mut self) -> Checked {
-        self.every_call_has_its_records()?;
+        let (now, lost_power) = (self.now, self.ledger.lost_power);
+        self.records.archive.check(now, lost_power).map_err(Violation::new)?;
+        self.after_archive()?;
         self.nothing_is_held()?;
-        self.statistics_equal_a_recount()?;
+        self.gauges_are_zero()?;
         self.agents_are_idle()?;
+        if self.ledger.lost_power {
+            return Ok(());
+        }
+        self.every_call_has_its_records()?;
+        self.statistics_equal_a_recount()?;
         self.every_dialog_is_over()?;
         self.peers_agree_with_the_records()
     }
@@ -53,6 +60,22 @@ impl World {
         }
     }
 
+    fn gauges_are_zero(&self) -> Checked {
+        let flow = |i, read: fn(&FlowCounts) -> i64| self.stats.flow(i, read);
+        for idx in 0..8 {
+            let gauges = [
+                ("onhold", flow(idx, |f| f.onhold.get())),
+                ("onhold_chats", flow(idx, |f| f.onhold_chats.get())),
+                ("queued", flow(idx, |f| f.queued.get())),
+                ("ongoing", flow(idx, |f| f.ongoing.get())),
+            ];
+            if let Some((name, value)) = gauges.iter().find(|(_, v)| *v != 0) {
+                return Err(Violation::new(format!("gauge {name} of flow {idx} is {value} at rest")));
+            }
+        }
+        Ok(())
+    }
+
     fn statistics_equal_a_recount(&self) -> Checked {
         let flow = |i, read: fn(&FlowCounts) -> i64| self.stats.flow(i, read);
         for idx in 0..8 {
@@ -73,15 +96,6 @@ impl World {
             is.onhold_total = says.onhold_total.clamp(is.onhold_total, most);
             if says != is {
                 return Err(Violation::new(format!("flow {idx} counts {says:?}, its records {is:?}")));
-            }
-            let gauges = [
-                ("onhold", flow(idx, |f| f.onhold.get())),
-                ("onhold_chats", flow(idx, |f| f.onhold_chats.get())),
-                ("queued", flow(idx, |f| f.queued.get())),
-                ("ongoing", flow(idx, |f| f.ongoing.get())),
-            ];
-            if let Some((name, value)) = gauges.iter().find(|(_, v)| *v != 0) {
-                return Err(Violation::new(format!("gauge {name} of flow {idx} is {value} at rest")));
             }
         }
         let agent = |i, read: fn(&AgentCounts) -> i64| self.stats.agent(i, read);
@@ -122,15 +136,16 @@ impl World {
 
     /// No peer is left with a dialog that the engine has forgotten.
     fn every_dialog_is_over(&self) -> Checked {
-        for d in self.dialogs.iter().filter(|d| d.phase == Phase::Up && !d.dead) {
+        let whole = |d: &Dialog| self.ledger.damaged.get(d.call as usize) == Some(&false);
+        for d in self.dialogs.iter().filter(|d| d.phase == Phase::Up && !d.dead && whole(d)) {
             if !self.ledger.ended_dialogs.contains(&d.call_id) {
                 let what = format!("the engine has left {} with a dialog, {}", d.name(), d.call_id);
                 return Err(Violation::new(what).call(d.call));
             }
         }
         // A phone whose provisional answers were all lost rings on: nobody may cancel it (RFC 3261 section 9.1).
-        let heard = |d: &crate::ua::Dialog| d.servers.first().is_none_or(|s| self.ledger.is_heard(&s.branch));
-        let waits = |d: &&crate::ua::Dialog| !d.dead && matches!(d.phase, Phase::Calling | Phase::Ringing) && heard(d);
+        let heard = |d: &Dialog| d.servers.first().is_none_or(|s| self.ledger.is_heard(&s.branch));
+        let waits = |d: &&Dialog| !d.dead && matches!(d.phase, Phase::Calling | Phase::Ringing) && heard(d) && whole(d);
         match self.dialogs.iter().find(waits) {
             Some(d) => Err(Violation::new(format!("{} still waits for an answer", d.name())).call(d.call)),
             None => Ok(()),
@@ -139,7 +154,8 @@ impl World {
 
     /// Records say nothing that the peers have not done.
     fn peers_agree_with_the_records(&self) -> Checked {
-        for (n, call) in self.ledger.calls.iter().enumerate() {
+        let whole = |n: &usize| !self.ledger.damaged[*n];
+        for (n, call) in self.ledger.calls.iter().enumerate().filter(|(n, _)| whole(n)) {
             let caller = &self.dialogs[n];
             let left = caller.facts.cancelled
                 || caller.facts.said_bye.is_some()

@@ -3,8 +3,11 @@
 use crate::plan::{AgentOdds, CallerOdds, MediaOdds, SECOND};
 use crate::rules::Body;
 use crate::text;
-use crate::ua::{Act, Ctx, Dialog, Kind, Phase, Tick};
+use crate::ua::{Act, Ctx, Dialog, Kind, LIFE, Phase, Tick};
 use strowger_sip::msg::Message;
+
+/// How long a phone rings.
+const RINGS_US: u64 = 180 * SECOND;
 
 impl Ctx<'_> {
     fn caller(&self) -> CallerOdds {
@@ -124,6 +127,7 @@ impl Dialog {
                 self.leaving = true;
                 self.facts.said_bye.get_or_insert(ctx.now);
                 self.send(ctx, "BYE", "", "");
+                ctx.timers.push((LIFE, self.index, Tick::Retry(0)));
             }
             _ if !self.leaving => self.leave(ctx),
             _ => {}
@@ -232,6 +236,8 @@ impl Dialog {
         }
         let ring = ctx.within(SECOND / 5);
         self.later(ctx, ring, Act::Ring(n));
+        // A phone that nobody answers, and whose CANCEL was lost, does not ring for ever.
+        self.later(ctx, RINGS_US, Act::Refuse(n, 480));
         if !ctx.rng.chance(odds.no_answer) {
             let answer = ctx.within(if ctx.calm { SECOND } else { 5 * SECOND });
             self.later(ctx, ring + answer, Act::Answer(n));

@@ -11,7 +11,7 @@ use strowger_sip::msg::{Message, Name};
 
 pub const T1: u64 = 500 * MS;
 const T2: u64 = 4 * SECOND;
-const LIFE: u64 = 32 * SECOND;
+pub const LIFE: u64 = 32 * SECOND;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -382,7 +382,9 @@ impl Dialog {
     pub fn retry(&mut self, ctx: &mut Ctx<'_>, id: u32) {
         let Some(c) = self.clients.get_mut(id as usize).filter(|c| c.code == 0) else { return };
         let ended = ctx.now >= c.born + LIFE;
-        if c.method == "INVITE" && c.rang && !(c.cancelled && ended) {
+        // A caller who has left, by CANCEL or by BYE, does not wait for ever for what was lost (RFC 3261 section 9.1).
+        let left = c.cancelled || self.leaving;
+        if c.method == "INVITE" && c.rang && !(left && ended) {
             return;
         }
         if ended {

@@ -6,8 +6,9 @@ use crate::plan::{self, SECOND};
 use crate::stages::{Crowd, Listed, Stage, dissuaded_for};
 use crate::text;
 use crate::ua::{Dialog, Kind, Phase};
-use crate::world::{EPOCH, World};
+use crate::world::World;
 use strowger_dispatch::AgentState;
+use strowger_engine::Cdr;
 use strowger_engine::control::CallState;
 use strowger_engine::stats::FlowCounts;
 use strowger_engine::{AgentDef, Control, Output, Reply};
@@ -27,6 +28,9 @@ fn able(agent: u32, def: &AgentDef) -> Able {
 impl World {
     /// Caller and agent send to each other's present address, once all messages have had their time.
     pub(crate) fn both_hear_each_other(&mut self, dialog: u32) -> Checked {
+        if self.ledger.lost_power {
+            return Ok(());
+        }
         const SETTLED_US: u64 = 6 * SECOND;
         let caller = match self.dialogs[dialog as usize].kind {
             Kind::Caller => dialog,
@@ -40,6 +44,7 @@ impl World {
         let plays = |d: &Dialog| d.facts.said_2xx.is_some() || d.phase == Phase::Ringing;
         let briefed = |d: &Dialog| d.kind == Kind::Briefing && d.call == caller && plays(d);
         let briefed = self.dialogs.iter().any(|d| briefed(d) && !self.ledger.ended_dialogs.contains(&d.call_id));
+        let briefed = briefed || self.ledger.damaged[caller as usize];
         if briefed || !settled(c) || !settled(phone) || !c.with_agent() {
             return Ok(());
         }
@@ -91,6 +96,10 @@ impl World {
             let waiting = self.list_calls(true);
             if let Some(got) = all.iter().find(|w| w.call == offer.call) {
                 check::order_is_kept(got, offer, &able, &waiting, decided.at)?;
+                let got = got.clone();
+                if decided.at == self.now && self.reloaded == 0 && !offer.chat && self.ends.is_first_life() {
+                    self.longest_idle_was_chosen(&got, offer.agent)?;
+                }
             }
         }
         self.agents_are_true()?;
@@ -106,14 +115,51 @@ impl World {
         }
         if self.steps.is_multiple_of(COUNT) {
             let all = self.list_calls(false);
-            self.ledger.stages.compare(&all, self.now)?;
+            if !self.ledger.lost_power {
+                self.ledger.stages.compare(&all, self.now)?;
+            }
             self.gauges_are_true(&all)?;
+        }
+        Ok(())
+    }
+
+    /// Of the agents who could have taken a call, those who have refused it come last, and of the others the one who is idle for
+    /// longest first (call-center.md, "An agent handles at one time", "Refusal loops").
+    fn longest_idle_was_chosen(&mut self, got: &Listed, chosen: u32) -> Checked {
+        let rows = &self.ledger.calls[got.call as usize].rows;
+        let refused = |agent: u32| {
+            let by = |r: &Cdr| r.agent.as_ref().is_some_and(|a| check::agent_number(&a.agentid) == agent);
+            rows.iter().any(by)
+        };
+        let since = |agent: u32| self.ledger.agents[agent as usize].idle_since;
+        let Some(chosen_since) = since(chosen) else { return Ok(()) };
+        let mut others = 0;
+        for other in self.free_agents() {
+            let takes = if got.chat { other.chat } else { other.audio };
+            let Some(idle) = since(other.agent).filter(|s| takes && *s < self.steps) else { continue };
+            if other.agent == chosen || !other.skills.contains(&got.flow.skill.0) {
+                continue;
+            }
+            others += 1;
+            if (refused(other.agent), idle) < (refused(chosen), chosen_since) {
+                let what = format!(
+                    "c{} goes to a{chosen}, idle since step {chosen_since}, not to a{}, idle since step {idle}",
+                    got.call, other.agent
+                );
+                return Err(Violation::new(what).call(got.call).agent(other.agent));
+            }
+        }
+        if others > 0 {
+            self.saw("longest idle of several chosen");
         }
         Ok(())
     }
 
     /// Every new call that has come to a stage came to the right one; and what flows count from here on.
     pub(crate) fn moves_are_right(&mut self, one_call: bool) -> Checked {
+        if self.ledger.lost_power {
+            return Ok(());
+        }
         if !self.ledger.stages.back.is_empty() {
             let all = self.list_calls(false);
             self.ledger.stages.back.clear();
@@ -151,6 +197,9 @@ impl World {
 
     /// A call that came to be dissuaded had to be; one that came to an agent or the queue had not.
     fn move_is_right(&mut self, from: Stage, to: Stage, l: &Listed, one_call: bool) -> Checked {
+        if self.ledger.damaged[l.call as usize] {
+            return Ok(());
+        }
         let wrong = |what: String| Err(Violation::new(what).call(l.call));
         if to.is_dissuading() && (to == Stage::Dissuading2) != l.flow.dissuading_hangup {
             return wrong(format!("c{} in {to:?}, against its flow's dissuading_hangup", l.call));
@@ -234,6 +283,9 @@ impl World {
 
     /// Each agent's word fits what was seen of it.
     pub(crate) fn agents_are_true(&mut self) -> Checked {
+        if self.ledger.lost_power {
+            return Ok(());
+        }
         let in_flight = self.in_flight > 0 || self.ledger.stages.behind;
         self.ledger.agents.iter_mut().for_each(|a| a.decided = None);
         for (id, agent) in &self.registry.current().agents_by_id {
@@ -243,6 +295,7 @@ impl World {
                 self.ledger.agents[n as usize].excuse_wrapup(reload, pause, self.now);
             }
             if let Some(view) = self.dispatch.agent(*agent) {
+                self.ledger.agents[n as usize].note_idle(view.state, self.steps);
                 self.ledger.agents[n as usize].is_true(n, *agent, view, in_flight, self.now)?;
             }
         }
@@ -261,7 +314,8 @@ impl World {
             let paused = self.now <= self.ledger.agents[able.agent as usize].paused_last + check::LATE_US;
             let room = view.state == AgentState::InChat && view.logged_in && open < view.chat_slots && !paused;
             able.audio &= free;
-            able.chat &= free || room;
+            // After a loss of power nobody knows who is in a pause.
+            able.chat &= free || (room && !self.ledger.lost_power);
             all.push(able);
         }
         all
@@ -283,12 +337,13 @@ impl World {
                         chat: c.chat,
                         agent: c.agent.map(|a| check::agent_number(&a.agentid)),
                         ticket: c.ticket,
-                        since: c.queued_unix_us.saturating_sub(EPOCH),
+                        since: c.queued_unix_us,
                         flow: c.flow,
                     })
                 }));
             }
         }
+        all.iter_mut().for_each(|listed| listed.since = self.read_clock(listed.since));
         all
     }
 }

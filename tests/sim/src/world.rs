@@ -1,12 +1,15 @@
 //! One run: engines, peers, network and operators around one heap of events in virtual time.
 
+use crate::archive::Archive;
 use crate::booked::WrapupRules;
 use crate::check::{self, Checked, Ledger, Offer, Violation};
-use crate::crash::{End, Ends};
+use crate::crash::Ends;
 use crate::desk::Reload;
-use crate::hazards::{Hazards, LONGEST_STALL_US};
+use crate::hazards::{Hazards, LONGEST_STALL_US, MOST_SHARDS};
+use crate::heap::{Event, Item};
 use crate::placing::Expected;
-use crate::plan::{self, MOST_AGENTS, Op, Options, Plan, SECOND};
+use crate::plan::{self, MOST_AGENTS, Options, Plan, SECOND};
+use crate::records::Records;
 use crate::rng::Rng;
 use crate::rules::{Asked, Guide, draw_refusals};
 use crate::stages::Crowd;
@@ -14,7 +17,6 @@ use crate::text::{self, Bytes, ENGINE};
 use crate::trace::Trace;
 use crate::ua::{Act, Dialog, Kind, Phase, Tick};
 use crate::watch::FLOW_SLOTS;
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -34,45 +36,6 @@ pub(crate) const EPOCH: u64 = 1_700_000_000 * SECOND;
 const REST_US: u64 = 3600 * SECOND;
 const MOST_STEPS: u64 = 3_000_000;
 pub(crate) const KEY: HashKey = HashKey(7, 11);
-
-#[derive(Debug)]
-pub(crate) enum Event {
-    ToEngine { from: SocketAddr, bytes: Bytes },
-    ToPeer { to: SocketAddr, bytes: Bytes },
-    Mesh { to: u16, msg: MeshMsg },
-    Timers(u16),
-    Peer { dialog: u32, tick: Tick },
-    Command { shard: u16, id: u64, command: Box<Control> },
-    Operate(Op),
-    Commit,
-    Calm,
-    Crash(End),
-}
-
-#[derive(Debug)]
-struct Item {
-    at: u64,
-    seq: u64,
-    event: Event,
-}
-
-impl PartialEq for Item {
-    fn eq(&self, other: &Item) -> bool {
-        self.seq == other.seq
-    }
-}
-impl Eq for Item {}
-impl PartialOrd for Item {
-    fn partial_cmp(&self, other: &Item) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Item {
-    /// The earliest is the greatest.
-    fn cmp(&self, other: &Item) -> Ordering {
-        (other.at, other.seq).cmp(&(self.at, self.seq))
-    }
-}
 
 pub struct World {
     pub plan: Plan,
@@ -110,10 +73,15 @@ pub struct World {
     /// The control plane's own hand for matching.
     pub(crate) matcher: strowger_dispatch::Handle,
     /// Shards that take no new calls: they were told to end all.
-    pub(crate) drained: [bool; 4],
+    pub(crate) drained: [bool; MOST_SHARDS as usize],
     pub(crate) foreseen: Option<Expected>,
     /// When the last reload was done.
     pub(crate) reloaded: u64,
+    /// Draws for what came later than the runs of `net`.
+    pub(crate) extra: Rng,
+    /// How far the wall clock has been from the truth.
+    pub(crate) skews: Vec<i64>,
+    pub(crate) records: Records,
 }
 
 impl World {
@@ -121,23 +89,38 @@ impl World {
     pub fn new(seed: u64, options: &Options) -> World {
         let mut rng = Rng::new(seed);
         let mut plan = Plan::draw(&mut rng, options);
-        let ends = Ends::draw(seed, options, &mut plan);
+        let mut ends = Ends::draw(seed, options, &mut plan);
         // Draws of their own, so that runs without rules stay as they are.
         let mut guide = Rng::new(seed ^ 0x7275_6c65_7300_0000);
         plan.guide = Guide::draw(&mut guide);
         plan.hazards = Hazards::draw(&mut Rng::new(seed ^ 0x6861_7a61_7264_0000), plan.faults_us, plan.calls);
+        plan.hazards.draw_more(&mut Rng::new(seed ^ 0x6d6f_7265_0000_0000), plan.faults_us);
         for (bit, (_, leave_out)) in plan::SUBJECTS.iter().enumerate() {
             if options.without >> bit & 1 == 1 {
                 leave_out(&mut plan);
             }
         }
-        if !plan.hazards.partitions.is_empty() {
+        if options.crashes {
+            plan.hazards.clock = Vec::new(); // Whoever starts knows no other clock.
+        }
+        if plan.hazards.shards > 0 && options.shards == 0 {
+            plan.shards = plan.hazards.shards;
+        }
+        if !plan.hazards.partitions.is_empty() || plan.hazards.damage > 0 {
             // What loss explains, they explain.
             plan.net.loss = plan.net.loss.max(1);
         }
         if !plan.guide.drawn.is_empty() {
             plan.call.rules = plan.guide.compiled();
             plan.call.refusals = draw_refusals(&mut guide);
+        }
+        ends.begin(plan.shards);
+        if plan.hazards.power {
+            ends.draw_power(seed, plan.faults_us);
+        }
+        let mut archive = Archive::draw(seed, plan.faults_us);
+        if !plan.hazards.records {
+            archive.without_troubles();
         }
         let (dispatch, stats) = shared(&plan);
         let buckets = Arc::new(BucketTable::even(plan.shards));
@@ -169,7 +152,7 @@ impl World {
         let mut world = World {
             now: SECOND,
             seen: BTreeMap::new(),
-            ledger: Ledger::new(plan.calls, 2 * MOST_AGENTS, wrapups),
+            ledger: Ledger::new(plan.calls, 2 * MOST_AGENTS, wrapups, &plan.call),
             dialogs: Vec::new(),
             timer_at: vec![u64::MAX; engines.len()],
             engines,
@@ -196,9 +179,12 @@ impl World {
             wrongs: Vec::new(),
             crowds: vec![Crowd::default(); FLOW_SLOTS],
             matcher,
-            drained: [false; 4],
+            drained: [false; MOST_SHARDS as usize],
             foreseen: None,
             reloaded: 0,
+            extra: Rng::new(seed ^ 0x6d6f_7265_0000_0001),
+            skews: vec![0],
+            records: Records::new(archive),
             plan,
         };
         world.populate(&mut guide, options.absent);
@@ -234,7 +220,11 @@ impl World {
                 self.push(at, Event::Peer { dialog: n, tick: Tick::Act(Act::Dial) });
             }
         }
-        for (at, op) in std::mem::take(&mut self.plan.ops) {
+        let drains = std::mem::take(&mut self.plan.hazards.drains);
+        for step in &self.plan.hazards.clock.clone() {
+            self.push(self.now + step.at_us, Event::SetClock(step.skew_us));
+        }
+        for (at, op) in std::mem::take(&mut self.plan.ops).into_iter().chain(drains) {
             self.push(self.now + at, Event::Operate(op));
         }
         self.push(self.now + self.plan.faults_us, Event::Calm);
@@ -256,10 +246,6 @@ impl World {
         self.heap.push(Item { at, seq: self.seq, event });
     }
 
-    pub(crate) fn clock(&self) -> Now {
-        Now { mono: Mono(self.now), unix_us: EPOCH + self.now }
-    }
-
     /// Runs until nothing is left to happen.
     ///
     /// # Errors
@@ -270,8 +256,11 @@ impl World {
             self.ends.commit(shard, engine, now); // A journal is kept from the start.
         }
         self.agents_are_true()?;
-        let end = self.plan.faults_us + REST_US;
+        let end = self.plan.faults_us + REST_US + self.plan.hazards.latest_us();
         while let Some(item) = self.heap.pop() {
+            if matches!(item.event, Event::Timers(shard) if self.timer_at.get(usize::from(shard)) != Some(&item.at)) {
+                continue; // Replaced by an earlier one.
+            }
             self.now = self.now.max(item.at);
             self.steps += 1;
             if self.now > end || self.steps > MOST_STEPS {
@@ -291,7 +280,10 @@ impl World {
     fn waits_for(&self, event: &Event) -> Option<u64> {
         let shard = match event {
             Event::ToEngine { bytes, .. } => self.owner(bytes)?,
-            Event::Timers(shard) | Event::Command { shard, .. } | Event::Mesh { to: shard, .. } => *shard,
+            Event::Timers(shard)
+            | Event::Command { shard, .. }
+            | Event::NoName { shard, .. }
+            | Event::Mesh { to: shard, .. } => *shard,
             _ => return None,
         };
         self.plan.hazards.stalled(self.now, shard)
@@ -325,6 +317,9 @@ impl World {
                 };
                 let mut begun = None;
                 if let Some(msg) = text::parse(&bytes) {
+                    if self.comes_too_late(&msg) || self.is_refused(from, &msg) {
+                        return Ok(());
+                    }
                     begun = self.foretell(shard, &msg);
                     self.ledger.engine_gets(&msg, self.now);
                     self.trace.message(self.now, from, None, shard, &msg);
@@ -332,13 +327,11 @@ impl World {
                 let path = Path::udp(from, ListenerId(0));
                 self.engines[usize::from(shard)].handle_datagram(now, path, &bytes);
                 self.after(shard, true)?;
+                self.moment_is_over()?;
                 begun.map_or(Ok(()), |call| self.feature_code_worked(call))?;
                 self.moves_are_right(true)
             }
             Event::Timers(shard) => {
-                if self.timer_at[usize::from(shard)] != self.now {
-                    return Ok(()); // Replaced by an earlier one.
-                }
                 self.timer_at[usize::from(shard)] = u64::MAX;
                 self.engines[usize::from(shard)].handle_timers(now);
                 self.after(shard, true)?;
@@ -364,7 +357,11 @@ impl World {
                 let agent = self.agent_in(&command);
                 self.trace.note(self.now, None, agent, || format!("shard {shard}: {}", describe(&command)));
                 self.foresee(id, &command);
-                self.drained[usize::from(shard)] |= matches!(*command, Control::EndAll);
+                match *command {
+                    Control::EndAll => self.drained[usize::from(shard)] = true,
+                    Control::Drain { on } => self.drained[usize::from(shard)] = on,
+                    _ => {}
+                }
                 self.engines[usize::from(shard)].handle_control(now, id, *command);
                 self.after_of(shard, !matched && !placed, placed)?;
                 self.moves_are_right(false)
@@ -393,6 +390,16 @@ impl World {
                 Ok(())
             }
             Event::Crash(end) => self.end(end),
+            Event::Records => self.on_records(),
+            Event::SetClock(skew_us) => {
+                self.set_clock(skew_us);
+                Ok(())
+            }
+            Event::NoName { shard, id } => {
+                self.engines[usize::from(shard)].handle_resolved(now, id, Err(()), 10 * SECOND);
+                self.after(shard, true)?;
+                self.moves_are_right(false)
+            }
         }
     }
 
@@ -414,7 +421,8 @@ impl World {
     fn after_of(&mut self, shard: u16, local: bool, placed: bool) -> Checked {
         let s = usize::from(shard);
         let mut offers: Vec<Offer> = Vec::new();
-        self.ends.commit(shard, &mut self.engines[s], Now { mono: Mono(self.now), unix_us: EPOCH + self.now });
+        let now = self.clock();
+        self.ends.commit(shard, &mut self.engines[s], now);
         if self.ends.is_due() {
             return self.crash(shard);
         }
@@ -426,11 +434,21 @@ impl World {
             let bytes: Bytes = self.engines[s].bytes(&transmit).into();
             self.engines[s].sent(transmit);
             let Some(msg) = text::parse(&bytes) else {
+                // The answer to what cannot be read has what could be read of it (RFC 3261 section 8.2.6.2).
+                if self.plan.hazards.damage > 0 && bytes.starts_with(b"SIP/2.0 ") {
+                    self.saw("answer to an unreadable request");
+                    continue;
+                }
                 return Err(Violation::new(format!("the engine sent what cannot be read: {}", text::text(&bytes))));
             };
             self.trace.message(self.now, to, Some(()), shard, &msg);
             offers.extend(self.ledger.engine_sends(to, &msg, self.now)?);
             self.transport(bytes, to, None);
+        }
+        while let Some(asked) = self.engines[s].poll_resolve() {
+            self.saw("asked for a name");
+            let way = self.extra.range(1, 6 * SECOND);
+            self.push(self.now + way, Event::NoName { shard, id: asked.id });
         }
         if let Some(due) = self.engines[s].next_due() {
             let due = due.0.max(self.now);
@@ -467,8 +485,9 @@ impl World {
                     format!("CDR {:?} agent {agent} fstats {} cause {}", cdr.call_type, cdr.fstats, cdr.cause)
                 });
                 self.cover_record(&cdr, call);
-                self.ends.delivered(shard, &cdr)?;
-                return self.ledger.record(cdr, call, self.now);
+                self.record_leaves(shard, &cdr, !self.ends.ending)?;
+                self.ledger.record(cdr, call, self.now)?;
+                self.saw(if self.ledger.by_message { "record of a message" } else { "record of no message" });
             }
             Output::AgentEvent(event) => {
                 let n = check::agent_number(&event.agent.agentid);

@@ -341,7 +341,9 @@ impl Engine {
         let board = self.stats.board.at(agent.slot);
         board.set_commanded(record.logged_in);
         board.set_misses(record.misses);
-        let until = |unix_us: u64| (unix_us > now.unix_us).then(|| now.mono_of(unix_us));
+        // Not longer than it had to run when this was written, whatever the wall clock says now.
+        let left = |unix_us: u64| now.mono.plus_us(unix_us.saturating_sub(record.stamp));
+        let until = |unix_us: u64| (unix_us > now.unix_us).then(|| now.mono_of(unix_us).min(left(unix_us)));
         #[cfg(mutant)]
         if strowger_dispatch::mutant::is("restart-forgets-wrapups") {
             return;

@@ -33,6 +33,11 @@ pub(super) struct Definitions {
     flows: BTreeMap<Box<str>, Arc<FlowDef>>,
 }
 
+/// A time that has been, also where the wall clock was set back meanwhile.
+fn past(now: Now, unix_us: u64) -> Now {
+    Now { mono: now.mono_of(unix_us).min(now.mono), unix_us }
+}
+
 /// No agent of the table: claims and counters that name it concern nobody.
 const NOBODY: AgentRef = AgentRef { slot: NOTHING, gen_: u32::MAX };
 
@@ -69,6 +74,9 @@ impl Renamed {
     }
 }
 
+/// A caller hears again that it is queued once a minute; nothing else of a call that is timed here takes longer, microseconds.
+const LONGEST_US: u64 = 60_000_000;
+
 impl Engine {
     /// The flow of that id, or one that is gone: its calls in talk go on under its name.
     pub(super) fn flow_named(&self, id: &str, gone: &mut Definitions) -> Arc<FlowDef> {
@@ -98,9 +106,11 @@ impl Engine {
         )
     }
 
-    /// A timer goes on; one that came due meanwhile fires at once.
-    fn resume(&mut self, due: Option<u64>, token: Key, kind: TimerKind, now: Now) -> Option<TimerId> {
-        let due = now.mono_of(due?).max(now.mono);
+    /// A timer goes on; one that came due meanwhile fires at once. `longest_us`: it never runs longer: a wall clock that was set
+    /// back while no process ran, as one without a battery is at the start of its machine, must not stretch it.
+    fn resume(&mut self, due: Option<u64>, token: Key, kind: TimerKind, longest_us: u64, now: Now) -> Option<TimerId> {
+        let latest = now.mono.plus_us(longest_us);
+        let due = now.mono_of(due?).clamp(now.mono, latest);
         Some(self.ep.start_timer(due, token.to_u64(), kind as u8))
     }
 
@@ -121,8 +131,10 @@ impl Engine {
     ) {
         let call = record.call.and_then(|old| renamed.call(old));
         let kind = if call.is_none() { TimerKind::Grace } else { TimerKind::Ring };
-        let timer = self.resume(record.timer, key, kind, now);
-        let session = self.resume(record.session_due, key, TimerKind::Session, now);
+        let rings_us = self.cfg.call.agent_ring_timeout_us.max(64 * self.cfg.endpoint.t1_us);
+        let timer = self.resume(record.timer, key, kind, rings_us, now);
+        let interval_us = u64::from(record.session.interval_s) * 1_000_000;
+        let session = self.resume(record.session_due, key, TimerKind::Session, interval_us, now);
         let claim = record.claim.as_ref().and_then(|claim| self.reclaimed(claim, gone));
         let client = |old: u64| renamed.clients.get(&old).copied().unwrap_or(ClientTxn::NONE);
         let server = |old: u64| renamed.servers.get(&old).copied().unwrap_or(ServerTxn::NONE);
@@ -161,7 +173,10 @@ impl Engine {
         let named = strowger_sip::id::tag_slot(record.local_tag.as_bytes());
         if named != Some(key.slot) {
             let hash = self.tag_hash(record.local_tag.as_bytes());
-            self.revived.insert(hash, key);
+            // Of the branches of a fork, which have one tag of ours, that of the call.
+            if call.is_some() || !self.revived.contains_key(&hash) {
+                self.revived.insert(hash, key);
+            }
         }
     }
 
@@ -184,7 +199,7 @@ impl Engine {
         gone: &mut Definitions,
         now: Now,
     ) -> Call {
-        let at = |unix_us| Now { mono: now.mono_of(unix_us), unix_us };
+        let at = |unix_us| past(now, unix_us);
         let leg = |old: Option<Key>| old.and_then(|old| renamed.leg(old));
         Call {
             // The gauges rise when its state is set.
@@ -224,7 +239,7 @@ impl Engine {
     }
 
     fn revived_attempt(&self, record: &AttemptRecord<'_>, renamed: &Renamed, now: Now) -> Option<Attempt> {
-        let at = |unix_us| Now { mono: now.mono_of(unix_us), unix_us };
+        let at = |unix_us| past(now, unix_us);
         Some(Attempt {
             leg: renamed.leg(record.leg)?,
             agent: self.agent_named(record.agent),
@@ -245,9 +260,12 @@ impl Engine {
     /// The timers of a call that lives again.
     pub(super) fn resume_call(&mut self, c: Key, record: &CallRecord<'_>, now: Now) {
         let kinds = [TimerKind::MediaRetry, TimerKind::Progress, TimerKind::Glare, TimerKind::Onhold];
+        let onhold_us = self.calls.get(c).map_or(0, |call| u64::from(call.flow.dissuading_onhold_th) * 1_000_000);
+        let others_us = self.cfg.call.media_retry_us.max(LONGEST_US);
         let mut timers = [None; 4];
         for (timer, (due, kind)) in timers.iter_mut().zip(record.timers.into_iter().zip(kinds)) {
-            *timer = self.resume(due, c, kind, now);
+            let longest_us = if kind == TimerKind::Onhold { onhold_us } else { others_us };
+            *timer = self.resume(due, c, kind, longest_us, now);
         }
         let Some(call) = self.calls.get_mut(c) else { return };
         [call.media_timer, call.progress_timer, call.glare_timer, call.onhold_timer] = timers;

@@ -27,6 +27,8 @@ use crate::wheel::TimerId;
 use crate::wire::{Corrupt, Reader, Writer};
 
 const VERSION: u64 = 2;
+/// Timer D is the longest one where T1 is the usual one, microseconds.
+const LONGEST_US: u64 = 33_000_000;
 
 /// What has changed since it was last written down.
 #[derive(Debug, Default)]
@@ -418,7 +420,9 @@ impl Endpoint {
     fn resume(&mut self, now: Now, timer: Option<Timer>, due: Option<u64>, token: u64, class: Class) -> TimerId {
         match (timer, due) {
             (Some(timer), Some(due)) => {
-                let due: Mono = now.mono_of(due).max(now.mono);
+                // A wall clock that was set back must not stretch it; none is longer than Timer B, or D.
+                let latest = now.mono.plus_us((64 * self.cfg.t1_us).max(LONGEST_US));
+                let due: Mono = now.mono_of(due).clamp(now.mono, latest);
                 self.wheel.insert(due, token, class.kind(timer as u8))
             }
             _ => TimerId::NONE,

@@ -65,11 +65,10 @@ impl Watermark {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::tests::cdr;
 
     fn row(born: u64, shard: u16, sequence: u64) -> CdrRow {
         let key = (u128::from(born) << 64) | (u128::from(shard) << 48) | u128::from(sequence);
-        CdrRow { key, ..CdrRow::from(&cdr(0, "x")) }
+        CdrRow { key, ..crate::tests::row(0) }
     }
 
     #[test]

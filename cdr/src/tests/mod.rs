@@ -6,9 +6,33 @@ mod random;
 mod stops;
 mod world;
 
-use super::super::watermark::Mark;
 use super::*;
-use world::{Health, SETTINGS, World, row};
+use strowger_engine::CallId;
+use world::{Health, SETTINGS, World};
+
+/// A record with that key.
+pub(crate) fn row(key: u64) -> CdrRow {
+    CdrRow {
+        key: u128::from(key),
+        call: CallId { shard: 0, slot: 1, generation: 1 },
+        sip_call_id: "c@h".into(),
+        caller: "x".into(),
+        received_unix_us: 1_795_000_000_500_000,
+        wait_us: 3_000_000,
+        pickup_us: 1_000_000,
+        talk_us: 60_000_000,
+        talk_s: 60,
+        flow_id: "sales".into(),
+        agent_id: Some("anna".into()),
+        call_type: 0,
+        rejected: 0,
+        fstats: 7,
+        cid: 5,
+        media: 1,
+        cause: 0,
+        param: None,
+    }
+}
 
 #[test]
 fn batches_go_out_full_or_when_their_time_is_up_and_several_at_once() {

@@ -1,7 +1,7 @@
 //! Faults at random, crashes among them.
 
-use super::super::*;
 use super::world::{Health, MS, SETTINGS, World};
+use crate::*;
 
 /// A xorshift generator.
 struct Dice(u64);

@@ -1,8 +1,8 @@
 //! What the pipeline is made of: its inputs and outputs as values, batches, states.
 
-use super::super::spool::{Damage, Place};
-use super::super::watermark::Mark;
-use super::FIRST_PAUSE_US;
+use crate::FIRST_PAUSE_US;
+use crate::spooled::{Damage, Place};
+use crate::watermark::Mark;
 use std::ops::Range;
 use std::sync::Arc;
 use strowger_engine::CdrRow;

@@ -1,8 +1,8 @@
 //! Databases and disks that are gone, slow, or refuse records.
 
-use super::super::super::spool::Damage;
-use super::super::*;
-use super::world::{Health, MS, SETTINGS, World, row};
+use super::row;
+use super::world::{Health, MS, SETTINGS, World};
+use crate::*;
 
 #[test]
 fn a_hiccup_is_ridden_out_in_memory() {

@@ -1,16 +1,12 @@
 //! What is outside the machine, as a model: database, spool, file, clock.
 
-use super::super::*;
-use crate::store::tests::cdr;
+use super::row;
+use crate::*;
 use std::collections::BTreeMap;
 
 pub(super) const MS: u64 = 1000;
 pub(super) const SETTINGS: Settings =
     Settings { batch: 8, batch_time_us: 20 * MS, concurrency: 3, retry_max_us: 1000 * MS };
-
-pub(super) fn row(sequence: u64) -> CdrRow {
-    CdrRow { key: u128::from(sequence), ..CdrRow::from(&cdr(0, "x")) }
-}
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Health {

@@ -1,7 +1,7 @@
 //! Orderly stops, whatever else is wrong then.
 
-use super::super::*;
 use super::world::{Health, MS, SETTINGS, World};
+use crate::*;
 
 #[test]
 fn a_stop_leaves_to_the_spool_at_once_what_a_failing_database_does_not_take() {

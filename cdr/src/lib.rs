@@ -1,4 +1,4 @@
-//! What goes where, and when it is safe: the pipeline without its I/O. Time comes with each input, in microseconds of any
+//! The CDR pipeline without its I/O: what goes where, and when it is safe. Time comes with each input, in microseconds of any
 //! clock that only rises; outputs are drained after each input.
 //!
 //! A batch of records goes to the database, or, when that is gone or too slow, to the spool. What is in the spool is
@@ -14,17 +14,20 @@
 //! is *gone* when that lasts longer than [`PATIENCE_US`], or when it has not answered in time: then all goes to the
 //! spool. It is up again after [`STEADY`] writes in a row. The pause begins small again only if it was up for a while.
 
+mod spooled;
 mod state;
 mod steps;
+mod watermark;
 
+pub use spooled::{Damage, Loaded, Place};
 pub use state::{Aside, Fault, Notice, Output, Settings, Tally};
-use state::{Busy, Database, Flight, Replay, Retry, Work};
+pub use watermark::Mark;
 
-use super::spool::{Loaded, Place};
-use super::watermark::Watermark;
+use state::{Busy, Database, Flight, Replay, Retry, Work};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use strowger_engine::CdrRow;
+use watermark::Watermark;
 
 /// How long a record waits for a database that fails or is slow before it goes to the spool.
 pub const PATIENCE_US: u64 = 250_000;
