@@ -1,6 +1,6 @@
 //! Records into a real Cassandra, on one core beside it: the bare driver with the same rows in the best batches (one
 //! partition each, 100 rows, 32 in flight), and `CdrStore::write` as the writer of records calls it (256 records, several
-//! writes under way). Five rounds in turn; medians. Ours does more: it enters each write in the log for readers.
+//! writes under way). Fifteen rounds in turn; medians. Ours does more: it enters each write in the log for readers.
 
 #[path = "../../tests/support/cassandra.rs"]
 mod cassandra;
@@ -20,7 +20,7 @@ use strowger_engine::{CallId, CdrRow};
 
 const RECORDS: u64 = 40_000;
 const FLOWS: u64 = 4;
-const ROUNDS: u64 = 5;
+const ROUNDS: u64 = 15;
 const WRITE: usize = 256;
 const WRITES: usize = 16;
 const BATCH: usize = 100;
