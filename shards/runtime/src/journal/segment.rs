@@ -338,14 +338,31 @@ pub fn read_header(path: &Path, bytes: &[u8]) -> Result<Option<Header>, JournalE
     if let Some(header) = COPIES.iter().find_map(|at| copy(*at)) {
         return Ok(Some(header));
     }
-    // Taken out of use, or not even taken into it when the process ended.
-    let unused = COPIES.iter().any(|at| word(*at) == 0) && word(COMMITTED) == 0;
+    // Taken out of use, or not even taken into it when the process ended, or while it was made: then there are zeros alone. What
+    // is cut within its header is neither.
+    let whole = bytes.len() >= HEADER || bytes.iter().all(|b| *b == 0);
+    let unused = whole && COPIES.iter().any(|at| word(*at) == 0) && word(COMMITTED) == 0;
     Ok(unused.then_some(Header { number: 0, first: 0, committed: None, oldest: None, next: None }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_segment_cut_within_its_header_is_not_taken_for_an_unused_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let segment = Segment::create(&path, 3, 64 << 10).unwrap();
+        let read = |len: usize| read_header(&path, &std::fs::read(&path).unwrap()[..len]).unwrap().map(|h| h.number);
+        assert_eq!((read(0), read(HEADER)), (Some(0), Some(0)));
+        segment.open(7, 100, 5);
+        segment.commit(HEADER + 8);
+        assert!((1..HEADER).all(|len| read(len) != Some(0)));
+        assert_eq!((read(1), read(HEADER)), (None, Some(7)));
+        std::fs::write(&path, [0; 100]).unwrap();
+        assert_eq!(read(100), Some(0), "it was being made");
+    }
 
     #[test]
     fn what_is_written_and_committed_is_in_the_file_and_an_unused_segment_says_so() {
