@@ -32,6 +32,26 @@ fn it_serves_on_free_ports_and_stops_orderly() {
 }
 
 #[test]
+fn the_live_audit_can_be_looked_at() {
+    let scene = Scene::new();
+    let server = Server::start(&scene, &["--shards", "2"]);
+    let until = std::time::Instant::now() + Duration::from_secs(30);
+    loop {
+        let told = stdout(&scene.run(&["audit", "--json", "--mi", server.mi()]));
+        let told: Value = serde_json::from_str(&told).unwrap();
+        let shards = told["Shards"].as_array().unwrap();
+        assert_eq!((shards.len(), &told["Faults"], &told["Reports"]), (2, &json!({}), &json!([])));
+        if shards.iter().all(|shard| shard["Sweeps"].as_u64() >= Some(2)) {
+            break;
+        }
+        assert!(std::time::Instant::now() < until, "{told}");
+    }
+    let table = stdout(&scene.run(&["audit", "--mi", server.mi()]));
+    assert_eq!(table.lines().count(), 4, "{table}");
+    assert!(table.ends_with("No mismatch was found since the start.\n"), "{table}");
+}
+
+#[test]
 fn the_management_interface_speaks_json_rpc_over_http() {
     let scene = Scene::new();
     let server = Server::start(&scene, &[]);

@@ -16,6 +16,7 @@ fn help_tells_a_newcomer_what_there_is() {
         "agent",
         "cdr",
         "latency",
+        "audit",
         "mi",
         "drain",
         "demo",

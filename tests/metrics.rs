@@ -233,6 +233,10 @@ fn a_page_of_metrics_is_sound_and_tells_what_happened() {
     assert_eq!(families["strowger_shard_calls_total"].samples.len(), 2, "one for each shard");
     let turns = value(&families, "strowger_loop_turn_seconds", "strowger_loop_turn_seconds_count", &[]);
     assert!(turns >= 1.0, "{turns}");
+    let audited = families["strowger_audit_sweeps_total"].samples.iter().map(|s| s.value).sum::<f64>();
+    assert!(audited >= 1.0, "{audited}");
+    let faults = &families["strowger_audit_faults_total"].samples;
+    assert!(faults.len() > 40 && faults.iter().all(|s| s.value == 0.0), "{faults:?}");
     let info = [("version", env!("CARGO_PKG_VERSION"))];
     assert_eq!(one("strowger_build_info", &info), 1.0);
     assert!(families.values().all(|f| !f.help.is_empty()));

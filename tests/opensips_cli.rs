@@ -207,6 +207,13 @@ const CASES: &[Case] = &[
             Written [ms]: {count: number, p50: number, p99: number, p99.9: number, max: number}}",
         ),
     ),
+    (
+        "audit",
+        "strowger:audit",
+        &[],
+        Ok("{Shards: [{Shard: number, Sweeps: number, Last sweep [ms]: number, Looked at: number, Busy [ms]: number, \
+            Suspects: number, Found: number, Repaired: number}], Faults: {}, Reports: []}"),
+    ),
     ("events_list", "evi:list", &[], Ok("{Events: [{name: text, id: number}]}")),
     ("event_subscribe", "evi:subscribe", &[EVENT, "udp:127.0.0.1:9", "600"], Ok("text")),
     (

@@ -1,8 +1,9 @@
-//! The command line: `strowger [run|check|flow|agent|cdr|db|mi|latency|drain|demo]`.
+//! The command line: `strowger [run|check|flow|agent|cdr|db|mi|latency|audit|drain|demo]`.
 //!
 //! Exit codes: 0 done, 1 fault at run time, 2 bad usage or configuration. What a command was asked for goes to
 //! standard output, logs and faults to standard error.
 
+mod audit;
 mod cdr;
 mod check;
 mod client;
@@ -86,6 +87,8 @@ enum Command {
     Mi(client::MiArgs),
     /// Show what a running server's shards measure: times of each stage, by percentile
     Latency(latency::LatencyArgs),
+    /// Show what a running server's live audits have looked at, found and repaired
+    Audit(audit::AuditArgs),
     /// Have a running server refuse new calls (503 with Retry-After), or take them again
     Drain(client::DrainArgs),
     /// Serve simulated callers and agents for a while, then show the books
@@ -138,6 +141,7 @@ pub fn main() -> ExitCode {
         Some(Command::Agent(command)) => provision::agent(settings, command),
         Some(Command::Cdr(command)) => cdr::cdr(settings, command),
         Some(Command::Latency(args)) => latency::latency(settings, args),
+        Some(Command::Audit(args)) => audit::audit(settings, args),
         Some(Command::Db(command)) => db::db(settings, command),
         Some(Command::Mi(args)) => client::mi(settings, args),
         Some(Command::Drain(args)) => client::drain(settings, args),

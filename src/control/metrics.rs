@@ -1,6 +1,7 @@
 //! Prometheus text (exposition format 0.0.4): every statistic of the spec, what the shards and the CDR pipeline count, and
 //! histograms. Read when asked for; the shards write on as ever.
 
+mod audit;
 mod page;
 
 use super::ControlPlane;
@@ -228,6 +229,7 @@ pub fn text(plane: &ControlPlane) -> String {
     statistics(plane, &p, &mut page);
     durations(plane, &p, &mut page);
     shards(plane, &mut page);
+    audit::audit(plane, &mut page);
     cdrs(plane, &mut page);
     let subscribers = plane.events.list();
     page.one("strowger_event_subscribers", Gauge, "Subscriptions to events.", &[], subscribers.len() as f64);

@@ -38,6 +38,9 @@ const RELINK: u64 = 1 << 25;
 /// No agent lives in the slot.
 const VACANT: u64 = 1 << 26;
 const NOTES: u64 = REORDER | RESTORE | RELINK;
+/// Claims made so far, modulo 32: of two equal words, nothing was claimed in between.
+const ONE_CLAIM: u64 = 1 << 27;
+const CLAIMS_MADE: u64 = 0x1F << 27;
 const GEN_SHIFT: u32 = 32;
 
 /// A value of the state word.
@@ -134,10 +137,23 @@ impl Word {
         Word(self.0 - ONE_CHAT)
     }
     fn claimed_for(self, media: Media) -> Word {
+        let counted = Word(self.0 & !CLAIMS_MADE | self.0.wrapping_add(ONE_CLAIM) & CLAIMS_MADE);
         match media {
-            Media::Audio => self.with(IN_CALL),
-            Media::Chat => Word(self.0 + ONE_CHAT),
+            Media::Audio => counted.with(IN_CALL),
+            Media::Chat => Word(counted.0 + ONE_CHAT),
         }
+    }
+    /// How many must release it.
+    pub(crate) fn claims(self) -> u32 {
+        u32::from(self.has(IN_CALL)) + u32::from(self.chats_open())
+    }
+    /// In wrap-up, or with a slot withheld for one.
+    pub(crate) fn wraps(self) -> bool {
+        self.has(WRAPUP | WITHHELD)
+    }
+    /// The whole of it.
+    pub(crate) fn bits(self) -> u64 {
+        self.0
     }
 }
 
@@ -231,6 +247,11 @@ impl State {
             }
         }
         Hold::Unavailable
+    }
+
+    /// Nothing changes; whoever is the holder then looks again.
+    pub(crate) fn transition_to_looked_at(&self, gen_: u32) -> Change {
+        self.change(gen_, Some)
     }
 
     /// Takes the agent in hand again, if nothing has happened since it was let go as `seen`.

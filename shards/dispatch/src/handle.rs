@@ -163,9 +163,13 @@ impl Handle {
     }
 
     /// The agent in a slot that a call of ours has claimed: its generation cannot change before we release it.
-    fn claimed(&self, slot: u32) -> AgentRef {
+    pub(crate) fn claimed(&self, slot: u32) -> AgentRef {
         let gen_ = self.dispatch.agents.get(slot).map_or(0, |agent| agent.state.load().gen_());
         AgentRef { slot, gen_ }
+    }
+
+    pub(crate) fn used(&self) -> u32 {
+        self.used
     }
 
     fn pop_wait_slot(&mut self) -> Result<u32, Full> {

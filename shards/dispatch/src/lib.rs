@@ -22,6 +22,8 @@
 //! - **Every release is an arrival**: publish, sequentially consistent fence, look again. Of a call that publishes itself and an agent
 //!   that is let go at the same time, at least one sees the other.
 //! - **Nobody overtakes**: an arriving call publishes itself, takes an agent in hand, and that agent gets the best call over its skills.
+//! - **Audits look on** (`look.rs`): a claim never changes its shard, and an agent's word counts them; so of a word that two looks find
+//!   equal, the same claims were there all the time, and what each shard says of its own at any moment in between adds up.
 //! - Available agents of a skill are kept apart by media, and so are waiting calls: nobody walks past what it cannot take.
 //!
 //! Who may touch which field is at the top of each file.
@@ -58,6 +60,7 @@ mod agent;
 mod dispatch;
 mod handle;
 mod index;
+mod look;
 mod matcher;
 #[cfg(mutant)]
 #[doc(hidden)]
@@ -73,4 +76,5 @@ mod waiting;
 
 pub use dispatch::Dispatch;
 pub use handle::Handle;
+pub use look::{AgentLook, WaitLook};
 pub use types::*;

@@ -202,7 +202,7 @@ impl<'a> Op<'a> {
         }
     }
 
-    fn call_waits(&self, slot: &AgentSlot, agent: Word) -> bool {
+    pub(crate) fn call_waits(&self, slot: &AgentSlot, agent: Word) -> bool {
         slot.spec(&self.pin).is_some_and(|spec| self.best_waiting(&spec.skills, agent).is_some())
     }
 

@@ -118,7 +118,12 @@ impl Handle {
     }
 
     /// Makes a change; settles the agent if it is in our hand then.
-    fn change(&mut self, agent: AgentRef, out: &mut Vec<Match>, change: impl FnOnce(&State) -> Change) -> bool {
+    pub(crate) fn change(
+        &mut self,
+        agent: AgentRef,
+        out: &mut Vec<Match>,
+        change: impl FnOnce(&State) -> Change,
+    ) -> bool {
         let Some(cell) = self.dispatch().agents.get(agent.slot) else { return false };
         match change(&cell.state) {
             Change::Refused => false,

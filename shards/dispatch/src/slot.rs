@@ -171,10 +171,14 @@ impl AgentCell {
         self.owner_shard.store(owner.map_or(NO_OWNER, |o| u32::from(o.0)), Relaxed);
     }
 
+    pub(crate) fn owner(&self) -> Option<(u16, u64)> {
+        let shard = self.owner_shard.load(Relaxed);
+        u16::try_from(shard).ok().map(|shard| (shard, self.owner_call.load(Relaxed)))
+    }
+
     pub(crate) fn view(&self, agent: AgentRef) -> Option<AgentView> {
         let word = self.state.load();
         let in_use = word.is_of(agent.gen_);
-        let shard = self.owner_shard.load(Relaxed);
         in_use.then(|| AgentView {
             logged_in: word.logged_in(),
             state: word.state(),
@@ -182,7 +186,7 @@ impl AgentCell {
             chat_slots: word.chats_allowed(),
             slot_withheld: word.withheld(),
             retired: word.retired(),
-            owner: u16::try_from(shard).ok().map(|shard| (shard, self.owner_call.load(Relaxed))),
+            owner: self.owner(),
         })
     }
 }

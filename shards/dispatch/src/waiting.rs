@@ -10,7 +10,7 @@
 use std::ptr::{self, NonNull};
 
 use crate::{
-    AgentRef, Media, SkillId,
+    AgentRef, Media, SkillId, WaitLook,
     set::{Entry, Node},
     sync::{
         AtomicPtr, AtomicU64, Ordering,
@@ -71,6 +71,17 @@ pub(crate) struct WaitState(AtomicU64);
 impl WaitState {
     pub(crate) fn is_waiting(&self, gen_: u32) -> bool {
         self.0.load(Ordering::Acquire) == word(gen_, WAITING, 0)
+    }
+
+    /// Generation and state.
+    pub(crate) fn look(&self) -> (u32, WaitLook) {
+        let seen = self.0.load(Ordering::Acquire);
+        let state = match state_of(seen) {
+            FREE => WaitLook::Free,
+            WAITING => WaitLook::Waiting,
+            _ => WaitLook::Taken((seen & SLOT_MASK) as u32),
+        };
+        (gen_of(seen), state)
     }
 
     pub(crate) fn is_free(&self) -> bool {

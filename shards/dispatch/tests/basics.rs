@@ -333,3 +333,51 @@ fn a_handle_may_move_to_another_thread() {
     movable(&h.shard);
     shared(&*h.dispatch);
 }
+
+#[test]
+fn two_equal_looks_have_seen_the_same_claims() {
+    let mut h = House::new(ChatPolicy::Balancing);
+    let agent = h.agent(&[SALES], true, 3);
+    let look = |h: &House| h.dispatch.look(agent).unwrap();
+    let idle = look(&h);
+    assert_eq!((idle.claims, idle.in_call, idle.wraps, idle.at_rest), (0, false, false, true));
+    let mut seen = vec![idle.mark];
+    for round in 0..20 {
+        let wait = h.call(SALES, 5);
+        assert_eq!((h.shard.peek(wait), h.dispatch.taken_by(agent), h.shard.wait_slots()), (Some(agent), 1, 1));
+        assert_eq!(h.dispatch.look_at_wait(0, 0), Some((wait.gen_, WaitLook::Taken(agent.slot))));
+        let taken = look(&h);
+        assert_eq!((taken.claims, taken.in_call), (1, true));
+        assert_eq!(h.shard.take(wait), Some(agent));
+        assert_eq!((h.shard.peek(wait), h.dispatch.taken_by(agent), look(&h)), (None, 0, taken));
+        assert!(!seen.contains(&taken.mark), "round {round}");
+        h.shard.release(agent, Release::GiveBack, &mut h.out);
+        seen.extend([taken.mark, look(&h).mark]);
+    }
+    let (a, b) = (h.chat(SALES), h.chat(SALES));
+    assert_eq!((look(&h).claims, look(&h).in_call, h.dispatch.taken_by(agent)), (2, false, 2));
+    h.shard.take(a);
+    h.shard.take(b);
+    h.shard.release(agent, Release::ChatWrapup, &mut h.out);
+    assert_eq!((look(&h).claims, look(&h).wraps), (1, true));
+    let stale = AgentRef { gen_: agent.gen_ + 1, ..agent };
+    assert_eq!((h.dispatch.look(stale), h.dispatch.look_at_wait(0, 1 << 20)), (None, None));
+    assert_eq!((h.shard.peek(WaitRef { slot: 1 << 20, ..a }), h.shard.misses_a_call(stale)), (None, false));
+}
+
+#[test]
+fn a_match_that_was_missed_is_found_and_made() {
+    let mut h = House::new(ChatPolicy::Balancing);
+    let (caller, chatter) = (h.agent(&[SALES], true, 0), h.agent(&[SALES], false, 1));
+    h.dispatch.set_dispatching(false);
+    let wait = h.call(SALES, 5);
+    assert!(!h.shard.misses_a_call(caller), "nobody is matched while dispatching is off");
+    // Switched on without matching all: as if that had been forgotten.
+    h.dispatch.set_dispatching(true);
+    assert!(h.shard.misses_a_call(caller) && !h.shard.misses_a_call(chatter));
+    h.control.match_agent(chatter, &mut h.out);
+    assert!(h.matches().is_empty());
+    h.control.match_agent(caller, &mut h.out);
+    assert_eq!(h.matches(), [Match { wait, agent: caller }]);
+    assert!(!h.shard.misses_a_call(caller));
+}

@@ -5,7 +5,7 @@ use crate::control::{AgentReport, MeshMsg, Output};
 use crate::engine::{Engine, TimerKind};
 use crate::leg::{Claim, Plan};
 use std::sync::Arc;
-use strowger_dispatch::{AgentRef, AgentState, Match, Media, Release};
+use strowger_dispatch::{Abandon, AgentRef, AgentState, Match, Media, Release, WaitRef};
 use strowger_sip::time::{Mono, Now};
 use strowger_sip::wheel::TimerId;
 
@@ -36,8 +36,7 @@ impl Engine {
     /// its phone has ended the dialog.
     pub(crate) fn end_claim(&mut self, leg: Key, wrapup_us: u64, now: Now) {
         if wrapup_us > 0 {
-            let claim = self.legs.get_mut(leg).and_then(|l| l.claim.take());
-            match claim {
+            match self.take_claim(leg) {
                 Some(claim) if claim.medium == Media::Chat => self.end_chat(*claim, wrapup_us, 0, now),
                 Some(claim) => self.begin_wrapup(&claim, wrapup_us, now),
                 None => {}
@@ -53,7 +52,7 @@ impl Engine {
         let us = if wrapup_us == 0 { pause } else { wrapup_us };
         #[cfg(mutant)]
         let us = if strowger_dispatch::mutant::is("refusal-without-pause") { 1 } else { us };
-        match self.legs.get_mut(leg).and_then(|l| l.claim.take()) {
+        match self.take_claim(leg) {
             Some(claim) if claim.medium == Media::Chat => self.end_chat(*claim, us, pause, now),
             Some(claim) => self.begin_wrapup(&claim, us, now),
             None => {}
@@ -84,6 +83,7 @@ impl Engine {
         if let Some(old) = self.wrapups.insert(u64::from(agent.slot), Wrapup { agent, until, pause, timer }) {
             self.ep.stop_timer(old.timer);
         }
+        self.stats.shard(self.shard).agents.at(agent.slot).timed.set(1);
     }
 
     /// A wrap-up's time is up, or that of the pause at its beginning.
@@ -97,6 +97,7 @@ impl Engine {
         let due = self.wrapups.get(&u64::from(agent.slot)).filter(|w| w.agent == agent).copied();
         let Some(wrapup) = due else { return };
         self.wrapups.remove(&u64::from(agent.slot));
+        self.stats.shard(self.shard).agents.at(agent.slot).timed.set(0);
         self.notes.agent(agent);
         let mut made = std::mem::take(&mut self.made);
         if let Some(pause) = wrapup.pause.filter(|pause| *pause < wrapup.until) {
@@ -115,11 +116,58 @@ impl Engine {
         self.report_idle(agent, now);
     }
 
+    /// The agent that has taken this entry is the shard's now; the entry is free.
+    pub(crate) fn consume(&mut self, wait: WaitRef) -> Option<AgentRef> {
+        let agent = self.dispatch.peek(wait)?;
+        self.count_held(agent, 1);
+        self.dispatch.take(wait)
+    }
+
+    /// The entry is no more; an agent that has taken it is the shard's.
+    pub(crate) fn abandon(&mut self, wait: WaitRef) -> Abandon {
+        if let Some(agent) = self.consume(wait) {
+            return Abandon::Taken(agent);
+        }
+        let abandoned = self.dispatch.abandon(wait);
+        if let Abandon::Taken(agent) = abandoned {
+            self.count_held(agent, 1);
+        }
+        abandoned
+    }
+
+    /// Claims that the shard has and must release, for audits.
+    pub(crate) fn count_held(&self, agent: AgentRef, n: i64) {
+        self.stats.shard(self.shard).agents.at(agent.slot).held.add(n);
+    }
+
+    /// The claim sits on this leg.
+    pub(crate) fn put_claim(&mut self, leg: Key, claim: Box<Claim>) {
+        let slot = claim.agent.slot as usize;
+        let Some(l) = self.legs.get_mut(leg) else { return };
+        l.claim = Some(claim);
+        if self.holders.len() <= slot {
+            self.holders.resize(slot + 1, Vec::new());
+        }
+        self.holders[slot].push(leg);
+    }
+
+    /// The claim of this leg, to be released or put on another.
+    pub(crate) fn take_claim(&mut self, leg: Key) -> Option<Box<Claim>> {
+        let claim = self.legs.get_mut(leg).filter(|l| l.claim.is_some())?.claim.take()?;
+        if let Some(holders) = self.holders.get_mut(claim.agent.slot as usize) {
+            holders.retain(|holder| *holder != leg);
+        }
+        Some(claim)
+    }
+
     /// Gives an agent back, and what that makes possible is matched.
     pub(crate) fn shared_release(&mut self, agent: AgentRef, how: Release, since: Mono) {
         let mut made = std::mem::take(&mut self.made);
         let _ = self.dispatch.release(agent, how, &mut made);
         self.made = made;
+        // Behind the release, as it is counted before the entry is consumed: the table never says more than the shards, but of
+        // what is taken and not consumed.
+        self.count_held(agent, -1);
         self.deliver(since);
     }
 
@@ -140,7 +188,7 @@ impl Engine {
     }
 
     /// Reports an agent that is free now, unless a new call has it already or it has logged out meanwhile.
-    fn report_idle(&mut self, agent: AgentRef, now: Now) {
+    pub(crate) fn report_idle(&mut self, agent: AgentRef, now: Now) {
         let Some(def) = self.prov.agent(agent).cloned() else { return };
         if self.shared.agent(agent).is_some_and(|v| v.state == AgentState::Free) {
             self.report(&def, AgentReport::Free, now);
@@ -174,7 +222,7 @@ impl Engine {
         if self.calls.get(c).and_then(|call| call.wait) != Some(matched.wait) {
             return;
         }
-        let Some(agent) = self.dispatch.take(matched.wait) else { return };
+        let Some(agent) = self.consume(matched.wait) else { return };
         self.forget_wait(c);
         self.start_attempt(c, agent, since, now);
     }

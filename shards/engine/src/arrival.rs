@@ -1,5 +1,6 @@
 //! An initial INVITE: which flow, may it come in, and the call that it becomes.
 
+use crate::audit::{History, What};
 use crate::books::text;
 use crate::call::{Call, Link, Message as Play};
 use crate::control::CallState;
@@ -196,6 +197,7 @@ impl Engine {
             progress_timer: None,
             glare_timer: None,
             onhold_timer: None,
+            history: History::new(What::Arrived),
         }
     }
 

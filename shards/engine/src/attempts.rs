@@ -1,6 +1,7 @@
 //! Trying agents: the queue entry, the INVITE to the agent, its answer or refusal, and the way back to the queue.
 
 use crate::arena::Key;
+use crate::audit::What;
 use crate::books::Outcome;
 use crate::call::{Attempt, End, Link, Message, Mode, Preagent};
 use crate::config::AgentOffer;
@@ -70,6 +71,7 @@ impl Engine {
             return;
         };
         self.note_wait(c, wait);
+        self.remember(c, What::Queued, wait.slot as u16);
         if let Some(call) = self.calls.get_mut(c) {
             call.queued = Some(now);
         }
@@ -123,6 +125,7 @@ impl Engine {
             (CallState::ToAgent, self.offer_mode(c), Preagent::Off)
         };
         self.set_state(c, state);
+        self.remember(c, What::Offered, agent.slot as u16);
         let uri = def.address(medium).unwrap_or_default().to_owned();
         let claim = Claim { agent, def: def.clone(), medium, flow: flow.clone(), plan: None };
         let attempt = |leg| Attempt {
@@ -150,9 +153,9 @@ impl Engine {
             TimerKind::Ring as u8,
         );
         if let Some(l) = self.legs.get_mut(leg) {
-            l.claim = Some(Box::new(claim));
             l.timer = Some(ring);
         }
+        self.put_claim(leg, Box::new(claim));
         let Some(call) = self.calls.get_mut(c) else { return };
         call.attempt = Some(attempt(leg));
         call.queued = None;
@@ -263,7 +266,9 @@ impl Engine {
             self.notes.agent(agent);
         }
         let Some(attempt) = self.calls.get(c).and_then(|call| call.attempt.as_ref()) else { return };
-        match attempt.pre {
+        let pre = attempt.pre;
+        self.remember(c, What::Answered, 0);
+        match pre {
             Preagent::Ringing => self.start_flow_message(c, now),
             Preagent::Off => {
                 self.note_answered(c, now);
@@ -314,11 +319,11 @@ impl Engine {
     /// Calls the same agent again on a new dialog; the claim moves over.
     pub(crate) fn swap_agent_leg(&mut self, c: Key, old: Key, uri: &[u8], mode: Mode, now: Now) -> bool {
         // The BYE goes first: a phone with one line must be free for the new INVITE.
-        let claim = self.legs.get_mut(old).and_then(|l| l.claim.take());
+        let claim = self.take_claim(old);
         self.let_go(old, now);
         let Some(leg) = self.open_leg(c, Role::Agent, uri, self.offered_to(c, mode), Mono(0), now) else {
-            if let Some(l) = self.legs.get_mut(old) {
-                l.claim = claim;
+            if let Some(claim) = claim {
+                self.put_claim(old, claim);
             }
             return false;
         };
@@ -328,8 +333,10 @@ impl Engine {
             TimerKind::Ring as u8,
         );
         if let Some(l) = self.legs.get_mut(leg) {
-            l.claim = claim;
             l.timer = Some(ring);
+        }
+        if let Some(claim) = claim {
+            self.put_claim(leg, claim);
         }
         if let Some(call) = self.calls.get_mut(c) {
             if let Some(attempt) = call.attempt.as_mut() {
@@ -382,6 +389,7 @@ impl Engine {
             Refusal::Refused(code) => code,
             Refusal::NoAnswer => 408,
         };
+        self.remember(c, What::Refused, cause);
         self.write_cdr(c, Outcome::Rejected, cause, now);
         let Some(attempt) = self.take_attempt(c, now) else { return };
         if let Some(call) = self.calls.get_mut(c) {
@@ -418,6 +426,7 @@ impl Engine {
             self.end_call(c, Outcome::Error, code, now);
             return;
         }
+        self.remember(c, What::Failed, code);
         self.write_cdr(c, Outcome::Error, code, now);
         let Some(attempt) = self.take_attempt(c, now) else { return };
         if let Some(call) = self.calls.get_mut(c) {

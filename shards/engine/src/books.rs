@@ -1,6 +1,7 @@
 //! Records and counters of what happens to calls (spec: call-center.md, "Statistics", "Outcomes and their records").
 
 use crate::arena::Key;
+use crate::audit::What;
 use crate::call::{Attempt, Call};
 use crate::cdr::{CallType, Cdr, CdrMedia, fstats};
 use crate::control::{AgentEvent, AgentReport, CallState, Output};
@@ -35,6 +36,9 @@ impl Engine {
         let queued = |s| s == CallState::Queued;
         if queued(call.state) != queued(state) {
             counts.queued.add(if queued(state) { 1 } else { -1 });
+        }
+        if call.state != state {
+            call.history.note(self.auditor.now.since(call.received.mono), What::State, state as u16);
         }
         call.state = state;
         let hold = matches!(
@@ -73,6 +77,13 @@ impl Engine {
     fn agent_counts(&self, agent: &AgentDef) -> &AgentCounts {
         self.notes.agent_counts(agent.agent.slot);
         self.stats.shard(self.shard).agents.at(agent.agent.slot)
+    }
+
+    /// Something has happened to a call, for the audit's reports.
+    pub(crate) fn remember(&mut self, c: Key, what: What, number: u16) {
+        if let Some(call) = self.calls.get_mut(c) {
+            call.history.note(self.auditor.now.since(call.received.mono), what, number);
+        }
     }
 
     /// A call has been accepted.

@@ -1,6 +1,7 @@
 //! A caller's stay: which flow, which state, which legs, whom it waits for.
 
 use crate::arena::Key;
+use crate::audit::History;
 use crate::control::CallState;
 use crate::provision::{AgentDef, FlowDef};
 use std::sync::Arc;
@@ -133,4 +134,6 @@ pub(crate) struct Call {
     pub glare_timer: Option<TimerId>,
     /// `dissuading_onhold_th`; runs while the call waits in the queue.
     pub onhold_timer: Option<TimerId>,
+    /// What happened last, for audits' reports.
+    pub history: History,
 }

@@ -27,6 +27,7 @@ impl Engine {
     pub(crate) fn tell_chat_over(&mut self, over: ChatOver, now: Now) {
         let home = home_shard(over.agent, self.cfg.buckets.shards());
         let how = if over.pause_us > 0 { Release::ChatRefused } else { Release::ChatWrapup };
+        self.stats.board.at(over.agent.slot).tell_chat_over();
         self.shared_release(over.agent, how, now.mono);
         if home == self.shard {
             self.on_chat_over(&over, now);
@@ -38,6 +39,7 @@ impl Engine {
     /// A chat of an agent whose home is here is over: wrap-up end = max(end of the chat, present end) + wrap-up.
     pub(crate) fn on_chat_over(&mut self, over: &ChatOver, now: Now) {
         let agent = over.agent;
+        self.stats.board.at(agent.slot).hear_chat_over();
         self.notes.agent(agent);
         // A wrap-up that ran out before the message came has let the slot go.
         let withheld = self.dispatch.withhold(agent, over.pause_us > 0);

@@ -10,6 +10,7 @@ use strowger_sip::time::Now;
 impl Engine {
     /// A command; its answer comes as [`Output::Reply`] with the same `id`.
     pub fn handle_control(&mut self, now: Now, id: u64, command: Control) {
+        self.auditor.now = now.mono;
         let reply = self.obey(now, command);
         self.settle(now);
         self.outputs.push_back(Output::Reply { id, reply });
@@ -34,6 +35,7 @@ impl Engine {
             Control::Drain { on } => self.draining = on,
             Control::EndAll => self.end_all(now),
             Control::Audit => return Reply::Audit(self.audit()),
+            Control::Findings => return Reply::Findings(self.findings()),
         }
         Reply::Done
     }

@@ -1,6 +1,7 @@
 //! What crosses an engine's walls besides SIP: commands from the control plane, messages between shards, outputs.
 
 use crate::arena::Key;
+use crate::audit::{Findings, Report};
 use crate::cdr::Cdr;
 use crate::provision::{AgentDef, FlowDef, Provisioning};
 use std::fmt;
@@ -108,6 +109,8 @@ pub enum Control {
     EndAll,
     /// Counts for "nothing is left" checks and metrics. Answer: `Audit`.
     Audit,
+    /// What the live audit has found. Answer: `Findings`.
+    Findings,
 }
 
 /// Answer to a [`Control`].
@@ -121,6 +124,7 @@ pub enum Reply {
         next: Option<u32>,
     },
     Audit(Audit),
+    Findings(Findings),
     NotPlaced(NotPlaced),
 }
 
@@ -239,10 +243,18 @@ pub enum AgentReport {
 /// What the driver must carry out after an input.
 #[derive(Debug)]
 pub enum Output {
-    Mesh { to: u16, msg: MeshMsg },
+    Mesh {
+        to: u16,
+        msg: MeshMsg,
+    },
     Cdr(Cdr),
     AgentEvent(AgentEvent),
-    Reply { id: u64, reply: Reply },
+    Reply {
+        id: u64,
+        reply: Reply,
+    },
+    /// The live audit has found something; for the log.
+    Audited(Box<Report>),
 }
 
 #[cfg(test)]

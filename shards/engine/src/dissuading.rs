@@ -85,7 +85,7 @@ impl Engine {
         call.onhold_timer = None;
         let Some(wait) = call.wait else { return };
         self.forget_wait(c);
-        if let Abandon::Taken(agent) = self.dispatch.abandon(wait) {
+        if let Abandon::Taken(agent) = self.abandon(wait) {
             self.start_attempt(c, agent, now.mono, now);
             return;
         }

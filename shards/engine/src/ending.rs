@@ -55,7 +55,7 @@ impl Engine {
     fn leave_queue(&mut self, c: Key, now: Now) {
         let Some(wait) = self.calls.get(c).and_then(|call| call.wait) else { return };
         self.forget_wait(c);
-        if let Abandon::Taken(agent) = self.dispatch.abandon(wait) {
+        if let Abandon::Taken(agent) = self.abandon(wait) {
             #[cfg(mutant)]
             if strowger_dispatch::mutant::is("crossed-match-kept") {
                 return;
@@ -129,7 +129,7 @@ impl Engine {
     pub(crate) fn on_grace_over(&mut self, key: Key, now: Now) {
         let Some(leg) = self.legs.get_mut(key) else { return };
         leg.timer = None;
-        if let Some(claim) = leg.claim.take() {
+        if let Some(claim) = self.take_claim(key) {
             self.free_claim(&claim, now);
         }
     }
@@ -193,11 +193,11 @@ impl Engine {
     /// peer's INVITE might never get its final answer.
     pub(crate) fn leg_gone(&mut self, key: Key, now: Now) {
         self.refuse_relayed(key, now);
+        let claim = self.take_claim(key);
         let Some(leg) = self.legs.get_mut(key) else { return };
         let timers = [leg.timer.take(), leg.session.timer.take()];
         let txns = [leg.invite.take().map(|i| i.txn), leg.bye.take(), leg.refresh.take(), leg.probe.take()];
         let owed = leg.owes_ack.take().map(|(txn, _)| txn);
-        let claim = leg.claim.take();
         let unacknowledged = leg.inbound.is_some_and(|i| i.answered);
         if unacknowledged && !leg.over {
             leg.over = true;

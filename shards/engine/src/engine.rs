@@ -2,6 +2,7 @@
 
 use crate::agents::Wrapup;
 use crate::arena::{Arena, Key};
+use crate::audit::Auditor;
 use crate::call::{Call, End};
 use crate::config::EngineConfig;
 use crate::control::{CallId, MeshMsg, Output};
@@ -72,6 +73,8 @@ pub struct Engine {
     pub(crate) prov: Arc<Provisioning>,
     pub(crate) calls: Arena<Call>,
     pub(crate) legs: Arena<Leg>,
+    /// Legs with a claim, by their agent's slot.
+    pub(crate) holders: Vec<Vec<Key>>,
     /// Calls by slot of their entry in the waiting set.
     pub(crate) waiting: Vec<Option<Key>>,
     /// By agent slot.
@@ -96,6 +99,7 @@ pub struct Engine {
     /// `Allow` and `Supported` lines of requests and answers that set up a session.
     pub(crate) capabilities: Vec<u8>,
     pub(crate) notes: Notes,
+    pub(crate) auditor: Auditor,
     /// Legs whose tag names another slot than theirs, by the tag's hash: after a restart. Empty in normal life.
     pub(crate) revived: HashedMap<Key>,
 }
@@ -126,6 +130,7 @@ impl Engine {
             prov,
             calls: Arena::new(),
             legs: Arena::new(),
+            holders: Vec::new(),
             waiting: Vec::new(),
             wrapups: HashedMap::default(),
             matches: VecDeque::new(),
@@ -141,6 +146,7 @@ impl Engine {
             contacts,
             capabilities,
             notes: Notes::default(),
+            auditor: Auditor::new(now),
             revived: HashedMap::default(),
             cfg,
         }
@@ -148,6 +154,7 @@ impl Engine {
 
     /// A datagram (or one framed message) that this shard owns.
     pub fn handle_datagram(&mut self, now: Now, path: Path, bytes: &[u8]) {
+        self.auditor.now = now.mono;
         self.stats.shard(self.shard).messages_in.add(1);
         match Message::parse(bytes, &self.cfg.endpoint.limits) {
             Ok(msg) => {
@@ -165,6 +172,7 @@ impl Engine {
 
     /// A message of another shard.
     pub fn handle_mesh(&mut self, now: Now, msg: MeshMsg) {
+        self.auditor.now = now.mono;
         match msg {
             MeshMsg::Matched { matched, since } => self.matches.push_back((matched, since)),
             MeshMsg::ChatOver(over) => self.on_chat_over(&over, now),
@@ -174,6 +182,7 @@ impl Engine {
 
     /// Runs everything that is due.
     pub fn handle_timers(&mut self, now: Now) {
+        self.auditor.now = now.mono;
         while let Some(event) = self.ep.poll_timer(now.mono) {
             match event {
                 TimerEvent::User { token, kind } => self.on_timer(token, kind, now),
@@ -506,7 +515,7 @@ impl Engine {
         }
     }
 
-    fn on_client_failed(&mut self, txn: ClientTxn, user: u64, why: FailReason, now: Now) {
+    pub(crate) fn on_client_failed(&mut self, txn: ClientTxn, user: u64, why: FailReason, now: Now) {
         let key = Key::from_u64(user);
         let code = match why {
             FailReason::Timeout => 408,

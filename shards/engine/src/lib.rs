@@ -9,10 +9,14 @@
 //! - Every attempt that ends writes exactly one CDR (spec: call-center.md, "Outcomes and their records").
 //! - At rest nothing is left: no leg, transaction, timer, buffer.
 
+#[cfg(test)]
+extern crate self as strowger_engine;
+
 mod agents;
 mod arena;
 mod arrival;
 mod attempts;
+pub mod audit;
 mod books;
 pub mod buckets;
 mod call;

@@ -6,6 +6,7 @@
 //! its own.
 
 use crate::arena::Key;
+use crate::audit::What;
 use crate::books::Outcome;
 use crate::call::{End, Link, Mode, Preagent};
 use crate::engine::{Engine, TimerKind};
@@ -18,6 +19,17 @@ use strowger_sip::time::Now;
 
 /// Least pause after a 491 in a dialog whose Call-ID is ours, microseconds (RFC 3261 section 14.1).
 pub(crate) const GLARE_OWN_US: u64 = 2_100_000;
+
+/// What is to be done next towards the wanted connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// The caller's INVITE is answered with that leg's description.
+    Answer(Key),
+    /// The far end is told the caller's present description.
+    Correct(End),
+    /// The caller is offered that end.
+    Offer(End),
+}
 
 impl Engine {
     /// What the caller should be connected to by now; `None`: nothing is there yet.
@@ -39,27 +51,34 @@ impl Engine {
     /// Takes the next step towards the wanted connection.
     pub(crate) fn drive_link(&mut self, c: Key, now: Now) {
         self.drive_agent(c, now);
-        let Some(want) = self.wanted_end(c) else { return };
-        let Some(call) = self.calls.get(c) else { return };
-        let caller = call.caller;
-        match call.link {
-            Link::Fresh => {
-                if let End::Leg(leg) = want {
-                    self.answer_caller(c, leg, now);
-                }
+        match self.link_step(c) {
+            Some(Step::Answer(leg)) => self.answer_caller(c, leg, now),
+            Some(Step::Correct(end)) => self.correct(c, end, now),
+            Some(Step::Offer(end)) => self.offer_caller(c, end, now),
+            None => {}
+        }
+    }
+
+    /// The next step, if it can be taken now. Between inputs there is none.
+    pub(crate) fn link_step(&self, c: Key) -> Option<Step> {
+        let want = self.wanted_end(c)?;
+        let call = self.calls.get(c)?;
+        let idle = |leg: Key| self.legs.get(leg).is_some_and(|l| l.invite_idle() && !l.offer_pending());
+        match (call.link, want) {
+            (Link::Fresh, End::Leg(leg)) => Some(Step::Answer(leg)),
+            (Link::Fresh, End::Silence) | (Link::Acking(_) | Link::Offering { .. }, _) => None,
+            _ if call.glare_timer.is_some() => None,
+            (Link::Linked(End::Leg(far)), want) if want == End::Leg(far) => {
+                let told = self.legs.get(far).is_none_or(|l| !l.stale);
+                (!told && idle(far)).then_some(Step::Correct(want))
             }
-            Link::Acking(_) | Link::Offering { .. } => {}
-            Link::Linked(end) if end == want => self.correct(c, end, now),
-            Link::Linked(_) | Link::Loose => {
-                let idle = call.glare_timer.is_none()
-                    && self.legs.get(caller).is_some_and(|l| l.invite_idle() && !l.offer_pending());
+            (Link::Linked(end), want) if end == want => None,
+            (Link::Linked(_) | Link::Loose, want) => {
                 let far_idle = match want {
                     End::Leg(leg) => self.legs.get(leg).is_some_and(|l| l.invite.is_none() && l.inbound.is_none()),
                     End::Silence => true,
                 };
-                if idle && far_idle {
-                    self.offer_caller(c, want, now);
-                }
+                (idle(call.caller) && far_idle).then_some(Step::Offer(want))
             }
         }
     }
@@ -164,6 +183,7 @@ impl Engine {
     /// Caller and far end are connected.
     fn on_linked(&mut self, c: Key, end: End, now: Now) {
         let End::Leg(far) = end else { return };
+        self.remember(c, What::Connected, far.slot as u16);
         let Some(call) = self.calls.get_mut(c) else { return };
         if let Some(attempt) = call.attempt.as_mut().filter(|a| a.leg == far) {
             attempt.bridged = true;
@@ -181,10 +201,7 @@ impl Engine {
     /// at most once (spec: sip.md).
     fn correct(&mut self, c: Key, end: End, now: Now) {
         let End::Leg(far) = end else { return };
-        if !self.legs.get(far).is_some_and(|l| l.stale && l.invite_idle() && !l.offer_pending()) {
-            return;
-        }
-        let Some(call) = self.calls.get_mut(c).filter(|call| call.glare_timer.is_none()) else { return };
+        let Some(call) = self.calls.get_mut(c) else { return };
         let caller = call.caller;
         if let Some(attempt) = call.attempt.as_mut().filter(|a| a.leg == far) {
             if attempt.corrected {
@@ -232,8 +249,15 @@ impl Engine {
 
     /// The caller refused our re-INVITE with `code`.
     pub(crate) fn on_link_refused(&mut self, c: Key, code: u16, now: Now) {
+        let Some(Link::Offering { to, before }) = self.calls.get(c).map(|call| call.link) else { return };
+        // What it was connected to may have gone meanwhile.
+        let there = |end: &End| match end {
+            End::Leg(far) => self.legs.get(*far).is_some_and(|l| l.call == Some(c)),
+            End::Silence => true,
+        };
+        let before = before.filter(there);
         let Some(call) = self.calls.get_mut(c) else { return };
-        let Link::Offering { to, before } = call.link else { return };
+        call.history.note(now.mono.since(call.received.mono), What::Unconnected, code);
         call.link = before.map_or(Link::Loose, Link::Linked);
         match code {
             // Both asked at once: again after 0 to 2 s, as this Call-ID is the caller's (section 14.1).

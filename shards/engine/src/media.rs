@@ -1,6 +1,7 @@
 //! Messages to the caller: welcome and music. A failing server never loses the call (spec: sip.md).
 
 use crate::arena::Key;
+use crate::audit::What;
 use crate::books::Outcome;
 use crate::call::{End, Link, Message};
 use crate::control::CallState;
@@ -22,6 +23,7 @@ impl Engine {
     pub(crate) fn start_media(&mut self, c: Key, message: Message, now: Now) {
         let Some(call) = self.calls.get_mut(c) else { return };
         call.message = message;
+        call.history.note(now.mono.since(call.received.mono), What::Message, message as u16);
         let mut uri = match message {
             Message::Welcome => call.flow.message_welcome.clone().unwrap_or_default().into_string().into_bytes(),
             Message::Dissuading => call.flow.message_dissuading.clone().unwrap_or_default().into_string().into_bytes(),
@@ -61,6 +63,7 @@ impl Engine {
         if let Some(call) = self.calls.get_mut(c) {
             call.media_failures = 0;
             call.stranded = None;
+            call.history.note(now.mono.since(call.received.mono), What::Plays, 0);
             if let Some(timer) = call.progress_timer.take() {
                 self.ep.stop_timer(timer);
             }
@@ -71,6 +74,7 @@ impl Engine {
     /// The server hung up, or its dialog died; its leg is gone.
     pub(crate) fn on_media_ended(&mut self, c: Key, leg: Key, now: Now) {
         let Some(call) = self.calls.get_mut(c) else { return };
+        call.history.note(now.mono.since(call.received.mono), What::Silent, 0);
         if call.link == Link::Linked(End::Leg(leg)) {
             call.link = Link::Loose;
         }

@@ -3,6 +3,7 @@
 //! Single writer per counter, so a bump is a plain load and store, never a locked instruction. Storage grows by
 //! segments that never move.
 
+use crate::audit::Fault;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 
@@ -16,6 +17,9 @@ impl Count {
     }
     pub fn get(&self) -> i64 {
         self.0.load(Relaxed)
+    }
+    pub(crate) fn set(&self, n: i64) {
+        self.0.store(n, Relaxed);
     }
 }
 
@@ -128,6 +132,9 @@ pub struct AgentCounts {
     pub abandoned: Count,
     pub processed: Count,
     pub talk_us: Count,
+    /// Claims that the shard has to release; 1 while it times a wrap-up: what an audit compares with the agents' table.
+    pub held: Count,
+    pub timed: Count,
 }
 
 impl AgentCounts {
@@ -148,6 +155,9 @@ pub struct AgentBoard {
     pause_ends_us: AtomicU64,
     /// Calls that it let ring out in a row.
     misses: AtomicU32,
+    /// Ends of chats told to its home, and heard there.
+    chats_told: AtomicU32,
+    chats_heard: AtomicU32,
     /// Its last login (1) or logout (2) by command; 0 = none.
     commanded: AtomicU8,
     /// Fingerprint of the latest of all shards' journal records of it; 0 = none.
@@ -189,6 +199,20 @@ impl AgentBoard {
     pub(crate) fn differs(&self, print: u64) -> bool {
         self.print.swap(print, Relaxed) != print
     }
+    pub(crate) fn tell_chat_over(&self) {
+        self.chats_told.fetch_add(1, Relaxed);
+    }
+    pub(crate) fn hear_chat_over(&self) {
+        self.chats_heard.fetch_add(1, Relaxed);
+    }
+    /// Ends of chats on their way to its home.
+    pub(crate) fn chats_on_their_way(&self) -> u32 {
+        self.chats_told.load(Relaxed).wrapping_sub(self.chats_heard.load(Relaxed))
+    }
+    /// No more is waited for those on their way.
+    pub(crate) fn give_chats_up(&self) {
+        self.chats_heard.store(self.chats_told.load(Relaxed), Relaxed);
+    }
     /// Counts a miss; returns how many in a row.
     pub fn miss(&self) -> u32 {
         self.misses.fetch_add(1, Relaxed).saturating_add(1)
@@ -227,6 +251,19 @@ impl<T: Default> Segments<T> {
     }
 }
 
+/// What a shard's audit has done (`audit.rs`).
+#[derive(Debug, Default)]
+pub struct AuditCounts {
+    /// Times that it has looked at everything, and how long the last of them took.
+    pub sweeps: Count,
+    pub sweep_us: Count,
+    /// Agents, queue entries, calls, legs and flows looked at.
+    pub looked: Count,
+    /// Mismatches, by [`Fault`], and those of them that were gone after their repair.
+    pub found: [Count; Fault::COUNT],
+    pub repaired: Count,
+}
+
 /// One shard's counters.
 #[derive(Debug)]
 pub struct ShardStats {
@@ -244,6 +281,7 @@ pub struct ShardStats {
     pub refused: Count,
     pub shed: Count,
     pub calls: Count,
+    pub audit: AuditCounts,
     /// Ringing of each attempt that ended; talk of each call that was answered.
     pub rings: Durations,
     pub talks: Durations,
@@ -290,6 +328,7 @@ impl StatsHub {
             refused: Count::default(),
             shed: Count::default(),
             calls: Count::default(),
+            audit: AuditCounts::default(),
             rings: Durations::default(),
             talks: Durations::default(),
         };

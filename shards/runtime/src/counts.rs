@@ -32,6 +32,8 @@ pub struct RuntimeCounts {
     pub journal_unready: Count,
     /// Gauge: entities whose state waits for room on the disk.
     pub journal_unwritten: Count,
+    /// Time spent in slices of the audit, nanoseconds.
+    pub audit_ns: Count,
 }
 
 /// Sets a gauge.

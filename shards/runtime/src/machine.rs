@@ -24,6 +24,12 @@ pub trait Machine: 'static {
     fn sent(&mut self, t: Transmit);
     fn poll_output(&mut self) -> Option<Output>;
     fn poll_resolve(&mut self) -> Option<Resolve>;
+    /// When a slice of its audit is due; `None`: it has no audit.
+    fn audit_due(&self) -> Option<Mono> {
+        None
+    }
+    /// A slice of its audit.
+    fn handle_audit(&mut self, _now: Now) {}
     /// Nothing to do: collect garbage.
     fn idle(&mut self);
     /// Writes down what has changed since the last call; the first call writes everything. A machine without state that
@@ -70,6 +76,12 @@ impl Machine for strowger_engine::Engine {
     }
     fn poll_resolve(&mut self) -> Option<Resolve> {
         self.poll_resolve()
+    }
+    fn audit_due(&self) -> Option<Mono> {
+        Some(self.audit_due())
+    }
+    fn handle_audit(&mut self, now: Now) {
+        self.handle_audit(now);
     }
     fn idle(&mut self) {
         self.idle();

@@ -27,6 +27,7 @@ use crate::relay::{Command, Relay, ResolveRequest};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use strowger_engine::audit::{Report, describe};
 use strowger_engine::{MeshMsg, Output, StatsHub};
 use strowger_sip::endpoint::Transmit;
 use strowger_sip::hash::HashKey;
@@ -124,6 +125,7 @@ impl<M: Machine> Shard<M> {
         }
         self.take_new_calls(&mut turn);
         self.fire_timers(&mut turn);
+        self.audit(began);
         self.flush();
         self.relay.pass_cdrs();
         if turn.worked {
@@ -153,6 +155,8 @@ impl<M: Machine> Shard<M> {
     /// When to wake up at the latest, monotonic nanoseconds.
     fn wake_at(&self) -> Option<u64> {
         let due = self.due_ns().map(|due| self.poll.wake_for(due));
+        let audit = self.machine.audit_due().map(|Mono(us)| us.saturating_mul(1000));
+        let due = [due, audit].into_iter().flatten().min();
         if self.mesh.backed_up() || self.out.is_blocked() || !self.relay.waiting.is_empty() {
             let retry = mono_ns() + RETRY_NS;
             return Some(due.map_or(retry, |due| due.min(retry)));
@@ -358,6 +362,19 @@ impl<M: Machine> Shard<M> {
         }
     }
 
+    /// A slice of the audit, when it is due: bounded work, some hundred microseconds at most. No work of a turn: a shard that does
+    /// nothing else may sleep again.
+    fn audit(&mut self, turn_began: u64) {
+        if self.machine.audit_due().is_none_or(|Mono(us)| us.saturating_mul(1000) > turn_began) {
+            return;
+        }
+        let began = mono_ns();
+        let now = self.now();
+        self.machine.handle_audit(now);
+        self.drain(None);
+        self.counts.audit_ns.add(i64::try_from(mono_ns() - began).unwrap_or(0));
+    }
+
     /// Takes all that the machine has to say after an input.
     fn drain(&mut self, caused_by: Option<u64>) {
         let mut sends = false;
@@ -392,6 +409,7 @@ impl<M: Machine> Shard<M> {
             Output::Cdr(cdr) => self.relay.cdr(cdr),
             Output::AgentEvent(event) => self.relay.event(event),
             Output::Reply { id, reply } => self.relay.reply(id, reply),
+            Output::Audited(report) => tell(&report),
         }
     }
 
@@ -475,6 +493,22 @@ impl BusyPoll {
     fn wake_for(&self, due: u64) -> u64 {
         due.saturating_sub(self.ns)
     }
+}
+
+/// What the audit has found goes to the log.
+fn tell(report: &Report) {
+    let Report { shard, fault, repaired, agent, call, sip_call_id, history, .. } = report;
+    let call = call.map(|id| id.to_string());
+    tracing::error!(
+        shard,
+        fault = fault.name(),
+        repaired,
+        agent = agent.as_deref(),
+        call,
+        call_id = sip_call_id.as_deref(),
+        history = describe(history),
+        "the audit found a mismatch"
+    );
 }
 
 impl<M> Drop for Shard<M> {

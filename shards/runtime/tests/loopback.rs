@@ -92,7 +92,7 @@ impl Machine for Probe {
                     self.ep.request(now.mono, &out, 0);
                 }
             }
-            Control::Provision(_) | Control::Place { .. } => {}
+            Control::Provision(_) | Control::Place { .. } | Control::Findings => {}
         }
         self.outputs.push(Output::Reply { id, reply });
     }

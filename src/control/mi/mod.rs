@@ -3,6 +3,7 @@
 //! Where the reference misbehaves (see spec: call-center.md "Recorded answers") this does better: batches are served,
 //! notifications get no answer, qualified statistics are found.
 
+mod audit;
 mod cdrs;
 mod core;
 mod dispatching;

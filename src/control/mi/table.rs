@@ -1,7 +1,7 @@
 //! The table of commands: each declared once, with its names, parameters, help and handler.
 
 use super::params::Args;
-use super::{MiError, cdrs, core, dispatching, events, lists, statistics};
+use super::{MiError, audit, cdrs, core, dispatching, events, lists, statistics};
 use crate::control::{ControlError, ControlPlane};
 use serde_json::{Value, json};
 use std::future::Future;
@@ -122,6 +122,13 @@ pub const COMMANDS: &[Command] = &[
         help: "tells where CDRs are on their way to the database, and how long they take",
         params: NONE,
         run: |plane, _| Box::pin(async { Ok(cdrs::status(plane)) }),
+    },
+    Command {
+        old: "audit",
+        new: "strowger:audit",
+        help: "tells what the shards' live audits have looked at, found and repaired",
+        params: NONE,
+        run: |plane, _| Box::pin(audit::status(plane)),
     },
     Command {
         old: "events_list",

@@ -203,12 +203,14 @@ fn restore(records: Records) {
     shard.wait_us(60_000);
     let restored = shard.restart_from(records.into_iter().collect());
     assert!(restored.unreadable.iter().all(|why| !why.is_empty()));
-    shard.wait_us(2_000_000);
+    shard.audit();
     // A second life from what the first has written down.
     let again = shard.restart();
     assert!(again.unreadable.is_empty(), "what a shard writes it reads: {:?}", again.unreadable);
     shard.control(Control::EndAll);
     shard.wait_us(600_000_000);
+    shard.audit();
+    assert!(shard.found.iter().all(|report| report.repaired), "{:#?}", shard.found);
     let Audit { calls, .. } = shard.engine.audit();
     assert_eq!(calls, 0, "all calls were told to end");
 }

@@ -168,9 +168,11 @@ pub fn sequence(data: &[u8]) {
     }
     // Session timers find who is silent; a caller that has no final answer is believed to wait on, until somebody ends that.
     scene.shard.refuse_sends = 0;
+    scene.shard.audit();
     scene.shard.wait_us(900_000_000);
     scene.shard.control(Control::EndAll);
     scene.shard.assert_rest();
+    assert!(scene.shard.found.is_empty(), "{:#?}", scene.shard.found);
 }
 
 impl Scene {
@@ -328,7 +330,7 @@ impl Scene {
             0 => drop(self.shard.control(Control::ListCalls { from: 0, max: 100, queued_only: false })),
             1 => drop(self.shard.control(Control::EndAll)),
             2 => drop(self.shard.control(Control::Drain { on: input.byte() & 1 == 0 })),
-            3 => self.shard.dispatch.set_dispatching(input.byte() & 1 == 0),
+            3 => self.shard.set_dispatching(input.byte() & 1 == 0),
             4 => drop(self.shard.control(Control::Audit)),
             _ => {
                 let Some(agent) = self.shard.registry.agent("a1") else { return };

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use strowger_dispatch::{AgentState, ChatPolicy, Dispatch, Limits};
+use strowger_engine::audit::{AGAIN_US, Report, SWEEP_US};
 use strowger_engine::cdr::CallType;
 use strowger_engine::control::{Audit, Control, Reply};
 use strowger_engine::journal::{Entity, Records, Recovered, Sink};
@@ -49,6 +50,8 @@ pub struct Shard {
     pub now: Now,
     /// What it has sent, and nobody has looked at.
     pub sent: Vec<(SocketAddr, Vec<u8>)>,
+    /// What its audit has found: without damage, nothing.
+    pub found: Vec<Report>,
     /// The next so many messages are refused by the socket.
     pub refuse_sends: usize,
     /// The last record of each call, by its name, which a new process may give again; so those that were over before it are
@@ -115,6 +118,7 @@ impl Shard {
             registry,
             now,
             sent: vec![],
+            found: vec![],
             refuse_sends: 0,
             calls: BTreeMap::new(),
             over: 0,
@@ -172,6 +176,7 @@ impl Shard {
                 match output {
                     Output::Cdr(cdr) => self.note(&cdr),
                     Output::AgentEvent(_) => {}
+                    Output::Audited(report) => self.found.push(*report),
                     Output::Reply { reply, .. } => self.replies.push(reply),
                     Output::Mesh { to, msg } => {
                         assert_eq!(to, 0, "there is no other shard");
@@ -205,11 +210,37 @@ impl Shard {
         for _ in 0..STEPS {
             let Some(due) = self.engine.next_due().filter(|d| *d <= until) else {
                 self.set_clock(until);
+                self.look();
                 return;
             };
             self.fire(due);
         }
         panic!("timers without end: {:?}", self.engine.audit());
+    }
+
+    /// A slice of the audit, when it is due.
+    fn look(&mut self) {
+        if self.engine.audit_due() <= self.now.mono {
+            self.engine.handle_audit(self.now);
+            self.drain();
+        }
+    }
+
+    /// Time for the audit to find and repair whatever is wrong.
+    pub fn audit(&mut self) {
+        for _ in 0..16 {
+            self.wait_us(SWEEP_US.max(AGAIN_US));
+        }
+    }
+
+    /// Whether waiting calls and agents are matched.
+    pub fn set_dispatching(&mut self, on: bool) {
+        self.dispatch.set_dispatching(on);
+        if on {
+            let mut made = vec![];
+            self.dispatch.handle(1).match_all(&mut made);
+            self.control(Control::Matched(made));
+        }
     }
 
     fn fire(&mut self, due: Mono) {
@@ -246,12 +277,7 @@ impl Shard {
         self.engine = Engine::new(self.cfg.clone(), 0, &self.dispatch, self.stats.clone(), prov, seed, self.now);
         let restored = self.engine.restore(self.now, &[Recovered { shard: 0, records }]);
         self.drain();
-        self.dispatch.set_dispatching(dispatching);
-        if dispatching {
-            let mut made = vec![];
-            self.dispatch.handle(1).match_all(&mut made);
-            self.control(Control::Matched(made));
-        }
+        self.set_dispatching(dispatching);
         restored
     }
 
@@ -273,6 +299,7 @@ impl Shard {
         }
         self.engine.idle();
         assert_eq!(self.engine.audit(), Audit::default(), "something is left at rest");
+        self.audit();
         for (id, agent) in &self.registry.current().agents_by_id {
             let view = self.dispatch.agent(*agent).expect("who is provisioned is in the table");
             assert!(matches!(view.state, AgentState::Free | AgentState::Offline), "{id} is {:?}", view.state);

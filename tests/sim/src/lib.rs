@@ -12,6 +12,7 @@
 //! - Peers share nothing with the engine but the message parser, for reading.
 
 mod archive;
+mod audited;
 mod booked;
 pub mod check;
 mod clock;

@@ -18,6 +18,7 @@ impl World {
         self.after_archive()?;
         self.nothing_is_held()?;
         self.gauges_are_zero()?;
+        self.audits_find_nothing()?;
         self.agents_are_idle()?;
         if self.ledger.lost_power {
             return Ok(());

@@ -460,6 +460,7 @@ impl World {
         if self.steps.is_multiple_of(100) {
             self.engines[s].idle();
         }
+        self.audit(s)?;
         if self.ends.starting {
             return Ok(()); // Not all shards have spoken yet.
         }
@@ -489,6 +490,7 @@ impl World {
                 self.ledger.record(cdr, call, self.now)?;
                 self.saw(if self.ledger.by_message { "record of a message" } else { "record of no message" });
             }
+            Output::Audited(report) => return self.nothing_is_amiss(&report),
             Output::AgentEvent(event) => {
                 let n = check::agent_number(&event.agent.agentid);
                 self.trace.note(self.now, None, Some(n), || format!("agent {:?}", brief(&event.state)));

@@ -22,6 +22,7 @@ const SOMETIMES: &[&str] = &[
     "agent's phone is dead",
     "answer in ACK",
     "attempt failed by an error",
+    "audited",
     "back from dissuading1",
     "briefed agent bridged",
     "caller and agent heard each other",

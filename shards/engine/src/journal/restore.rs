@@ -60,6 +60,7 @@ impl Engine {
     /// with dispatching off and all agents provisioned. It keeps a journal from then on, whose first turn
     /// ([`Engine::journal`]) has all of it: until every shard has written that, the old records are needed.
     pub fn restore(&mut self, now: Now, recovered: &[Recovered]) -> Restored {
+        self.auditor.now = now.mono;
         self.keep_journal();
         let mut told = Restored::default();
         let mut gone = Definitions::default();

@@ -4,6 +4,7 @@ use super::calls::{AttemptRecord, CallRecord};
 use super::legs::{ClaimRecord, LegRecord, PurposeRecord};
 use super::notes::NOTHING;
 use crate::arena::Key;
+use crate::audit::{History, What};
 use crate::call::{Attempt, Call, End, Link, Preagent};
 use crate::control::CallState;
 use crate::engine::{Engine, TimerKind};
@@ -160,7 +161,6 @@ impl Engine {
         leg.remote = record.remote.map(|b| b.to_body()).into();
         leg.proposed = record.proposed.map(|b| b.to_body()).into();
         (leg.version, leg.described, leg.stale) = (record.version, record.described, record.stale);
-        leg.claim = claim;
         leg.timer = timer;
         leg.session = crate::leg::Session { timer: session, ..record.session };
         let relay = |r: &super::legs::RelayRecord| {
@@ -170,6 +170,9 @@ impl Engine {
         leg.pending = record.pending.iter().map(|txn| server(*txn)).collect();
         leg.refresh = record.refresh.map(client).filter(|txn| *txn != ClientTxn::NONE);
         leg.over = record.over;
+        if let Some(claim) = claim {
+            self.put_claim(key, claim);
+        }
         let named = strowger_sip::id::tag_slot(record.local_tag.as_bytes());
         if named != Some(key.slot) {
             let hash = self.tag_hash(record.local_tag.as_bytes());
@@ -186,6 +189,9 @@ impl Engine {
         let def = self.prov.agent(agent).cloned()?;
         let reclaimed = self.dispatch.reclaim(agent, record.medium);
         self.dispatch.take_late(&mut self.made);
+        if reclaimed {
+            self.count_held(agent, 1);
+        }
         let plan: Option<Plan> = record.plan;
         let flow = self.flow_named(record.flow, gone);
         reclaimed.then(|| Box::new(Claim { agent, def, medium: record.medium, flow, plan }))
@@ -235,6 +241,7 @@ impl Engine {
             progress_timer: None,
             glare_timer: None,
             onhold_timer: None,
+            history: History::new(What::Revived),
         }
     }
 

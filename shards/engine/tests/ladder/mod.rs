@@ -43,6 +43,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use strowger_dispatch::{AgentState, ChatPolicy, Dispatch, Limits};
+use strowger_engine::audit::Report;
 use strowger_engine::control::{AgentEvent, Audit, Control, Reply};
 use strowger_engine::registry::{AgentRow, FlowRow, Registry, RegistryLimits, Rows};
 use strowger_engine::{BucketTable, CallInfo, Cdr, Engine, EngineConfig, MeshMsg, Output, StatsHub};
@@ -74,6 +75,8 @@ pub struct Bench {
     pub stamps: Vec<u64>,
     /// Messages to other shards, on their way.
     pub mesh: Vec<(u16, MeshMsg)>,
+    /// What the live audit found.
+    pub reports: Vec<Report>,
     cfg: Arc<EngineConfig>,
     /// What the journal holds, and what a new process is provisioned with.
     pub journal: reborn::Journal,
@@ -174,6 +177,7 @@ impl Bench {
             ladder: Vec::new(),
             stamps: Vec::new(),
             mesh: Vec::new(),
+            reports: Vec::new(),
             cfg,
             journal: reborn::Journal::default(),
             second: reborn::Journal::default(),
@@ -282,6 +286,7 @@ impl Bench {
                 Output::AgentEvent(event) => self.events.push(event),
                 Output::Reply { reply, .. } => self.replies.push_back(reply),
                 Output::Mesh { to, msg } => self.mesh.push((to, msg)),
+                Output::Audited(report) => self.reports.push(*report),
             }
         }
         while let Some(resolve) = self.engine.poll_resolve() {

@@ -22,6 +22,7 @@ mod checks;
 mod client;
 mod identity;
 mod keep;
+mod look;
 mod outgoing;
 mod pool;
 mod resolve;
