@@ -108,6 +108,8 @@ impl Engine {
             self.drive_link(c, now);
         } else {
             self.start_media(c, Message::Queue, now);
+            // Until then the old music is what there is, for a caller who was moved from it, or has refused to be.
+            self.drive_link(c, now);
         }
     }
 

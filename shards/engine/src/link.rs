@@ -285,7 +285,10 @@ impl Engine {
         let again = !attempt.other_mode;
         attempt.other_mode = true;
         let uri = attempt.agent.address(call.medium).unwrap_or_default().to_owned();
-        if !(again && self.swap_agent_leg(c, leg, uri.as_bytes(), other, now)) {
+        if again && self.swap_agent_leg(c, leg, uri.as_bytes(), other, now) {
+            // Meanwhile the caller hears what else there is.
+            self.drive_link(c, now);
+        } else {
             self.attempt_error(c, code, now);
         }
     }

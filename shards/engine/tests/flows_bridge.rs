@@ -89,6 +89,29 @@ fn the_other_offer_mode_may_do() {
 }
 
 #[test]
+fn a_caller_who_refuses_while_its_music_hung_up_is_connected_to_nothing_that_is_gone() {
+    let (mut s, offer) = offered();
+    s.media.send(&mut s.bench, "BYE", "");
+    s.media.expect(&mut s.bench, "200");
+    caller_refuses(&mut s, &offer, 488);
+    ann_gets_bye(&mut s);
+    let invite = s.ann.expect(&mut s.bench, "INVITE");
+    // A refresh is answered with what the caller is connected to, which is nothing.
+    let sdp = s.caller.sdp();
+    s.caller.send(&mut s.bench, "INVITE", &sdp);
+    s.caller.expect(&mut s.bench, "100");
+    s.caller.expect(&mut s.bench, "491");
+    s.caller.ack_error(&mut s.bench);
+    let sdp = s.ann.sdp();
+    s.ann.answer(&mut s.bench, &invite, 200, &sdp);
+    s.caller_moves();
+    s.ann.expect(&mut s.bench, "ACK");
+    s.wait_ms(2_000);
+    s.caller_hangs_up_on_ann();
+    s.assert_rest();
+}
+
+#[test]
 fn an_agent_freed_by_such_an_error_may_get_the_call_again_but_not_for_ever() {
     let (mut s, offer) = offered();
     let mut offer = offer;
@@ -225,6 +248,30 @@ fn with_delayed_offers_the_agent_offers_and_the_callers_answer_is_in_the_ack() {
     s.wait_ms(2_000);
     s.caller_hangs_up_on_ann();
     ladder::drawn!(s.bench);
+    s.assert_rest();
+}
+
+#[test]
+fn a_caller_who_agrees_and_says_nothing_is_with_the_music_while_the_agent_is_called_anew() {
+    let mut s = delayed();
+    s.joins_queue();
+    s.bench.login("ann", true);
+    let invite = s.ann_rings();
+    let sdp = s.ann.sdp();
+    s.ann.answer(&mut s.bench, &invite, 200, &sdp);
+    let offer = s.caller.expect(&mut s.bench, "INVITE");
+    s.caller.answer(&mut s.bench, &offer, 200, "");
+    s.caller.expect(&mut s.bench, "ACK");
+    s.ann.expect(&mut s.bench, "ACK");
+    ann_gets_bye(&mut s);
+    let invite = s.ann_rings();
+    let offer = s.caller_moves();
+    assert_eq!(offer.sdp('s'), "media");
+    s.ann_answers(&invite);
+    s.caller_moves();
+    s.media_bye();
+    s.wait_ms(2_000);
+    s.caller_hangs_up_on_ann();
     s.assert_rest();
 }
 

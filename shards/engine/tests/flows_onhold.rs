@@ -267,6 +267,25 @@ fn a_caller_who_refuses_the_message_keeps_the_music() {
 }
 
 #[test]
+fn a_caller_who_refuses_the_message_hears_the_old_music_until_that_with_its_new_place_answers() {
+    let mut s = scene_with(|cfg, _| cfg.call.queue_pos_param = Some("cc_pos".into()));
+    s.joins_queue();
+    s.wait_ms(5_000);
+    s.news_answers();
+    let offer = s.caller.expect(&mut s.bench, "INVITE");
+    s.caller.answer(&mut s.bench, &offer, 488, "");
+    s.caller.expect(&mut s.bench, "ACK");
+    s.news_hangs_up();
+    let offer = s.caller_moves();
+    assert_eq!(offer.sdp('s'), "media");
+    s.media_answers();
+    s.caller_moves();
+    s.media_bye();
+    s.caller_leaves_queue();
+    s.assert_rest();
+}
+
+#[test]
 fn a_caller_who_is_busy_with_a_reinvite_of_its_own_is_moved_after_it() {
     let mut s = scene();
     s.joins_queue();
