@@ -1,15 +1,16 @@
 //! Agents' phones: ring, answer, refuse, ignore, hang up; and who of them is in a call, as seen on the wire.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::{cmp::Reverse, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use rand::RngExt;
 
 use crate::{
     client,
+    dist::Dist,
     leg::{Label, Leg, LegId, Part, Role},
-    parse::Msg,
+    parse::{Method, Msg},
+    phase::Phase,
     play::Play,
-    report::record,
     scenario::Behaviour,
     server,
     timers::{Due, MILLIS, Nanos, T1},
@@ -24,6 +25,19 @@ pub struct User {
     pub legs: Vec<Occupied>,
     /// Since when it is due for a call; `None` after a rejection, when the target's rules for those decide.
     pub due: Option<Nanos>,
+    /// Its own wrap-up: it refuses calls until then.
+    pub unwilling_until: Nanos,
+    /// Self-test: it is among the free agents.
+    pub listed: bool,
+}
+
+/// When a user is free again.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Freed {
+    /// Due for the target's next call; `None`: the target's rules for rejections decide.
+    pub due: Option<Nanos>,
+    /// Refuses until then.
+    pub unwilling_until: Nanos,
 }
 
 /// A leg that occupies a user.
@@ -60,11 +74,21 @@ pub struct Agent {
     pub hang_up_at: Option<Nanos>,
     pub confirmed: bool,
     pub hung_up: bool,
+    /// Its phone has gone dead: it neither hears nor says anything.
+    pub dead: bool,
 }
 
 impl Agent {
     pub fn hangs_up_early(&self) -> bool {
         matches!(self.behaviour, Behaviour::HangUp { .. })
+    }
+
+    /// How long into a talk its phone goes dead, if it does.
+    pub fn dies_after(&self) -> Option<Dist> {
+        match self.behaviour {
+            Behaviour::Abandon { after, .. } => Some(after),
+            _ => None,
+        }
     }
 }
 
@@ -85,6 +109,7 @@ impl Play {
             hang_up_at: None,
             confirmed: false,
             hung_up: false,
+            dead: false,
         }
     }
 
@@ -96,17 +121,27 @@ impl Play {
             draw < 0.0
         });
         // A validated plan has a behaviour; rounding may leave the draw just above the sum.
-        drawn.or(behaviours.last()).map_or(Behaviour::Ignore, |(_, behaviour)| behaviour.clone())
+        drawn.or(behaviours.last()).map_or(Behaviour::Ignore, |(_, behaviour)| *behaviour)
     }
 
     /// Self-test: a free agent to dial, or, when all are taken, any.
     pub fn pick_agent(&mut self) -> String {
-        let count = self.users.len();
-        let first = self.next_agent;
-        let free = (0..count).map(|step| (first + step) % count).find(|&user| self.users[user].legs.is_empty());
-        let user = free.unwrap_or(first % count.max(1));
+        while let Some(&Reverse((at, user))) = self.free_agents.peek().filter(|Reverse((at, _))| *at <= self.cx.now) {
+            self.free_agents.pop();
+            self.users[user].listed = false;
+            if self.users[user].legs.is_empty() && self.users[user].unwilling_until <= at {
+                return self.names[user].clone();
+            }
+        }
+        let user = self.next_agent % self.users.len().max(1);
         self.next_agent = user + 1;
         self.names.get(user).cloned().unwrap_or_default()
+    }
+
+    fn list_as_free(&mut self, user: usize, at: Nanos) {
+        if self.scenario.loopback && !std::mem::replace(&mut self.users[user].listed, true) {
+            self.free_agents.push(Reverse((at, user)));
+        }
     }
 
     /// An INVITE came for an agent. (A refused or cancelled one is over when its ACK comes.)
@@ -121,17 +156,24 @@ impl Play {
             return self.agent_refuses(id, 486);
         }
         self.cx.books.report.agent_invites += 1;
-        agent.due = if user.legs.is_empty() { user.due } else { None };
+        let unwilling = now < user.unwilling_until;
+        if unwilling {
+            agent.behaviour = Behaviour::Refuse { code: 486, ring: Dist::Fixed(Duration::ZERO) };
+        }
+        agent.due = if user.legs.is_empty() && !unwilling { user.due } else { None };
         user.legs.push(Occupied { leg: id, chat: leg.chat });
         let overlaps = user.is_double_booked(self.scenario.agents[user.plan].chats);
-        let behaviour = agent.behaviour.clone();
+        let behaviour = agent.behaviour;
         server::answer(leg, &mut self.cx, 180, false);
         if overlaps {
             // A lost datagram comes again after T1 and twice T1.
             let grace = if self.scenario.loss > 0.0 { 8 * T1 } else { IN_FLIGHT };
             self.cx.timers.set(now, grace, id, Due::Overlap);
         }
-        if let Behaviour::Answer { ring } | Behaviour::Refuse { ring, .. } | Behaviour::HangUp { ring, .. } = behaviour
+        if let Behaviour::Answer { ring }
+        | Behaviour::Refuse { ring, .. }
+        | Behaviour::HangUp { ring, .. }
+        | Behaviour::Abandon { ring, .. } = behaviour
         {
             let ring = ring.sample(&mut self.cx.rng).as_nanos() as Nanos;
             self.cx.timers.set(now, ring, id, Due::Ring);
@@ -155,11 +197,10 @@ impl Play {
         let Some(Leg { over: false, part: Part::Caller(caller), .. }) = self.legs.get(call) else { return };
         let Some(due) = due else { return };
         let ready = caller.ready;
-        let histograms = &mut self.cx.books.report.histograms;
         if due > ready {
-            record(&mut histograms.free_to_invite, invited.saturating_sub(due));
+            self.cx.books.record(Phase::FreeToInvite, invited.saturating_sub(due));
         } else {
-            record(&mut histograms.arrival_to_invite, invited.saturating_sub(ready));
+            self.cx.books.record(Phase::ArrivalToInvite, invited.saturating_sub(ready));
         }
     }
 
@@ -191,7 +232,7 @@ impl Play {
                 self.cx.live.ringing.fetch_sub(1, Relaxed);
                 self.agent_refuses(id, code);
             }
-            Behaviour::Answer { .. } | Behaviour::HangUp { .. } => {
+            Behaviour::Answer { .. } | Behaviour::HangUp { .. } | Behaviour::Abandon { .. } => {
                 self.cx.live.ringing.fetch_sub(1, Relaxed);
                 server::answer(leg, &mut self.cx, 200, true);
             }
@@ -212,25 +253,32 @@ impl Play {
                 caller.ready = now;
             }
         }
-        self.release(id, None);
+        self.release(id, Freed::default());
     }
 
-    /// The agent's user is free again from this leg, and due for the next call at `due`.
-    pub fn release(&mut self, id: LegId, due: Option<Nanos>) {
+    /// The agent's user is free again from this leg.
+    pub fn release(&mut self, id: LegId, freed: Freed) {
         let Some(agent) = self.legs.get_mut(id).and_then(Leg::agent) else { return };
         if !std::mem::replace(&mut agent.holds, false) {
             return;
         }
-        let user = &mut self.users[agent.user];
+        let number = agent.user;
+        let user = &mut self.users[number];
         if let Some(at) = user.legs.iter().position(|held| held.leg == id) {
             let held = user.legs.swap_remove(at);
             // Wrap-ups of chats add up and withhold a slot: the target's rules decide.
-            user.due = due.filter(|_| !held.chat);
+            user.due = freed.due.filter(|_| !held.chat);
+            user.unwilling_until = user.unwilling_until.max(freed.unwilling_until);
+            let at = user.unwilling_until;
+            self.list_as_free(number, at);
         }
     }
 
-    fn after_wrapup(&self) -> Option<Nanos> {
-        Some(self.cx.now + self.scenario.wrapup.as_nanos() as Nanos)
+    /// When a user is free again who has just talked.
+    fn after_talk(&mut self) -> Freed {
+        let own = self.scenario.after_call.map_or(0, |dist| dist.sample(&mut self.cx.rng).as_nanos() as Nanos);
+        let wrapup = own.max(self.scenario.wrapup.as_nanos() as Nanos);
+        Freed { due: Some(self.cx.now + wrapup), unwilling_until: if own > 0 { self.cx.now + own } else { 0 } }
     }
 
     /// Timer: what stood in the way of this leg must be gone, or its user was booked twice.
@@ -251,6 +299,9 @@ impl Play {
         if std::mem::replace(&mut agent.confirmed, true) {
             return;
         }
+        if agent.call.is_none() && !self.scenario.callers {
+            return self.plan_with_stranger(id);
+        }
         if agent.hang_up_at.is_some_and(|at| at <= now) {
             // The talk was over before a lost ACK came again.
             return self.agent_hangs_up(id);
@@ -261,6 +312,45 @@ impl Play {
             self.cx.timers.set(now, after, id, Due::HangUp);
         } else {
             self.cx.timers.set(now, limit, id, Due::Bridge);
+        }
+    }
+
+    /// Somebody else's caller: the agent hangs up after the talk, unless it is the caller's turn.
+    fn plan_with_stranger(&mut self, id: LegId) {
+        let now = self.cx.now;
+        let talk = self.scenario.talk.sample(&mut self.cx.rng).as_nanos() as Nanos;
+        let by_caller = self.cx.chance(self.scenario.caller_hangs_up);
+        let Some(agent) = self.legs.get_mut(id).and_then(Leg::agent) else { return };
+        let after = match agent.behaviour {
+            Behaviour::HangUp { after, .. } => after.sample(&mut self.cx.rng).as_nanos() as Nanos,
+            Behaviour::Abandon { after, .. } => {
+                let after = after.sample(&mut self.cx.rng).as_nanos() as Nanos;
+                return self.cx.timers.set(now, after, id, Due::Death);
+            }
+            _ if by_caller => return,
+            _ => talk,
+        };
+        agent.hang_up_at = Some(now + after);
+        self.cx.timers.set(now, after, id, Due::HangUp);
+    }
+
+    /// Timer: the phone goes dead.
+    pub fn agent_dies(&mut self, id: LegId) {
+        if let Some(agent) = self.legs.get_mut(id).filter(|leg| !leg.over).and_then(Leg::agent) {
+            agent.dead |= !agent.hung_up;
+        }
+    }
+
+    /// Whether this leg's phone is dead.
+    pub fn is_dead(&self, id: LegId) -> bool {
+        matches!(self.legs.get(id), Some(Leg { part: Part::Agent(Agent { dead: true, .. }), .. }))
+    }
+
+    /// A request came for a dead phone, which does not answer; a BYE frees its user all the same.
+    pub fn dead_agent_got(&mut self, id: LegId, method: Method) {
+        if method == Method::Bye {
+            self.release(id, Freed::default());
+            self.agent_over(id);
         }
     }
 
@@ -279,7 +369,7 @@ impl Play {
     /// The agent hangs up.
     pub fn agent_hangs_up(&mut self, id: LegId) {
         let now = self.cx.now;
-        let due = self.after_wrapup();
+        let freed = self.after_talk();
         let Some(leg) = self.legs.get_mut(id).filter(|leg| !leg.over) else { return };
         let Part::Agent(agent) = &mut leg.part else { return };
         if !agent.confirmed || std::mem::replace(&mut agent.hung_up, true) {
@@ -288,7 +378,7 @@ impl Play {
         let call = agent.call;
         let early = agent.hangs_up_early();
         client::bye(leg, &mut self.cx);
-        self.release(id, due.filter(|_| !early));
+        self.release(id, if early { Freed::default() } else { freed });
         let Some(call) = call.filter(|call| !self.caller_left(*call)) else { return };
         if let Some(caller) = self.caller(call)
             && caller.talks_with.is_none_or(|agent| agent == id)
@@ -300,7 +390,7 @@ impl Play {
 
     /// The target sent BYE to the agent.
     pub fn agent_got_bye(&mut self, id: LegId, msg: &Msg<'_>) {
-        let due = self.after_wrapup();
+        let freed = self.after_talk();
         let Some(Leg { part: Part::Agent(agent), .. }) = self.legs.get(id) else { return };
         let (call, hung_up) = (agent.call, agent.hung_up);
         if let Some(call) = call.filter(|call| !hung_up && !self.caller_left(*call)) {
@@ -310,7 +400,7 @@ impl Play {
                 self.cx.books.unexpected("target hung up on an agent whose caller waits", msg.raw);
             }
         }
-        self.release(id, due);
+        self.release(id, freed);
         if !hung_up {
             self.agent_over(id);
         }
@@ -345,7 +435,7 @@ impl Play {
                 caller.ready = now;
             }
         }
-        self.release(id, caller_left.then_some(now));
+        self.release(id, Freed { due: caller_left.then_some(now), ..Freed::default() });
     }
 
     fn restore_rejected(&mut self, id: LegId) {
@@ -375,7 +465,7 @@ impl Play {
             }
             return self.agent_hangs_up(id);
         }
-        self.release(id, None);
+        self.release(id, Freed::default());
         self.agent_over(id);
     }
 

@@ -1,6 +1,6 @@
 //! Callers: dial a flow, wait, hear who answers, talk, leave; and the booking of each call's end.
 
-use std::{net::SocketAddr, sync::atomic::Ordering::Relaxed};
+use std::{net::SocketAddr, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use rand::RngExt;
 
@@ -8,8 +8,9 @@ use crate::{
     client::{self, Answer},
     leg::{Label, Leg, LegId, Part, Role},
     parse::Msg,
+    phase::Phase,
     play::Play,
-    report::{Outcome, record},
+    report::Outcome,
     template::host_text,
     timers::{Due, MILLIS, Nanos, T1},
 };
@@ -24,11 +25,13 @@ pub struct Caller {
     /// Since when the call is ready for an agent: its start, the end of a welcome, the last rejection.
     pub ready: Nanos,
     pub without_sdp: bool,
+    /// Got a 180 or 183.
+    pub rang: bool,
     /// Got a 2xx: the dialog stands.
     pub established: bool,
     /// Whose session description came last.
     pub hears: Option<Label>,
-    /// In talk: this agent and the caller hear each other.
+    /// In talk: this agent and the caller hear each other. In a direct call, where the target is the agent: itself.
     pub talks_with: Option<LegId>,
     /// The agent who hung up, and when, while what the target makes of it is not known yet: the end of the call or, in
     /// the first moments, a rejection.
@@ -71,17 +74,18 @@ struct Destination {
 
 impl Play {
     /// A call arrives: it should have been sent at `intended`.
-    pub fn call(&mut self, intended: Nanos) {
-        let lag = self.cx.now.saturating_sub(intended) / 1000;
-        let report = &mut self.cx.books.report;
-        report.offered += 1;
-        report.latest_arrival_us = report.latest_arrival_us.max(lag);
+    pub fn call(&mut self, intended: Nanos, flow: Option<&str>) {
+        let lag = self.cx.now.saturating_sub(intended);
+        let books = &mut self.cx.books;
+        books.report.offered += 1;
+        books.report.latest_arrival_us = books.report.latest_arrival_us.max(lag / 1000);
+        books.interval.late = books.interval.late.max(Duration::from_nanos(lag));
         self.cx.live.offered.fetch_add(1, Relaxed);
         self.cx.live.waiting.fetch_add(1, Relaxed);
         let without_sdp = self.cx.chance(self.scenario.sdp_less);
         let epoch = self.cx.live.epoch.load(Relaxed);
         let caller = Caller { intended, epoch, ready: intended, without_sdp, ..Default::default() };
-        let Destination { host, user, chat, peer } = self.pick_destination();
+        let Destination { host, user, chat, peer } = self.pick_destination(flow);
         let id = self.legs.next_id();
         let mut leg = self.new_caller_leg(id, caller);
         leg.chat = chat;
@@ -99,10 +103,15 @@ impl Play {
         }
     }
 
-    fn pick_destination(&mut self) -> Destination {
+    fn pick_destination(&mut self, listed: Option<&str>) -> Destination {
         if self.scenario.loopback {
             let address = self.cx.locals[self.socket_of(Role::Agent)];
             return Destination { host: address.to_string(), user: self.pick_agent(), chat: false, peer: address };
+        }
+        let peer = self.scenario.target;
+        if let Some(user) = listed {
+            let chat = self.scenario.flows.iter().any(|flow| flow.chat && flow.name == user);
+            return Destination { host: peer.to_string(), user: user.to_owned(), chat, peer };
         }
         let total: f64 = self.scenario.flows.iter().map(|flow| flow.weight).sum();
         let mut draw = self.cx.rng.random::<f64>() * total;
@@ -113,7 +122,6 @@ impl Play {
         // Rounding may leave the draw just above the sum.
         let flow = drawn.or(self.scenario.flows.last());
         let (user, chat) = flow.map_or((String::new(), false), |flow| (flow.name.clone(), flow.chat));
-        let peer = self.scenario.target;
         Destination { host: peer.to_string(), user, chat, peer }
     }
 
@@ -155,9 +163,9 @@ impl Play {
         match answer {
             Answer::Absorbed => {}
             Answer::Provisional(code) => {
-                if matches!(code, 180 | 183) {
+                if matches!(code, 180 | 183) && !std::mem::replace(&mut caller.rang, true) {
                     let since = cx.now.saturating_sub(caller.intended);
-                    record(&mut cx.books.report.histograms.ringing, since);
+                    cx.books.record(Phase::Ringing, since);
                 }
                 if caller.left && leg.request.is_none() {
                     client::cancel(leg, cx);
@@ -167,17 +175,20 @@ impl Play {
                 caller.established = true;
                 let (left, without_sdp) = (caller.left, caller.without_sdp);
                 let since = cx.now.saturating_sub(caller.intended);
-                record(&mut cx.books.report.histograms.setup, since);
+                cx.books.record(Phase::Setup, since);
                 if cx.live.epoch.load(Relaxed) == caller.epoch {
-                    cx.books.report.histograms.set_up_in(caller.epoch, since);
+                    cx.books.interval.histograms.set_up_in(caller.epoch, since);
                 }
-                client::confirm(leg, msg, source);
+                client::confirm(leg, cx, msg, source);
                 client::ack(leg, cx, without_sdp);
+                if self.scenario.direct {
+                    self.talks_directly(id);
+                }
                 self.hears(id, msg);
                 let by_media =
                     self.caller(id).is_some_and(|caller| caller.hears.is_some_and(|label| label.role == Role::Media));
                 if by_media {
-                    record(&mut self.cx.books.report.histograms.queue_setup, since);
+                    self.cx.books.record(Phase::QueueSetup, since);
                 }
                 if left && let Some(leg) = self.legs.get_mut(id) {
                     // The 200 crossed our CANCEL (section 9.1): the caller has left all the same.
@@ -246,7 +257,7 @@ impl Play {
             }
             _ => return,
         }
-        let early = agent.hangs_up_early();
+        let (early, dies) = (agent.hangs_up_early(), agent.dies_after());
         let now = self.cx.now;
         let Some(caller) = self.caller(id) else { return };
         if caller.talks_with == Some(agent_id) || caller.left_by.is_some_and(|(left, _)| left == agent_id) {
@@ -258,18 +269,36 @@ impl Play {
         if first {
             self.cx.live.waiting.fetch_sub(1, Relaxed);
             self.cx.live.talking.fetch_add(1, Relaxed);
-            record(&mut self.cx.books.report.histograms.wait, waited);
+            self.cx.books.record(Phase::Wait, waited);
+        }
+        if let Some(after) = dies {
+            let after = after.sample(&mut self.cx.rng).as_nanos() as Nanos;
+            self.cx.timers.set(now, after, agent_id, Due::Death);
         }
         if !early {
-            self.plan_end_of_talk(id, agent_id);
+            self.plan_end_of_talk(id, agent_id, dies.is_some());
         }
     }
 
-    fn plan_end_of_talk(&mut self, id: LegId, agent_id: LegId) {
+    /// A target that answers by itself did: the caller hangs up after the talk, unless the target does before.
+    fn talks_directly(&mut self, id: LegId) {
+        let now = self.cx.now;
+        let talk = self.scenario.talk.sample(&mut self.cx.rng).as_nanos() as Nanos;
+        let Some(caller) = self.caller(id).filter(|caller| !caller.left) else { return };
+        caller.talks_with = Some(id);
+        caller.hang_up_at = Some(now + talk);
+        let waited = now.saturating_sub(caller.intended);
+        self.cx.live.waiting.fetch_sub(1, Relaxed);
+        self.cx.live.talking.fetch_add(1, Relaxed);
+        self.cx.books.record(Phase::Wait, waited);
+        self.cx.timers.set(now, talk, id, Due::HangUp);
+    }
+
+    fn plan_end_of_talk(&mut self, id: LegId, agent_id: LegId, agent_dies: bool) {
         let now = self.cx.now;
         let talk = self.scenario.talk.sample(&mut self.cx.rng).as_nanos() as Nanos;
         let least = self.scenario.min_talk.as_nanos() as Nanos + MIN_TALK_MARGIN;
-        let by_caller = talk < least || self.cx.chance(self.scenario.caller_hangs_up);
+        let by_caller = talk < least || agent_dies || self.cx.chance(self.scenario.caller_hangs_up);
         let at = now + talk;
         if by_caller {
             if let Some(caller) = self.caller(id) {
@@ -404,7 +433,13 @@ impl Play {
         if caller.left || caller.left_by.is_some() {
             return;
         }
-        let reason = match caller.talks_with {
+        let talks_with = caller.talks_with;
+        // Nobody need talk to a dead phone, and the other end of a direct call hangs up when it likes.
+        if talks_with.is_some_and(|agent| self.scenario.direct || self.is_dead(agent)) {
+            return;
+        }
+        let Some(caller) = self.caller(id) else { return };
+        let reason = match talks_with {
             Some(_) => "target ended a talk that nobody had ended",
             None => "target hung up on a waiting caller",
         };
@@ -414,6 +449,11 @@ impl Play {
 
     /// Timer: retransmission, or the end of trying.
     pub fn caller_gave_up(&mut self, id: LegId, due: Due) {
+        let agent = self.caller(id).and_then(|caller| caller.talks_with);
+        if self.scenario.loopback && matches!(due, Due::Request(_)) && agent.is_some_and(|agent| self.is_dead(agent)) {
+            // A dead phone answers no BYE; here nobody stands between it and the caller.
+            return self.call_over(id, CallEnd::Left);
+        }
         let reason = match due {
             Due::Invite(_) => "no answer to INVITE within 64*T1",
             Due::Request(_) => "no answer to BYE or CANCEL within 64*T1",

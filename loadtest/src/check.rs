@@ -44,9 +44,24 @@ pub fn in_dialog(leg: &Leg, cx: &mut Context, method: Method, uri: &[u8], msg: &
     if *msg.call_id != *leg.call_id {
         cx.books.unexpected("Call-ID is not the dialog's (section 12.2.1.1)", msg.raw);
     }
+    route(leg, cx, msg);
     if !matches!(method, Method::Ack | Method::Cancel) && msg.cseq <= leg.remote_cseq {
         cx.books.unexpected("CSeq does not go up within the dialog (section 12.2.1.1)", msg.raw);
     }
+}
+
+/// A request within a dialog goes along the route that was recorded, and along none where none was.
+fn route(leg: &Leg, cx: &mut Context, msg: &Msg<'_>) {
+    let recorded = cx.record_route(leg.socket);
+    let expected = recorded.strip_prefix(b"Record-Route: ").and_then(|line| line.strip_suffix(b"\r\n"));
+    let kind = match (msg.routes.as_slice(), expected) {
+        ([], None) => return,
+        ([route], Some(expected)) if *route == expected => return,
+        ([], Some(_)) => "request without the Route that was recorded (section 12.2.1.1)",
+        (_, Some(_)) => "request with another Route than was recorded (section 12.2.1.1)",
+        (_, None) => "request with a Route where none was recorded (section 12.2.1.1)",
+    };
+    cx.books.unexpected(kind, msg.raw);
 }
 
 /// Checks of an answer to a request of `leg`.
@@ -67,7 +82,15 @@ pub fn response(leg: &Leg, cx: &mut Context, code: u16, msg: &Msg<'_>) {
     if *msg.call_id != *leg.call_id {
         cx.books.unexpected("answer with another Call-ID (section 8.2.6.2)", msg.raw);
     }
-    if msg.cseq_method == Method::Invite && (200..300).contains(&code) && msg.contact.is_empty() {
-        cx.books.unexpected("2xx to INVITE without Contact (section 12.1.1)", msg.raw);
+    if !leg.remote_tag.is_empty() && code >= 200 && msg.tag_in_to() != leg.remote_tag {
+        cx.books.unexpected("answer's To tag is not the dialog's (section 12.2.1.2)", msg.raw);
+    }
+    if msg.cseq_method == Method::Invite && (200..300).contains(&code) {
+        if msg.contact.is_empty() {
+            cx.books.unexpected("2xx to INVITE without Contact (section 12.1.1)", msg.raw);
+        }
+        if cx.direct && msg.body.is_empty() {
+            cx.books.unexpected("2xx to INVITE without a session description (section 13.3.1.4)", msg.raw);
+        }
     }
 }

@@ -6,7 +6,7 @@ use crate::{
     context::Context,
     leg::{Leg, Pending},
     parse::{self, Lines, Method, Msg},
-    report::record,
+    phase::Phase,
     template::Fill,
     timers::{Due, GIVE_UP, Nanos, T1, T2},
 };
@@ -14,7 +14,14 @@ use crate::{
 /// Sends a leg's first INVITE. Latencies count from `intended`, when it should have been sent.
 pub fn invite(leg: &mut Leg, cx: &mut Context, with_sdp: bool, intended: Nanos) {
     leg.local_cseq += 1;
-    let fill = Fill { uri: &leg.target, to: &leg.remote, cseq: (leg.local_cseq, b"INVITE"), ..Default::default() };
+    let recorded = cx.record_route(leg.socket);
+    let fill = Fill {
+        uri: &leg.target,
+        to: &leg.remote,
+        lines: &recorded,
+        cseq: (leg.local_cseq, b"INVITE"),
+        ..Default::default()
+    };
     let bytes = if with_sdp {
         cx.send_request(leg, |r| &r.invite, true, 'i', fill).to_vec()
     } else {
@@ -127,12 +134,20 @@ pub fn invite_answered(leg: &mut Leg, cx: &mut Context, code: u16, msg: &Msg<'_>
         final_copy(leg, cx, &invite, code, msg);
         Answer::Absorbed
     } else if code < 200 {
-        if code == 100 && !invite.provisional {
-            record(&mut cx.books.report.histograms.trying, cx.now.saturating_sub(invite.intended));
+        let since = cx.now.saturating_sub(invite.intended);
+        if !std::mem::replace(&mut invite.provisional, true) {
+            cx.books.record(Phase::First, since);
+            if code == 100 {
+                cx.books.record(Phase::Trying, since);
+            }
+            // It is not sent again from now on.
+            invite.bytes = Vec::new();
         }
-        invite.provisional = true;
         Answer::Provisional(code)
     } else {
+        if !invite.provisional {
+            cx.books.record(Phase::First, cx.now.saturating_sub(invite.intended));
+        }
         invite.answered = true;
         invite.bytes = Vec::new();
         Answer::Final(code)
@@ -185,19 +200,24 @@ pub fn request_answered(leg: &mut Leg, cx: &mut Context, code: u16, msg: &Msg<'_
     request.answered = true;
     request.bytes = Vec::new();
     if msg.cseq_method == Method::Bye {
-        record(&mut cx.books.report.histograms.bye, cx.now.saturating_sub(request.intended));
+        cx.books.record(Phase::Bye, cx.now.saturating_sub(request.intended));
     }
     Answer::Final(code)
 }
 
 /// Takes over dialog state from the 2xx to our INVITE (section 12.1.2).
-pub fn confirm(leg: &mut Leg, msg: &Msg<'_>, source: SocketAddr) {
+pub fn confirm(leg: &mut Leg, cx: &Context, msg: &Msg<'_>, source: SocketAddr) {
     leg.remote = msg.to.to_vec();
     leg.remote_tag = msg.tag_in_to().to_vec();
     if !msg.contact.is_empty() {
         leg.target = parse::uri_of(msg.contact).to_vec();
     }
     leg.routes = route_lines(&msg.record_routes, true);
+    // The proxy that recorded this one is played by us: what we send has passed it already.
+    let own = cx.record_route(leg.socket);
+    if let Some(route) = own.strip_prefix(b"Record-".as_slice()).filter(|route| leg.routes.starts_with(route)) {
+        leg.routes.drain(..route.len());
+    }
     leg.peer = next_hop(leg, source);
 }
 

@@ -57,14 +57,24 @@ pub struct Context {
     pub requests: Vec<Requests>,
     /// Tells this run's tags and Call-IDs from those of other runs.
     pub run_mark: String,
+    /// See [`Scenario::direct`](crate::Scenario::direct).
+    pub direct: bool,
+    /// Record-Route line of each socket, empty where no route is recorded.
+    recorded: Vec<Arc<[u8]>>,
     responses: HashMap<ResponseKind, Template>,
     body: Vec<u8>,
     branch: Vec<u8>,
 }
 
 impl Context {
-    pub fn new(locals: Vec<SocketAddr>, live: Arc<Live>, rng: SmallRng, run_mark: String) -> Self {
+    pub fn new(locals: Vec<SocketAddr>, live: Arc<Live>, rng: SmallRng, run_mark: String, record_route: bool) -> Self {
+        let recorded = |local: &SocketAddr| match record_route {
+            true => format!("Record-Route: <sip:{local};lr>\r\n").into_bytes().into(),
+            false => Arc::default(),
+        };
         Self {
+            direct: false,
+            recorded: locals.iter().map(recorded).collect(),
             now: 0,
             outboxes: locals.iter().map(|_| Outbox::default()).collect(),
             requests: locals.iter().map(|local| Requests::new(*local)).collect(),
@@ -83,6 +93,11 @@ impl Context {
     /// True with this probability.
     pub fn chance(&mut self, share: f64) -> bool {
         share > 0.0 && self.rng.random::<f64>() < share
+    }
+
+    /// The Record-Route line that messages of this socket bear, empty where no route is recorded.
+    pub fn record_route(&self, socket: usize) -> Arc<[u8]> {
+        Arc::clone(&self.recorded[socket])
     }
 
     /// Appends a leg's tag: its label, and the mark of the run.

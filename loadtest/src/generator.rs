@@ -7,20 +7,24 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
+        mpsc,
     },
+    thread,
     time::{Duration, Instant, SystemTime},
 };
 
-use rand::{RngExt, SeedableRng, rngs::SmallRng};
+use rand::{SeedableRng, rngs::SmallRng};
 
 use crate::{
+    arrivals::Schedule,
     context::Context,
-    leg::Role,
+    interval::{Interval, Intervals, collect},
+    leg::{Legs, Role},
     net::{self, Inbox},
     play::Play,
-    report::{Latency, Live, Report},
-    scenario::{Arrivals, Scenario, ScenarioError},
-    timers::{MILLIS, Nanos},
+    report::{Live, Report},
+    scenario::{Scenario, ScenarioError},
+    timers::{GIVE_UP, MILLIS, Nanos},
 };
 
 /// Why a run cannot begin.
@@ -41,6 +45,9 @@ pub struct Generator {
     live: Arc<Live>,
     stop: Arc<AtomicBool>,
     play: Play,
+    /// Runs played, and the mark that they share.
+    played: u32,
+    mark: String,
 }
 
 /// Longest sleep of the loop, so that the stop flag is seen soon.
@@ -74,11 +81,9 @@ impl Generator {
             .map_err(|source| Error::Socket { address, source })?
             .into_iter()
             .unzip();
-        let live = Arc::<Live>::default();
-        let rng = SmallRng::seed_from_u64(scenario.seed);
-        let mut cx = Context::new(locals, Arc::clone(&live), rng, run_mark());
-        cx.books.rows = scenario.rows_by_call.then(HashMap::new);
-        Ok(Self { sockets, live, stop: Arc::default(), play: Play::new(scenario.clone(), cx) })
+        let (live, mark) = (Arc::<Live>::default(), run_mark());
+        let play = fresh_play(scenario.clone(), locals, &live, format!("{mark}x0"), Legs::default());
+        Ok(Self { sockets, live, stop: Arc::default(), play, played: 0, mark })
     }
 
     /// Where callers send from.
@@ -105,6 +110,21 @@ impl Generator {
         self.play.scenario.target = target;
     }
 
+    /// Changes what the next [`Generator::play`] plays. The sockets stay: `bind` and `one_port` are as they were.
+    ///
+    /// # Errors
+    /// A scenario that makes no sense.
+    pub fn set_scenario(&mut self, scenario: &Scenario) -> Result<(), ScenarioError> {
+        scenario.validate()?;
+        self.play.scenario = scenario.clone();
+        Ok(())
+    }
+
+    /// The receive buffer that the system granted to each socket, in bytes.
+    pub fn receive_buffer(&self) -> usize {
+        self.sockets.iter().map(net::receive_buffer).min().unwrap_or(0)
+    }
+
     /// Counters to watch from another thread.
     pub fn live(&self) -> Arc<Live> {
         Arc::clone(&self.live)
@@ -116,7 +136,46 @@ impl Generator {
     }
 
     /// Plays the scenario on the calling thread until every call has ended, or the drain is over.
+    ///
+    /// # Panics
+    /// As [`Generator::play`].
     pub fn run(mut self) -> Report {
+        self.play(|_| {})
+    }
+
+    /// Plays the scenario, and shows each of its intervals to `observer` as it ends, on another thread: what that does
+    /// delays no call. May be played again, on the same sockets, when it is over.
+    ///
+    /// # Panics
+    /// When the system has no thread to spare for the observer, or the observer panics.
+    pub fn play(&mut self, mut observer: impl FnMut(&Interval) + Send) -> Report {
+        if self.played > 0 {
+            self.start_afresh();
+        }
+        self.played += 1;
+        let (out, intervals) = mpsc::channel();
+        let (give, back) = mpsc::channel();
+        let closer = Intervals::new(self.play.scenario.interval, &self.live, out, back);
+        let histograms = thread::scope(|scope| {
+            let collector = scope.spawn(move || collect(&intervals, &give, &mut observer));
+            self.turns(closer);
+            collector.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
+        let mut report = self.report();
+        report.set_histograms(histograms);
+        report
+    }
+
+    /// A new play for the next run. What is left of the one before is no part of it.
+    fn start_afresh(&mut self) {
+        self.live.reset();
+        let (scenario, locals) = (self.play.scenario.clone(), self.play.cx.locals.clone());
+        let (mark, legs) = (format!("{}x{}", self.mark, self.played), Legs::after(&self.play.legs));
+        self.play = fresh_play(scenario, locals, &self.live, mark, legs);
+    }
+
+    /// The loop. The intervals end with it.
+    fn turns(&mut self, mut intervals: Intervals) {
         let cpu = net::thread_cpu();
         let dropped: u64 = self.sockets.iter().map(net::kernel_drops).sum();
         let clock = Instant::now();
@@ -125,6 +184,9 @@ impl Generator {
         let mut ending = Ending::default();
         loop {
             self.play.cx.now = clock.elapsed().as_nanos() as Nanos;
+            if self.play.cx.now >= intervals.end().as_nanos() as Nanos {
+                intervals.close(clock.elapsed(), &self.live, &mut self.play.cx.books.interval);
+            }
             schedule.stopped |= self.stop.load(Relaxed);
             self.arrivals(&mut schedule);
             for _ in 0..TIMERS_A_TURN {
@@ -144,11 +206,11 @@ impl Generator {
         }
         self.play.finish();
         self.flush(true);
-        self.play.cx.books.report.cpu_seconds = (net::thread_cpu() - cpu).as_secs_f64();
-        self.play.cx.books.report.seconds = clock.elapsed().as_secs_f64();
-        self.play.cx.books.report.dropped_by_kernel =
-            self.sockets.iter().map(net::kernel_drops).sum::<u64>().saturating_sub(dropped);
-        self.report()
+        intervals.close(clock.elapsed(), &self.live, &mut self.play.cx.books.interval);
+        let report = &mut self.play.cx.books.report;
+        report.cpu_seconds = (net::thread_cpu() - cpu).as_secs_f64();
+        report.seconds = clock.elapsed().as_secs_f64();
+        report.dropped_by_kernel = self.sockets.iter().map(net::kernel_drops).sum::<u64>().saturating_sub(dropped);
     }
 
     /// Begins the calls that are due. Many may be, when the loop was late: each keeps its intended time.
@@ -158,7 +220,7 @@ impl Generator {
         }
         for _ in 0..ARRIVALS_A_TURN {
             let Some(at) = schedule.next.filter(|at| *at <= self.play.cx.now) else { break };
-            self.play.call(at);
+            self.play.call(at, schedule.flow().as_deref());
             self.flush(false);
             schedule.advance(&mut self.play.cx.rng);
         }
@@ -191,35 +253,40 @@ impl Generator {
 
     /// After the last arrival: whether everything has ended, or must.
     fn ended(&mut self, ending: &mut Ending) -> bool {
-        let now = self.play.cx.now;
-        let drain = self.play.scenario.drain.as_nanos() as Nanos;
+        let (now, scenario) = (self.play.cx.now, &self.play.scenario);
+        if !scenario.callers && !self.stop.load(Relaxed) && now < scenario.duration.as_nanos() as Nanos {
+            return false;
+        }
+        let (drain, calm) = (scenario.drain.as_nanos() as Nanos, scenario.calm.as_nanos() as Nanos);
         let close_at = *ending.close_at.get_or_insert(now + drain);
         if now >= close_at && !std::mem::replace(&mut ending.closed, true) {
             self.play.close();
         }
-        self.play.open.iter().sum::<usize>() == 0 || now >= close_at + LAST_ANSWERS
+        if self.play.open.iter().sum::<usize>() > 0 && now < close_at + LAST_ANSWERS {
+            return false;
+        }
+        let over_at = *ending.over_at.get_or_insert(now);
+        now >= self.play.last_heard.max(over_at) + calm || now >= over_at + GIVE_UP
     }
 
-    fn report(mut self) -> Report {
+    fn report(&mut self) -> Report {
         let rows = self.play.cx.books.rows.take().unwrap_or_default();
         let by_call = rows
             .into_iter()
             .filter_map(|(id, rows)| Some((self.play.call_id(id), u32::try_from(rows).ok().filter(|n| *n > 0)?)));
         let rows_by_call = by_call.collect();
-        let mut report = self.play.cx.books.report;
+        let mut report = std::mem::take(&mut self.play.cx.books.report);
         report.rows_by_call = rows_by_call;
         report.messages = report.messages_received + report.messages_sent;
-        let histograms = &report.histograms;
-        report.trying_latency_us = Latency::from(&histograms.trying);
-        report.ringing_latency_us = Latency::from(&histograms.ringing);
-        report.setup_latency_us = Latency::from(&histograms.setup);
-        report.queue_setup_latency_us = Latency::from(&histograms.queue_setup);
-        report.free_to_invite_us = Latency::from(&histograms.free_to_invite);
-        report.arrival_to_invite_us = Latency::from(&histograms.arrival_to_invite);
-        report.bye_latency_us = Latency::from(&histograms.bye);
-        report.wait_us = Latency::from(&histograms.wait);
         report
     }
+}
+
+fn fresh_play(scenario: Scenario, locals: Vec<SocketAddr>, live: &Arc<Live>, mark: String, legs: Legs) -> Play {
+    let rng = SmallRng::seed_from_u64(scenario.seed);
+    let mut cx = Context::new(locals, Arc::clone(live), rng, mark, scenario.record_route);
+    cx.books.rows = scenario.rows_by_call.then(HashMap::new);
+    Play::new(scenario, cx, legs)
 }
 
 /// Differs from run to run, so that a target that remembers the last one takes no message for a copy.
@@ -232,73 +299,5 @@ fn run_mark() -> String {
 struct Ending {
     close_at: Option<Nanos>,
     closed: bool,
-}
-
-/// When calls arrive.
-struct Schedule {
-    arrivals: Arrivals,
-    gap: f64,
-    until: Nanos,
-    left: u64,
-    /// Exact time of the next arrival, in nanoseconds.
-    exact: f64,
-    /// `None` when there are no more.
-    next: Option<Nanos>,
-    stopped: bool,
-}
-
-impl Schedule {
-    fn new(scenario: &Scenario) -> Self {
-        let left = scenario.max_calls.unwrap_or(u64::MAX);
-        let until = scenario.duration.as_nanos() as Nanos;
-        Self {
-            arrivals: scenario.arrivals,
-            gap: 1e9 / scenario.rate,
-            until,
-            left,
-            exact: 0.0,
-            next: (left > 0 && until > 0).then_some(0),
-            stopped: false,
-        }
-    }
-
-    fn advance(&mut self, rng: &mut SmallRng) {
-        self.left -= 1;
-        self.exact += match self.arrivals {
-            Arrivals::Fixed => self.gap,
-            Arrivals::Poisson => -(1.0 - rng.random::<f64>()).ln() * self.gap,
-        };
-        self.next = Some(self.exact as Nanos).filter(|at| *at < self.until && self.left > 0);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn times(scenario: &Scenario) -> Vec<Nanos> {
-        let mut rng = SmallRng::seed_from_u64(3);
-        let mut schedule = Schedule::new(scenario);
-        let mut times = Vec::new();
-        while let Some(at) = schedule.next {
-            times.push(at);
-            schedule.advance(&mut rng);
-        }
-        times
-    }
-
-    #[test]
-    fn arrivals_keep_their_rate() {
-        let scenario = Scenario {
-            rate: 1000.0,
-            duration: Duration::from_secs(20),
-            arrivals: Arrivals::Fixed,
-            ..Scenario::default()
-        };
-        let fixed = times(&scenario);
-        assert_eq!((fixed.len(), fixed[7]), (20_000, 7_000_000));
-        let poisson = times(&Scenario { arrivals: Arrivals::Poisson, ..scenario.clone() }).len();
-        assert!((19_400..20_600).contains(&poisson), "{poisson}");
-        assert_eq!(times(&Scenario { max_calls: Some(12), ..scenario }).len(), 12);
-    }
+    over_at: Option<Nanos>,
 }

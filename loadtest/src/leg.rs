@@ -221,14 +221,22 @@ struct Slot {
 pub struct Legs {
     slots: Vec<Slot>,
     free: Vec<u32>,
+    /// Generation of slots used for the first time, less one.
+    generation: u32,
 }
 
 impl Legs {
+    /// An empty slab whose ids are none of `before`'s.
+    pub fn after(before: &Self) -> Self {
+        let last = before.slots.iter().map(|slot| slot.generation).max();
+        Self { generation: last.unwrap_or(before.generation) + 1, ..Self::default() }
+    }
+
     /// The id that the next leg will have.
     pub fn next_id(&self) -> LegId {
         match self.free.last() {
             Some(&index) => LegId { index, generation: self.slots[index as usize].generation },
-            None => LegId { index: self.slots.len() as u32, generation: 1 },
+            None => LegId { index: self.slots.len() as u32, generation: self.generation + 1 },
         }
     }
 
@@ -268,6 +276,20 @@ impl Legs {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_legs_of_another_run_are_strangers() {
+        let mut legs = Legs::default();
+        for _ in 0..3 {
+            let id = legs.next_id();
+            let address = "127.0.0.1:5060".parse().unwrap();
+            legs.insert(Leg::new(id, Part::Caller(Caller::default()), 0, b"id"[..].into(), address));
+            legs.remove(id);
+        }
+        let later = Legs::after(&legs);
+        assert!(later.next_id().generation > legs.next_id().generation);
+        assert!(Legs::after(&later).next_id().generation > later.next_id().generation);
+    }
 
     #[test]
     fn labels_read_back() {

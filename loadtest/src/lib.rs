@@ -21,25 +21,44 @@
 //! ```
 
 mod agent;
+mod arrivals;
 mod caller;
 mod check;
 mod client;
 mod context;
 mod dist;
 mod generator;
+mod hlog;
+mod html;
+mod interval;
 mod leg;
+mod limit;
 mod media;
 mod net;
+mod outcome;
 mod parse;
+mod phase;
 mod play;
+mod process;
 mod report;
 mod scenario;
 mod sdp;
+mod series;
 mod server;
+mod table;
 mod template;
 mod timers;
 
+pub use arrivals::{Arrival, Arrivals, ArrivalsError, read_arrivals};
 pub use dist::{Dist, DistError, parse_duration};
 pub use generator::{Error, Generator};
-pub use report::{Histograms, Latency, Live, Occurrences, Report};
-pub use scenario::{AgentPlan, Arrivals, Behaviour, FlowShare, MediaPlan, Patience, Scenario, ScenarioError};
+pub use hlog::{IntervalLog, write_percentiles};
+pub use html::html_of;
+pub use interval::{Counts, Gauges, Interval};
+pub use limit::{Goal, Limit, LimitedBy, Search, Step};
+pub use outcome::{Outcome, json_of, text_of};
+pub use phase::{Histograms, Phase};
+pub use process::Process;
+pub use report::{Latency, Live, Occurrences, Report};
+pub use scenario::{AgentPlan, Behaviour, FlowShare, MediaPlan, Patience, Scenario, ScenarioError};
+pub use series::{Sample, Series, Spread};

@@ -46,6 +46,11 @@ fn set_option(socket: &Socket, option: libc::c_int, size: usize) -> bool {
     unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, (&raw const size).cast(), length) == 0 }
 }
 
+/// The receive buffer that the system granted, in bytes (half of what Linux says: the rest is its own bookkeeping).
+pub fn receive_buffer(socket: &UdpSocket) -> usize {
+    socket2::SockRef::from(socket).recv_buffer_size().map_or(0, |size| size / 2)
+}
+
 /// Datagrams that the kernel threw away since the receive buffer was full; 0 where it does not tell.
 pub fn kernel_drops(socket: &UdpSocket) -> u64 {
     const SO_MEMINFO: libc::c_int = 55;

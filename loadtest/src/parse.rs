@@ -42,7 +42,7 @@ pub enum Start<'a> {
     Response { code: u16 },
 }
 
-/// Most Via and Record-Route lines that are kept; a message with more is [`Fault::TooMany`].
+/// Most Via, Route and Record-Route lines that are kept; a message with more is [`Fault::TooMany`].
 pub const MAX_LINES: usize = 12;
 
 /// Header values of one name, in order, as raw slices (folds included).
@@ -71,6 +71,7 @@ pub struct Msg<'a> {
     pub start: Start<'a>,
     pub vias: Lines<'a>,
     pub record_routes: Lines<'a>,
+    pub routes: Lines<'a>,
     pub from: &'a [u8],
     pub to: &'a [u8],
     pub call_id: &'a [u8],
@@ -93,7 +94,7 @@ pub enum Fault {
     Header,
     #[error("no end of the headers")]
     Unended,
-    #[error("more Via or Record-Route lines than are read")]
+    #[error("more Via, Route or Record-Route lines than are read")]
     TooMany,
     #[error("From, To, Call-ID, CSeq or Via is missing or broken")]
     Mandatory,
@@ -115,6 +116,7 @@ impl<'a> Msg<'a> {
             start: read_start(line)?,
             vias: Lines::default(),
             record_routes: Lines::default(),
+            routes: Lines::default(),
             from: b"",
             to: b"",
             call_id: b"",
@@ -156,6 +158,7 @@ impl<'a> Msg<'a> {
             3 if is(b"Via") => self.vias.push(value)?,
             4 if is(b"From") => self.from = value,
             4 if is(b"CSeq") => self.read_cseq(value)?,
+            5 if is(b"Route") => self.routes.push(value)?,
             7 if is(b"Call-ID") => self.call_id = value,
             7 if is(b"Contact") => self.contact = value,
             12 if is(b"Max-Forwards") => self.max_forwards = number(value).and_then(|n| u32::try_from(n).ok()),

@@ -5,7 +5,8 @@
 //! first INVITE and its CANCEL are looked up by Call-ID, From tag and CSeq.
 
 use std::{
-    collections::HashMap,
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap},
     hash::{DefaultHasher, Hash, Hasher},
     net::SocketAddr,
     sync::atomic::Ordering::Relaxed,
@@ -13,7 +14,7 @@ use std::{
 
 use crate::{
     agent::User,
-    caller::CallEnd,
+    caller::{CallEnd, Caller},
     check,
     client::{self, Answer},
     context::Context,
@@ -23,7 +24,7 @@ use crate::{
     scenario::{AgentPlan, Scenario},
     sdp::{self, Heard},
     server,
-    timers::{Due, GIVE_UP, LINGER, Timer},
+    timers::{Due, GIVE_UP, LINGER, Nanos, Timer},
 };
 
 pub struct Play {
@@ -34,8 +35,11 @@ pub struct Play {
     pub users: Vec<User>,
     pub names: Vec<String>,
     numbers: HashMap<Vec<u8>, usize>,
-    /// Self-test: where the search for a free agent goes on.
+    /// Self-test: agents who are free, or will be, by when; and who is dialled when all are taken.
+    pub free_agents: BinaryHeap<Reverse<(Nanos, usize)>>,
     pub next_agent: usize,
+    /// When a message came last.
+    pub last_heard: Nanos,
     /// Legs that have not ended, by role.
     pub open: [usize; 3],
     /// Legs that others started, by [`first_key`].
@@ -50,22 +54,26 @@ fn first_key(socket: usize, msg: &Msg<'_>) -> u64 {
 }
 
 impl Play {
-    pub fn new(scenario: Scenario, cx: Context) -> Self {
+    pub fn new(scenario: Scenario, mut cx: Context, legs: Legs) -> Self {
+        cx.direct = scenario.direct;
         let names: Vec<String> = scenario.agent_names().collect();
         let plans = scenario.agents.iter().enumerate();
         let users = plans
             .flat_map(|(plan, group): (usize, &AgentPlan)| (0..group.count).map(move |_| plan))
-            .map(|plan| User { plan, legs: Vec::new(), due: Some(0) })
-            .collect();
+            .map(|plan| User { plan, legs: Vec::new(), due: Some(0), unwilling_until: 0, listed: scenario.loopback })
+            .collect::<Vec<_>>();
+        let free_agents = (0..users.len()).filter(|_| scenario.loopback).map(|user| Reverse((0, user))).collect();
         let numbers = names.iter().enumerate().map(|(number, name)| (name.clone().into_bytes(), number)).collect();
         Self {
             scenario,
             cx,
-            legs: Legs::default(),
+            legs,
             users,
             names,
             numbers,
+            free_agents,
             next_agent: 0,
+            last_heard: 0,
             open: [0; 3],
             firsts: HashMap::new(),
         }
@@ -86,6 +94,7 @@ impl Play {
         if bytes.trim_ascii().is_empty() {
             return;
         }
+        self.last_heard = self.cx.now;
         self.cx.books.report.messages_received += 1;
         self.cx.live.received.fetch_add(1, Relaxed);
         match Msg::parse(bytes) {
@@ -103,8 +112,19 @@ impl Play {
         (rest == self.cx.run_mark.as_bytes()).then_some(label.id)
     }
 
+    /// Whether a tag is of an earlier run on the same sockets.
+    fn is_stale(&self, tag: &[u8]) -> bool {
+        let mark = self.cx.run_mark.as_bytes();
+        let same = mark.iter().rposition(|byte| *byte == b'x').map_or(mark, |at| &mark[..=at]);
+        Label::read(tag).is_some_and(|(_, rest)| rest != mark && rest.starts_with(same))
+    }
+
     fn response(&mut self, source: SocketAddr, code: u16, msg: &Msg<'_>) {
         let Some(id) = self.tagged(msg.tag_in_from()) else {
+            if self.is_stale(msg.tag_in_from()) {
+                self.cx.books.report.stale += 1;
+                return;
+            }
             return self.cx.books.unexpected("answer to no request of ours", msg.raw);
         };
         let Some(leg) = self.legs.get_mut(id) else {
@@ -155,6 +175,12 @@ impl Play {
                 self.cx.retransmission();
                 server::reply_stateless(&mut self.cx, socket, msg, source, 481);
             }
+            None if self.is_stale(tag) => {
+                self.cx.books.report.stale += 1;
+                if method != Method::Ack {
+                    server::reply_stateless(&mut self.cx, socket, msg, source, 481);
+                }
+            }
             // The ACK of a stateless refusal.
             None if method == Method::Ack && tag == b"none" => {}
             None => self.no_dialog(socket, source, msg),
@@ -177,7 +203,9 @@ impl Play {
             Heard::Nothing | Heard::Stranger => None,
         };
         let by_from = || Label::read(parse::user_of(parse::uri_of(msg.from))).map(|(label, _)| label);
-        let call = by_sdp.or_else(by_from).filter(|label| label.role == Role::Caller).map(|label| label.id);
+        // Where there are none of ours, a label is another generator's.
+        let ours = |label: &Label| self.scenario.callers && label.role == Role::Caller;
+        let call = by_sdp.or_else(by_from).filter(ours).map(|label| label.id);
         let part = match agent {
             Some(user) if to_agents => Part::Agent(self.new_agent(user, call)),
             None if to_media => {
@@ -203,7 +231,7 @@ impl Play {
         leg.peer = client::next_hop(&leg, source);
         let key = first_key(socket, msg);
         leg.first_key = Some(key);
-        server::open_invite(&mut leg, msg, source);
+        server::open_invite(&mut leg, &self.cx, msg, source);
         self.legs.insert(leg);
         self.firsts.insert(key, id);
         self.open[role as usize] += 1;
@@ -213,7 +241,8 @@ impl Play {
 
     /// A leg got a message that may carry a session description.
     pub fn hears(&mut self, id: LegId, msg: &Msg<'_>) {
-        let Some(leg) = self.legs.get_mut(id).filter(|_| !msg.body.is_empty()) else { return };
+        let heeded = !msg.body.is_empty() && !self.scenario.direct && self.scenario.callers;
+        let Some(leg) = self.legs.get_mut(id).filter(|_| heeded) else { return };
         if let Some(fault) = leg.origin.check(msg.body) {
             self.cx.books.unexpected(fault, msg.raw);
         }
@@ -235,8 +264,11 @@ impl Play {
     fn in_dialog(&mut self, id: LegId, source: SocketAddr, method: Method, uri: &[u8], msg: &Msg<'_>) {
         let Some(leg) = self.legs.get_mut(id) else { return };
         let cx = &mut self.cx;
+        if matches!(&leg.part, Part::Agent(agent) if agent.dead) {
+            return self.dead_agent_got(id, method);
+        }
         if method == Method::Ack {
-            return self.ack(id, msg);
+            return self.ack(id, uri, msg);
         }
         if method == Method::Cancel {
             return self.cancel(id, source, msg);
@@ -259,12 +291,13 @@ impl Play {
         }
     }
 
-    fn ack(&mut self, id: LegId, msg: &Msg<'_>) {
+    fn ack(&mut self, id: LegId, uri: &[u8], msg: &Msg<'_>) {
         let Some(leg) = self.legs.get_mut(id) else { return };
         let role = leg.part.role();
         match server::acked(leg, &mut self.cx, msg) {
             None => {}
             Some(200..300) => {
+                check::in_dialog(leg, &mut self.cx, Method::Ack, uri, msg);
                 // The answer to our offer, where the INVITE had none.
                 self.hears(id, msg);
                 match role {
@@ -312,7 +345,7 @@ impl Play {
             // Section 14.2 for both; the refusal is not kept, so its ACK is looked for by nobody.
             return server::reply_stateless(cx, leg.socket, msg, source, 500);
         }
-        server::open_invite(leg, msg, source);
+        server::open_invite(leg, cx, msg, source);
         let leaving = leg.over || leg.request.is_some();
         match (leaving, ours_open) {
             // Our BYE crossed it.
@@ -350,7 +383,12 @@ impl Play {
         let Some(leg) = self.legs.get_mut(id).filter(|leg| !leg.over) else { return false };
         leg.over = true;
         // A refusal is repeated until its ACK, which only this leg can send: timer D (section 17.1.1.2).
-        let refused = matches!(&leg.part, Part::Caller(caller) if !caller.established);
+        let refused = match &leg.part {
+            Part::Caller(caller) => !caller.established,
+            // Nor does a dead phone come back to life to say 481.
+            Part::Agent(agent) => agent.dead,
+            Part::Media(_) => false,
+        };
         self.open[leg.part.role() as usize] -= 1;
         self.cx.timers.set(self.cx.now, if refused { GIVE_UP } else { LINGER }, id, Due::Forget);
         true
@@ -379,6 +417,7 @@ impl Play {
             }
             Due::Ring => self.ring_over(id),
             Due::Patience => self.patience_over(id),
+            Due::Death => self.agent_dies(id),
             Due::Overlap => self.overlap_over(id),
             Due::Bridge if role == Role::Agent => self.agent_bridge_limit(id),
             Due::Bridge => {
@@ -406,11 +445,20 @@ impl Play {
         }
     }
 
-    /// The drain is over: who still waits gives up, who still talks hangs up.
+    /// The drain is over: who still waits gives up, who still talks hangs up (agents too, where callers are others').
     pub fn close(&mut self) {
-        let callers: Vec<LegId> =
-            self.legs.open().filter(|leg| leg.part.role() == Role::Caller).map(|leg| leg.id).collect();
+        let callers = self.legs.open().filter(|leg| leg.part.role() == Role::Caller);
+        let callers: Vec<LegId> = callers.map(|leg| leg.id).collect();
+        let waits = |caller: &Caller| !caller.left && !caller.impatient && caller.talks_with.is_none();
+        let unserved =
+            self.legs.open().filter(|leg| matches!(&leg.part, Part::Caller(caller) if waits(caller))).count();
+        self.cx.books.report.unserved += unserved as u64;
         callers.into_iter().for_each(|id| self.leave(id));
+        if !self.scenario.callers {
+            let agents = self.legs.open().filter(|leg| leg.part.role() == Role::Agent);
+            let agents: Vec<LegId> = agents.map(|leg| leg.id).collect();
+            agents.into_iter().for_each(|id| self.agent_hangs_up(id));
+        }
     }
 
     /// The run is over: what has not ended is booked as left over.

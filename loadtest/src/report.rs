@@ -4,14 +4,17 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fmt,
     sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed},
 };
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-use crate::leg::LegId;
+use crate::{
+    interval::Interval,
+    leg::LegId,
+    phase::{Histograms, Phase},
+};
 
 /// Counters that another thread may read while a run goes on.
 #[derive(Debug, Default)]
@@ -37,6 +40,17 @@ pub struct Live {
     pub retransmissions: AtomicU64,
     /// For whoever watches, to count up: see [`Histograms::setup_by_epoch`].
     pub epoch: AtomicUsize,
+}
+
+impl Live {
+    /// All to 0, for the next run on the same sockets.
+    pub(crate) fn reset(&self) {
+        let counters = [&self.offered, &self.answered, &self.abandoned, &self.refused, &self.failed];
+        let others = [&self.rejected_by_agents, &self.received, &self.sent, &self.retransmissions];
+        counters.into_iter().chain(others).for_each(|counter| counter.store(0, Relaxed));
+        let gauges = [&self.waiting, &self.talking, &self.ringing, &self.agents_busy, &self.at_media];
+        gauges.into_iter().for_each(|gauge| gauge.store(0, Relaxed));
+    }
 }
 
 /// Percentiles of one latency, in microseconds. All 0 when nothing was recorded.
@@ -112,13 +126,19 @@ pub struct Report {
     /// Datagrams thrown away on purpose (`Scenario::loss`), and by the kernel because we read too late.
     pub dropped_on_purpose: u64,
     pub dropped_by_kernel: u64,
+    /// Messages of calls of an earlier run on the same sockets.
+    pub stale: u64,
     /// Violations of RFC 3261, 3264 and so on seen in received messages; see `violations`.
     pub unexpected: u64,
+    /// Calls that were still waiting when the drain was over, and were then hung up: among the abandoned.
+    pub unserved: u64,
     /// Wall time of the run, and CPU time (user + system) of the generator's thread, in seconds.
     pub seconds: f64,
     pub cpu_seconds: f64,
     /// The furthest that an arrival was behind its intended time: large when the generator, not the target, was the limit.
     pub latest_arrival_us: u64,
+    /// INVITE's intended send time to the first answer of any kind.
+    pub first_answer_us: Latency,
     /// INVITE's intended send time to its 100 (where that came first), to a 180 or 183, and to the 200.
     pub trying_latency_us: Latency,
     pub ringing_latency_us: Latency,
@@ -148,6 +168,36 @@ pub struct Report {
 }
 
 impl Report {
+    /// The percentiles of a phase.
+    pub fn latency(&self, phase: Phase) -> &Latency {
+        match phase {
+            Phase::First => &self.first_answer_us,
+            Phase::Trying => &self.trying_latency_us,
+            Phase::Ringing => &self.ringing_latency_us,
+            Phase::Setup => &self.setup_latency_us,
+            Phase::QueueSetup => &self.queue_setup_latency_us,
+            Phase::FreeToInvite => &self.free_to_invite_us,
+            Phase::ArrivalToInvite => &self.arrival_to_invite_us,
+            Phase::Bye => &self.bye_latency_us,
+            Phase::Wait => &self.wait_us,
+        }
+    }
+
+    /// Takes the distributions of the whole run, and their percentiles.
+    pub(crate) fn set_histograms(&mut self, histograms: Histograms) {
+        let of = |phase| Latency::from(histograms.of(phase));
+        self.first_answer_us = of(Phase::First);
+        self.trying_latency_us = of(Phase::Trying);
+        self.ringing_latency_us = of(Phase::Ringing);
+        self.setup_latency_us = of(Phase::Setup);
+        self.queue_setup_latency_us = of(Phase::QueueSetup);
+        self.free_to_invite_us = of(Phase::FreeToInvite);
+        self.arrival_to_invite_us = of(Phase::ArrivalToInvite);
+        self.bye_latency_us = of(Phase::Bye);
+        self.wait_us = of(Phase::Wait);
+        self.histograms = histograms;
+    }
+
     /// Whether each call is in exactly one column.
     pub fn balanced(&self) -> bool {
         self.offered == self.answered + self.abandoned + self.refused + self.failed
@@ -164,60 +214,6 @@ impl Report {
     }
 }
 
-/// Latencies in microseconds, 1 us to 10 minutes, three digits.
-#[derive(Debug, Clone)]
-pub struct Histograms {
-    pub trying: Histogram<u64>,
-    pub ringing: Histogram<u64>,
-    pub setup: Histogram<u64>,
-    /// The same by [`Live::epoch`]: calls that were set up in the epoch in which they began.
-    pub setup_by_epoch: Vec<Histogram<u64>>,
-    pub queue_setup: Histogram<u64>,
-    pub free_to_invite: Histogram<u64>,
-    pub arrival_to_invite: Histogram<u64>,
-    pub bye: Histogram<u64>,
-    pub wait: Histogram<u64>,
-}
-
-const HIGHEST_US: u64 = 600_000_000;
-
-fn empty() -> Histogram<u64> {
-    // The bounds are constants that hdrhistogram accepts: the error cannot happen.
-    Histogram::new_with_bounds(1, HIGHEST_US, 3).expect("constant bounds")
-}
-
-impl Default for Histograms {
-    fn default() -> Self {
-        Self {
-            trying: empty(),
-            ringing: empty(),
-            setup: empty(),
-            setup_by_epoch: Vec::new(),
-            queue_setup: empty(),
-            free_to_invite: empty(),
-            arrival_to_invite: empty(),
-            bye: empty(),
-            wait: empty(),
-        }
-    }
-}
-
-impl Histograms {
-    /// A call was set up in the epoch in which it began.
-    pub(crate) fn set_up_in(&mut self, epoch: usize, nanos: u64) {
-        let epochs = &mut self.setup_by_epoch;
-        while epochs.len() <= epoch {
-            epochs.push(empty());
-        }
-        record(&mut epochs[epoch], nanos);
-    }
-}
-
-/// Adds one latency given in nanoseconds.
-pub(crate) fn record(histogram: &mut Histogram<u64>, nanos: u64) {
-    histogram.saturating_record((nanos / 1000).clamp(1, HIGHEST_US));
-}
-
 /// How a call ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -231,6 +227,8 @@ pub(crate) enum Outcome {
 #[derive(Debug, Default)]
 pub(crate) struct Books {
     pub report: Report,
+    /// The latencies of the present interval.
+    pub interval: Box<Interval>,
     /// CDRs by their caller's leg, where that is wanted.
     pub rows: Option<HashMap<LegId, i64>>,
 }
@@ -239,6 +237,11 @@ pub(crate) struct Books {
 const EXAMPLE_BYTES: usize = 1500;
 
 impl Books {
+    /// Adds one latency given in nanoseconds.
+    pub fn record(&mut self, phase: Phase, nanos: u64) {
+        self.interval.histograms.record(phase, nanos);
+    }
+
     /// Books the end of a call. `rows` are the CDRs that its end makes (0 or 1).
     pub fn settle(&mut self, live: &Live, call: LegId, outcome: Outcome, rows: u64) {
         self.row(Some(call), rows.cast_signed());
@@ -304,81 +307,11 @@ fn note(map: &mut BTreeMap<String, Occurrences>, kind: &str, example: impl FnOnc
     map.insert(kind.to_owned(), Occurrences { count: 1, first });
 }
 
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = self.seconds.max(1e-9);
-        writeln!(
-            f,
-            "calls      offered {}  answered {}  abandoned {}  refused {}  failed {}",
-            self.offered, self.answered, self.abandoned, self.refused, self.failed
-        )?;
-        writeln!(
-            f,
-            "agents     INVITEs {}  rejected {}  double bookings {}  stuck {}  CDRs expected {}",
-            self.agent_invites, self.rejected_by_agents, self.double_bookings, self.agents_stuck, self.cdrs_expected
-        )?;
-        writeln!(
-            f,
-            "messages   {} ({:.0}/s)  received twice {}  sent twice {}  dropped by kernel {}  violations {}",
-            self.messages,
-            self.messages as f64 / seconds,
-            self.retransmissions_received,
-            self.retransmissions_sent,
-            self.dropped_by_kernel,
-            self.unexpected
-        )?;
-        writeln!(
-            f,
-            "generator  {:.1} s, {:.1} s CPU ({:.0} % of a core), latest arrival {} us behind",
-            self.seconds,
-            self.cpu_seconds,
-            100.0 * self.cpu_seconds / seconds,
-            self.latest_arrival_us
-        )?;
-        writeln!(f, "\n{:<34}{:>9}{:>10}{:>10}{:>10}{:>10}", "latency, us", "count", "p50", "p99", "p99.9", "max")?;
-        for (name, latency) in [
-            ("INVITE to 100", &self.trying_latency_us),
-            ("INVITE to 180", &self.ringing_latency_us),
-            ("INVITE to 200", &self.setup_latency_us),
-            ("INVITE to 200, into the queue", &self.queue_setup_latency_us),
-            ("agent free to INVITE, call waiting", &self.free_to_invite_us),
-            ("call to INVITE, agent waiting", &self.arrival_to_invite_us),
-            ("BYE to 200", &self.bye_latency_us),
-            ("INVITE to talk", &self.wait_us),
-        ] {
-            let Latency { count, p50, p99, p999, max, .. } = latency;
-            writeln!(f, "{name:<34}{count:>9}{p50:>10}{p99:>10}{p999:>10}{max:>10}")?;
-        }
-        for (code, count) in &self.refusals {
-            writeln!(f, "\nrefused with {code}: {count}")?;
-        }
-        for (title, map) in [("failed", &self.failures), ("violation", &self.violations)] {
-            for (kind, Occurrences { count, first }) in map {
-                writeln!(
-                    f,
-                    "\n{title}: {kind}: {count} times, first:\n    {}",
-                    first.trim_end().replace('\n', "\n    ")
-                )?;
-            }
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const CALL: LegId = LegId { index: 1, generation: 2 };
-
-    #[test]
-    fn epochs_are_told_apart() {
-        let mut histograms = Histograms::default();
-        histograms.set_up_in(2, 5_000_000);
-        histograms.set_up_in(0, 1_000_000);
-        let counts: Vec<u64> = histograms.setup_by_epoch.iter().map(Histogram::len).collect();
-        assert_eq!(counts, [1, 0, 1]);
-    }
 
     #[test]
     fn each_outcome_has_its_column() {
@@ -420,11 +353,11 @@ mod tests {
     fn percentiles_come_out_in_microseconds() {
         let mut histograms = Histograms::default();
         for millis in 1..=100 {
-            record(&mut histograms.setup, millis * 1_000_000);
+            histograms.record(Phase::Setup, millis * 1_000_000);
         }
-        let latency = Latency::from(&histograms.setup);
+        let latency = Latency::from(histograms.of(Phase::Setup));
         assert_eq!(latency.count, 100);
         assert!((49_900..=50_100).contains(&latency.p50) && latency.max >= 99_900);
-        assert_eq!(Latency::from(&histograms.bye), Latency::default());
+        assert_eq!(Latency::from(histograms.of(Phase::Bye)), Latency::default());
     }
 }

@@ -5,17 +5,7 @@ use std::{
     time::Duration,
 };
 
-use crate::dist::Dist;
-
-/// How the gaps between arrivals are drawn. Both are open-loop: arrivals never wait for the target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Arrivals {
-    /// One every 1/rate seconds.
-    Fixed,
-    /// Exponential gaps with that mean, as independent callers make them.
-    #[default]
-    Poisson,
-}
+use crate::{arrivals::Arrivals, dist::Dist};
 
 /// A queue that callers dial: `sip:NAME@target`.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,7 +18,7 @@ pub struct FlowShare {
 }
 
 /// What an agent's phone does with one INVITE.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Behaviour {
     /// 180, then 200 after `ring`, then the talk.
     Answer { ring: Dist },
@@ -38,6 +28,8 @@ pub enum Behaviour {
     Ignore,
     /// 180, 200 after `ring`, and BYE this long after the ACK.
     HangUp { ring: Dist, after: Dist },
+    /// 180, 200 after `ring`; this long into the talk the phone goes dead, and answers nothing any more, no BYE either.
+    Abandon { ring: Dist, after: Dist },
 }
 
 /// A group of agents that behave alike: the users NAME of `sip:NAME@agent_addr`.
@@ -84,7 +76,9 @@ pub struct Scenario {
     pub bind: IpAddr,
     /// One socket for callers, agents and media servers instead of one each. The Request-URI's user tells who is meant.
     pub one_port: bool,
-    /// Calls per second.
+    /// Whether there are callers. Without, agents and media servers answer others' calls for `duration`.
+    pub callers: bool,
+    /// Calls per second; a list of arrivals has its own.
     pub rate: f64,
     pub arrivals: Arrivals,
     /// How long calls arrive.
@@ -102,6 +96,8 @@ pub struct Scenario {
     pub sdp_less: f64,
     /// The wrap-up that the target is configured with: an agent is due that long after a call.
     pub wrapup: Duration,
+    /// The agents' own wrap-up, drawn after each talk: their phones refuse calls (486) until it is over.
+    pub after_call: Option<Dist>,
     /// The target's `min_talk_time`: an agent's BYE sooner than this counts there as a rejection.
     /// Drawn talks that an agent would end sooner are ended by the caller.
     pub min_talk: Duration,
@@ -113,6 +109,15 @@ pub struct Scenario {
     pub drain: Duration,
     /// Share of the received datagrams (0 to 1) thrown away unread, to exercise retransmission.
     pub loss: f64,
+    /// After the last call: go on answering until nothing has come for this long (at most 64*T1).
+    pub calm: Duration,
+    /// How often latencies and counts are told of; see [`Generator::play`](crate::Generator::play).
+    pub interval: Duration,
+    /// The generator's sockets also play a proxy that records its route: the target must send what follows along it.
+    pub record_route: bool,
+    /// The target answers by itself, as a phone or a media server does: a 2xx with SDP is an answered call, whoever's
+    /// SDP it is, and either side may hang up.
+    pub direct: bool,
     /// Keep the CDRs expected of each call ([`Report::rows_by_call`](crate::Report::rows_by_call)): some 100 bytes a call.
     pub rows_by_call: bool,
     /// Self-test: callers dial the generator's own agents; `target` and `flows` are not used.
@@ -125,6 +130,7 @@ impl Default for Scenario {
             target: SocketAddr::from((Ipv4Addr::LOCALHOST, 5060)),
             bind: IpAddr::V4(Ipv4Addr::LOCALHOST),
             one_port: false,
+            callers: true,
             rate: 10.0,
             arrivals: Arrivals::default(),
             duration: Duration::from_secs(10),
@@ -142,11 +148,16 @@ impl Default for Scenario {
             caller_hangs_up: 0.5,
             sdp_less: 0.0,
             wrapup: Duration::ZERO,
+            after_call: None,
             min_talk: Duration::from_secs(1),
             bridge_limit: Duration::from_secs(10),
             seed: 1,
             drain: Duration::from_secs(30),
             loss: 0.0,
+            calm: Duration::ZERO,
+            interval: Duration::from_secs(1),
+            record_route: false,
+            direct: false,
             rows_by_call: false,
             loopback: false,
         }
@@ -185,6 +196,26 @@ impl Scenario {
         self.agents.iter().map(|plan| plan.count as usize).sum()
     }
 
+    /// How many calls a second the agents can serve at most; infinite where their work takes no time.
+    pub fn agents_capacity(&self) -> f64 {
+        let after_call = self.after_call.map_or(Duration::ZERO, |after_call| after_call.mean()).max(self.wrapup);
+        let capacity = self.agents.iter().map(|plan| {
+            let total: f64 = plan.behaviours.iter().map(|(weight, _)| weight).sum();
+            let mean = plan.behaviours.iter().map(|(weight, behaviour)| {
+                let busy = match behaviour {
+                    Behaviour::Answer { ring } | Behaviour::Abandon { ring, .. } => {
+                        ring.mean() + self.talk.mean() + after_call
+                    }
+                    Behaviour::Refuse { ring, .. } | Behaviour::HangUp { ring, .. } => ring.mean(),
+                    Behaviour::Ignore => Duration::ZERO,
+                };
+                weight / total * busy.as_secs_f64()
+            });
+            f64::from(plan.count) / mean.sum::<f64>()
+        });
+        capacity.sum()
+    }
+
     /// Whether it can be played.
     ///
     /// # Errors
@@ -212,9 +243,14 @@ impl Scenario {
         if !(self.loopback || flows_drawable) {
             return Err(ScenarioError::NoFlow);
         }
-        let users = self.flows.iter().map(|flow| &flow.name).chain(self.media.iter().map(|media| &media.name));
-        if let Some(user) = users.into_iter().find(|user| !user_is_plain(user)) {
-            return Err(ScenarioError::User(user.clone()));
+        let users = self.flows.iter().map(|flow| &*flow.name).chain(self.media.iter().map(|media| &*media.name));
+        let listed = match &self.arrivals {
+            Arrivals::Listed(list) => &list[..],
+            _ => &[],
+        };
+        let mut users = users.chain(listed.iter().filter_map(|arrival| arrival.flow.as_deref()));
+        if let Some(user) = users.find(|user| !user_is_plain(user)) {
+            return Err(ScenarioError::User(user.to_owned()));
         }
         self.agents.iter().try_for_each(AgentPlan::validate)
     }
@@ -255,6 +291,15 @@ mod tests {
     }
 
     #[test]
+    fn agents_can_serve_so_much() {
+        let mut scenario = Scenario { wrapup: Duration::from_millis(500), ..Scenario::default() };
+        // 50 agents, 3 s a call: 0.5 s of ringing, 2 s of talk, 0.5 s of wrap-up.
+        assert!((scenario.agents_capacity() - 50.0 / 3.0).abs() < 1e-9);
+        scenario.after_call = Some(Dist::Exponential(Duration::from_secs(10)));
+        assert!((scenario.agents_capacity() - 50.0 / 12.5).abs() < 1e-9);
+    }
+
+    #[test]
     fn each_fault_is_named() {
         let base = Scenario::default;
         assert_eq!(Scenario { rate: 0.0, ..base() }.validate(), Err(ScenarioError::Rate(0.0)));
@@ -268,6 +313,8 @@ mod tests {
         agents = base();
         agents.agents[0].behaviours = vec![(1.0, Behaviour::Refuse { code: 200, ring: Dist::Fixed(Duration::ZERO) })];
         assert!(matches!(agents.validate(), Err(ScenarioError::Agents { .. })));
+        let listed = crate::read_arrivals("1 a@b").unwrap();
+        assert_eq!(Scenario { arrivals: listed, ..base() }.validate(), Err(ScenarioError::User("a@b".into())));
         let target = "[::1]:5060".parse().unwrap();
         assert!(matches!(Scenario { target, ..base() }.validate(), Err(ScenarioError::Family { .. })));
     }

@@ -37,18 +37,21 @@ fn rport_at(via: &[u8]) -> Option<usize> {
     matches!(first.get(at), None | Some(b';' | b' ')).then_some(at)
 }
 
-fn record_route_lines(msg: &Msg<'_>) -> Vec<u8> {
-    msg.record_routes.as_slice().iter().flat_map(|route| [b"Record-Route: ", *route, b"\r\n"].concat()).collect()
+/// Record-Route lines of the answers: what the request recorded, below what we record as the last proxy before us.
+fn record_route_lines(msg: &Msg<'_>, ours: &[u8]) -> Vec<u8> {
+    let theirs = msg.record_routes.as_slice().iter();
+    let theirs = theirs.flat_map(|route| [b"Record-Route: ", *route, b"\r\n"].concat());
+    ours.iter().copied().chain(theirs).collect()
 }
 
 /// Opens the transaction of an INVITE, first or within the dialog.
-pub fn open_invite(leg: &mut Leg, msg: &Msg<'_>, source: SocketAddr) {
+pub fn open_invite(leg: &mut Leg, cx: &Context, msg: &Msg<'_>, source: SocketAddr) {
     leg.remote_cseq = msg.cseq;
     leg.incoming = Some(Incoming {
         cseq: msg.cseq,
         branch: msg.branch().into(),
         vias: via_lines(msg, source),
-        record_routes: record_route_lines(msg),
+        record_routes: record_route_lines(msg, &cx.record_route(leg.socket)),
         reply_to: source,
         code: 0,
         acked: false,
@@ -123,7 +126,8 @@ pub fn acked(leg: &mut Leg, cx: &mut Context, msg: &Msg<'_>) -> Option<u16> {
         return None;
     }
     incoming.acked = true;
-    incoming.bytes = Vec::new();
+    // No answer is sent any more: what they were made of goes.
+    (incoming.bytes, incoming.vias, incoming.record_routes) = Default::default();
     Some(incoming.code)
 }
 

@@ -43,6 +43,8 @@ pub enum Due {
     Bridge,
     /// An agent's other leg must have ended by now, or it was booked twice.
     Overlap,
+    /// The phone goes dead.
+    Death,
     /// The ended leg is forgotten.
     Forget,
 }

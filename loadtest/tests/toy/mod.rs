@@ -26,6 +26,10 @@ pub enum Fault {
     SendsTwice,
     /// Leaves the version of the session description as it is.
     KeepsVersion,
+    /// Sends requests within dialogs along a route that nobody recorded.
+    AddsRoute,
+    /// Numbers a BYE as the request before it.
+    KeepsCSeq,
 }
 
 const RING_TIMEOUT: Duration = Duration::from_millis(400);
@@ -171,9 +175,11 @@ impl Toy {
     }
 
     fn ask(&mut self, leg: usize, method: &str, sdp: &str) {
-        if !matches!(method, "ACK" | "CANCEL") {
+        let counts = !(method == "BYE" && self.fault == Fault::KeepsCSeq);
+        if counts && !matches!(method, "ACK" | "CANCEL") {
             self.legs[leg].cseq += 1;
         }
+        let route = if self.fault == Fault::AddsRoute { "Route: <sip:stray;lr>\r\n" } else { "" };
         let sdp = if sdp.is_empty() { String::new() } else { self.own_origin(leg, sdp) };
         let Leg { call_id, local, remote, uri, to, cseq, .. } = &self.legs[leg];
         let branch = if method == "CANCEL" { "INVITE" } else { method };
@@ -181,7 +187,7 @@ impl Toy {
         let text = format!(
             "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/UDP {me};branch=z9hG4bK{leg}.{cseq}{branch}\r\nMax-Forwards: 70\r\n\
              From: {local}\r\nTo: {remote}\r\nCall-ID: {call_id}\r\nCSeq: {cseq} {method}\r\n\
-             Contact: <sip:toy@{me}>\r\n{kind}Content-Length: {}\r\n\r\n{sdp}",
+             {route}Contact: <sip:toy@{me}>\r\n{kind}Content-Length: {}\r\n\r\n{sdp}",
             sdp.len(),
             me = self.address,
         );
