@@ -128,7 +128,7 @@ impl Engine {
         };
         self.set_state(c, state);
         self.remember(c, What::Offered, agent.slot as u16);
-        let uri = def.address(medium).unwrap_or_default().to_owned();
+        let uri = def.address(medium).unwrap_or_default();
         let claim = Claim { agent, def: def.clone(), medium, flow: flow.clone(), plan: None };
         let attempt = |leg| Attempt {
             leg,

@@ -6,6 +6,7 @@ use crate::call::End;
 use crate::engine::Engine;
 use crate::leg::Body;
 use crate::link::sdp_range;
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
 use strowger_sip::msg::ContentType;
 use strowger_sip::sdp::{self, Origin, Sdp};
@@ -21,10 +22,14 @@ pub(crate) enum Use {
 const NOTHING: &[u8] =
     b"v=0\r\no=- 0 0 IN IP4 0.0.0.0\r\ns=-\r\nc=IN IP4 0.0.0.0\r\nt=0 0\r\nm=audio 9 RTP/AVP 0 8\r\na=inactive\r\n";
 
+/// A body's type: as a rule this one, which takes no memory.
+pub(crate) type Kind = Cow<'static, [u8]>;
+const PLAIN: Kind = Cow::Borrowed(b"application/sdp");
+
 impl Engine {
     /// Writes the description of `end` for leg `to` into `self.body`; returns its content type. The origin line is
     /// the one of that leg, its version raised when the description changed (RFC 3264 section 8).
-    pub(crate) fn describe(&mut self, end: End, to: Key, usage: Use) -> Option<Vec<u8>> {
+    pub(crate) fn describe(&mut self, end: End, to: Key, usage: Use) -> Option<Kind> {
         let mut draft = std::mem::take(&mut self.draft);
         let mut body = std::mem::take(&mut self.body);
         draft.clear();
@@ -40,15 +45,14 @@ impl Engine {
     }
 
     /// The description of `end`, its number of streams fitted to leg `to`, before the origin line is replaced.
-    fn draft_description(&self, end: End, to: Key, usage: Use, draft: &mut Vec<u8>) -> Option<Vec<u8>> {
-        const PLAIN: &[u8] = b"application/sdp";
+    fn draft_description(&self, end: End, to: Key, usage: Use, draft: &mut Vec<u8>) -> Option<Kind> {
         let there = self.legs.get(to)?.remote.as_ref();
         let End::Leg(from) = end else {
             match there {
                 Some(there) => sdp::hold_inactive(there.sdp(), draft).ok()?,
                 None => draft.extend_from_slice(NOTHING),
             }
-            return Some(PLAIN.to_vec());
+            return Some(PLAIN);
         };
         let leg = self.legs.get(from)?;
         // A proposal is for the side that it is relayed to; all others get what holds.
@@ -56,7 +60,7 @@ impl Engine {
         let body: &Body = proposed.or(leg.remote.as_ref())?;
         if let Some(content_type) = &body.content_type {
             draft.extend_from_slice(&body.data);
-            return Some(content_type.to_vec());
+            return Some(content_type.to_vec().into());
         }
         let count = |b: &Body| Sdp::parse(b.sdp()).map_or(0, |s| s.media_count());
         let (have, want) = (count(body), there.map_or(0, |t| count(t)));
@@ -67,10 +71,10 @@ impl Engine {
             Use::Answer if have > want && want > 0 => sdp::trim_media(&body.data, want, draft).ok()?,
             _ => draft.extend_from_slice(&body.data),
         }
-        Some(PLAIN.to_vec())
+        Some(PLAIN)
     }
 
-    fn with_origin(&mut self, to: Key, content_type: Vec<u8>, draft: &[u8], body: &mut Vec<u8>) -> Option<Vec<u8>> {
+    fn with_origin(&mut self, to: Key, content_type: Kind, draft: &[u8], body: &mut Vec<u8>) -> Option<Kind> {
         let print = self.fingerprint(draft);
         let leg = self.legs.get_mut(to)?;
         if leg.described != print {
@@ -92,14 +96,14 @@ impl Engine {
     }
 
     /// An answer that refuses every stream of what leg `to` offered.
-    pub(crate) fn describe_refusal(&mut self, to: Key) -> Option<Vec<u8>> {
+    pub(crate) fn describe_refusal(&mut self, to: Key) -> Option<Kind> {
         let mut draft = std::mem::take(&mut self.draft);
         let mut body = std::mem::take(&mut self.body);
         draft.clear();
         body.clear();
         let content_type = self.legs.get(to).and_then(|l| l.remote.as_ref()).map(|remote| {
             refuse_streams(remote.sdp(), &mut draft);
-            b"application/sdp".to_vec()
+            PLAIN
         });
         let written = content_type.and_then(|content_type| self.with_origin(to, content_type, &draft, &mut body));
         self.draft = draft;

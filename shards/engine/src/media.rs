@@ -7,6 +7,7 @@ use crate::call::{End, Link, Message};
 use crate::control::CallState;
 use crate::engine::{Engine, TimerKind};
 use crate::leg::Role;
+use std::borrow::Cow;
 use strowger_sip::time::{Mono, Now};
 
 /// A caller whose INVITE is not answered hears again that it is queued, microseconds (RFC 3261 section 13.3.1.1).
@@ -24,16 +25,17 @@ impl Engine {
         let Some(call) = self.calls.get_mut(c) else { return };
         call.message = message;
         call.history.note(now.mono.since(call.received.mono), What::Message, message as u16);
-        let mut uri = match message {
-            Message::Welcome => call.flow.message_welcome.clone().unwrap_or_default().into_string().into_bytes(),
-            Message::Dissuading => call.flow.message_dissuading.clone().unwrap_or_default().into_string().into_bytes(),
-            Message::Queue => call.flow.message_queue.clone().into_string().into_bytes(),
-        };
+        let flow = call.flow.clone();
+        let mut uri = Cow::Borrowed(match message {
+            Message::Welcome => flow.message_welcome.as_deref().unwrap_or_default().as_bytes(),
+            Message::Dissuading => flow.message_dissuading.as_deref().unwrap_or_default().as_bytes(),
+            Message::Queue => flow.message_queue.as_bytes(),
+        });
         if message == Message::Queue
             && let (Some(param), Some(wait)) = (&self.cfg.call.queue_pos_param, call.wait)
         {
             let ahead = self.dispatch.calls_ahead(wait);
-            insert_uri_param(&mut uri, &format!("{param}={ahead}"));
+            insert_uri_param(uri.to_mut(), &format!("{param}={ahead}"));
         }
         let caller = call.caller;
         let offer = self.legs.get(caller).filter(|l| l.remote.is_some()).map(|_| caller);

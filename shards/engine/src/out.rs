@@ -2,7 +2,7 @@
 
 use crate::arena::Key;
 use crate::call::{Call, End};
-use crate::describe::Use;
+use crate::describe::{Kind, Use};
 use crate::engine::Engine;
 use crate::leg::{Leg, OutInvite, Phase, Purpose, Role};
 use crate::relay::copy_relayed_headers;
@@ -59,12 +59,15 @@ impl Engine {
         let session_id = self.ep.ids().nonce() >> 8;
         let path = self.legs.get(caller).map(|l| l.dialog.path())?;
         let path = Path::udp(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), path.listener);
-        let mut from = Vec::new();
         let call = self.calls.get(c)?;
-        write_from(call, role, &mut from);
-        from.extend_from_slice(b";tag=");
-        from.extend_from_slice(local_tag.as_bytes());
-        let to = [b"<", uri, b">"].concat();
+        let ends = &mut self.draft;
+        ends.clear();
+        write_from(call, role, ends);
+        ends.extend_from_slice(b";tag=");
+        ends.extend_from_slice(local_tag.as_bytes());
+        let from = ends.len();
+        [b"<", uri, b">"].into_iter().for_each(|part| ends.extend_from_slice(part));
+        let (from, to) = ends.split_at(from);
         let routes = self.cfg.call.outbound_proxy.as_ref().map(|proxy| format!("<{proxy};lr>")).unwrap_or_default();
         let passed = if role == Role::Agent { call.passed.len() } else { 0 };
         let body = offer.and_then(|k| self.legs.get(k)).and_then(|l| l.remote.as_ref()).map_or(0, |b| b.data.len());
@@ -73,7 +76,7 @@ impl Engine {
         if carried + OWN_FIELDS > MAX_DATAGRAM {
             return None;
         }
-        let dialog = Dialog::uac(call_id.as_bytes(), &from, &to, uri, routes.as_bytes(), 0, path).ok()?;
+        let dialog = Dialog::uac(call_id.as_bytes(), from, to, uri, routes.as_bytes(), 0, path).ok()?;
         let mut leg = Leg::new(role, local_tag, dialog, session_id);
         leg.call = Some(c);
         leg.offered = offer.is_some();
@@ -168,7 +171,7 @@ impl Engine {
     }
 
     /// ACK of a 2xx, with the description in `self.body` when there is a content type.
-    fn write_ack(&mut self, key: Key, txn: ClientTxn, cseq: u32, content_type: Option<Vec<u8>>, now: Now) {
+    fn write_ack(&mut self, key: Key, txn: ClientTxn, cseq: u32, content_type: Option<Kind>, now: Now) {
         let mut head = std::mem::take(&mut self.head);
         head.clear();
         let body: &[u8] = if content_type.is_some() { &self.body } else { b"" };

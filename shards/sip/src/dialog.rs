@@ -10,6 +10,8 @@ use crate::endpoint::Target;
 use crate::msg::write::{one_line, write_line};
 use crate::msg::{Message, Method, Name, NameAddr, ParseError, Result, Scheme, Uri, push_number, split_list};
 use crate::net::{ListenerId, Path, Transport};
+use memchr::memchr2;
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 /// Max-Forwards of requests inside a dialog (RFC 3261 section 8.1.1.6).
@@ -75,13 +77,14 @@ impl Dialog {
     pub fn uas(msg: &Message<'_>, path: Path, local_tag: &[u8]) -> Result<Dialog> {
         let contact = msg.contact()?.ok_or(ParseError::MissingHeader(Name::Contact))?;
         contact.uri_parsed().map_err(|_| ParseError::BadHeader(Name::Contact))?;
-        let (mut local, mut remote, mut routes) = (Vec::new(), Vec::new(), Vec::new());
-        one_line(msg.first(Name::To).unwrap_or_default(), &mut local);
+        let [to, from] = [Name::To, Name::From].map(|name| msg.first(name).unwrap_or_default());
+        let mut local = Vec::with_capacity(to.len() + b";tag=".len() + local_tag.len());
+        let mut routes = Vec::new();
+        one_line(to, &mut local);
         if msg.to()?.tag().is_none() {
             local.extend_from_slice(b";tag=");
             local.extend_from_slice(local_tag);
         }
-        one_line(msg.first(Name::From).unwrap_or_default(), &mut remote);
         for route in msg.values(Name::RecordRoute) {
             push_route(route, &mut routes)?;
         }
@@ -89,7 +92,7 @@ impl Dialog {
             path,
             call_id: msg.call_id()?,
             local: &local,
-            remote: &remote,
+            remote: &on_one_line(from),
             target: contact.uri,
             routes: &routes,
             local_seq: 0,
@@ -147,8 +150,8 @@ impl Dialog {
         if !self.remote_tag().is_empty() && !success {
             return Ok(());
         }
-        let (mut remote, mut routes) = (Vec::new(), Vec::new());
-        one_line(response.first(Name::To).unwrap_or_default(), &mut remote);
+        let remote = on_one_line(response.first(Name::To).unwrap_or_default());
+        let mut routes = Vec::new();
         let record: Vec<&[u8]> = response.values(Name::RecordRoute).collect();
         let routed = record.into_iter().rev().try_for_each(|route| push_route(route, &mut routes));
         let contact = contact_uri(response);
@@ -364,8 +367,9 @@ impl Dialog {
     /// # Errors
     /// `local` or `remote` is no address, or all strings together are longer than a message may be.
     pub fn from_parts(parts: &DialogParts<'_>) -> Result<Dialog> {
+        // Exactly so much: it becomes a box, and must not be copied for that.
         let mut blob = Vec::with_capacity(
-            PATH_MAX
+            path_len(parts.path)
                 + [parts.call_id, parts.local, parts.remote, parts.target, parts.routes]
                     .iter()
                     .map(|s| s.len())
@@ -429,6 +433,16 @@ fn contact_uri<'a>(msg: &Message<'a>) -> Result<Option<&'a [u8]>> {
     Ok(Some(contact.uri))
 }
 
+/// A value without its folds, copied only if it has some.
+fn on_one_line(value: &[u8]) -> Cow<'_, [u8]> {
+    if memchr2(b'\r', b'\n', value).is_none() {
+        return Cow::Borrowed(value);
+    }
+    let mut out = Vec::with_capacity(value.len());
+    one_line(value, &mut out);
+    Cow::Owned(out)
+}
+
 fn push_route(route: &[u8], routes: &mut Vec<u8>) -> Result<()> {
     NameAddr::parse(route, Name::RecordRoute)?.uri_parsed().map_err(|_| ParseError::BadHeader(Name::RecordRoute))?;
     if !routes.is_empty() {
@@ -453,8 +467,10 @@ fn tag_span(value: &[u8], base: u16, name: Name) -> Result<TagSpan> {
     Ok(TagSpan(base + at as u16, tag.len() as u16))
 }
 
-/// Longest path in a blob.
-const PATH_MAX: usize = 28;
+/// Bytes of a path in a blob.
+const fn path_len(path: Path) -> usize {
+    if path.remote.is_ipv4() { 12 } else { 28 }
+}
 
 fn write_path(path: Path, out: &mut Vec<u8>) {
     out.push(path.listener.0);
