@@ -25,6 +25,9 @@ pub struct Caller {
     /// Since when the call is ready for an agent: its start, the end of a welcome, the last rejection.
     pub ready: Nanos,
     pub without_sdp: bool,
+    /// How long it talks, and whether it is the one to hang up then.
+    pub talk: Nanos,
+    pub hangs_up: bool,
     /// Got a 180 or 183.
     pub rang: bool,
     /// Got a 2xx: the dialog stands.
@@ -82,9 +85,11 @@ impl Play {
         books.interval.late = books.interval.late.max(Duration::from_nanos(lag));
         self.cx.live.offered.fetch_add(1, Relaxed);
         self.cx.live.waiting.fetch_add(1, Relaxed);
-        let without_sdp = self.cx.chance(self.scenario.sdp_less);
+        let without_sdp = self.cx.call_chance(self.scenario.sdp_less);
+        let hangs_up = self.cx.call_chance(self.scenario.caller_hangs_up);
+        let talk = self.scenario.talk.sample(&mut self.cx.calls).as_nanos() as Nanos;
         let epoch = self.cx.live.epoch.load(Relaxed);
-        let caller = Caller { intended, epoch, ready: intended, without_sdp, ..Default::default() };
+        let caller = Caller { intended, epoch, ready: intended, without_sdp, talk, hangs_up, ..Default::default() };
         let Destination { host, user, chat, peer } = self.pick_destination(flow);
         let id = self.legs.next_id();
         let mut leg = self.new_caller_leg(id, caller);
@@ -96,9 +101,9 @@ impl Play {
         self.legs.insert(leg);
         self.open[Role::Caller as usize] += 1;
         if let Some(patience) = self.scenario.patience.clone()
-            && self.cx.chance(patience.share)
+            && self.cx.call_chance(patience.share)
         {
-            let after = patience.after.sample(&mut self.cx.rng).as_nanos() as Nanos;
+            let after = patience.after.sample(&mut self.cx.calls).as_nanos() as Nanos;
             self.cx.timers.set(self.cx.now, after, id, Due::Patience);
         }
     }
@@ -114,7 +119,7 @@ impl Play {
             return Destination { host: peer.to_string(), user: user.to_owned(), chat, peer };
         }
         let total: f64 = self.scenario.flows.iter().map(|flow| flow.weight).sum();
-        let mut draw = self.cx.rng.random::<f64>() * total;
+        let mut draw = self.cx.calls.random::<f64>() * total;
         let drawn = self.scenario.flows.iter().find(|flow| {
             draw -= flow.weight;
             draw < 0.0
@@ -283,8 +288,8 @@ impl Play {
     /// A target that answers by itself did: the caller hangs up after the talk, unless the target does before.
     fn talks_directly(&mut self, id: LegId) {
         let now = self.cx.now;
-        let talk = self.scenario.talk.sample(&mut self.cx.rng).as_nanos() as Nanos;
         let Some(caller) = self.caller(id).filter(|caller| !caller.left) else { return };
+        let talk = caller.talk;
         caller.talks_with = Some(id);
         caller.hang_up_at = Some(now + talk);
         let waited = now.saturating_sub(caller.intended);
@@ -296,9 +301,10 @@ impl Play {
 
     fn plan_end_of_talk(&mut self, id: LegId, agent_id: LegId, agent_dies: bool) {
         let now = self.cx.now;
-        let talk = self.scenario.talk.sample(&mut self.cx.rng).as_nanos() as Nanos;
         let least = self.scenario.min_talk.as_nanos() as Nanos + MIN_TALK_MARGIN;
-        let by_caller = talk < least || agent_dies || self.cx.chance(self.scenario.caller_hangs_up);
+        let Some(caller) = self.caller(id) else { return };
+        let talk = caller.talk;
+        let by_caller = talk < least || agent_dies || caller.hangs_up;
         let at = now + talk;
         if by_caller {
             if let Some(caller) = self.caller(id) {

@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
-use rand::{RngExt, rngs::SmallRng};
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use crate::{
     leg::{Label, Leg},
@@ -54,6 +54,8 @@ pub struct Context {
     pub books: Books,
     pub live: Arc<Live>,
     pub rng: SmallRng,
+    /// Draws only what is known of a call when it arrives, so that the same seed makes the same calls at any target.
+    pub calls: SmallRng,
     pub requests: Vec<Requests>,
     /// Tells this run's tags and Call-IDs from those of other runs.
     pub run_mark: String,
@@ -82,6 +84,7 @@ impl Context {
             timers: Timers::default(),
             books: Books::default(),
             live,
+            calls: SmallRng::seed_from_u64(rng.clone().random()),
             rng,
             run_mark,
             responses: HashMap::new(),
@@ -93,6 +96,11 @@ impl Context {
     /// True with this probability.
     pub fn chance(&mut self, share: f64) -> bool {
         share > 0.0 && self.rng.random::<f64>() < share
+    }
+
+    /// The same, of a call that arrives.
+    pub fn call_chance(&mut self, share: f64) -> bool {
+        self.calls.random::<f64>() < share
     }
 
     /// The Record-Route line that messages of this socket bear, empty where no route is recorded.

@@ -222,7 +222,7 @@ impl Generator {
             let Some(at) = schedule.next.filter(|at| *at <= self.play.cx.now) else { break };
             self.play.call(at, schedule.flow().as_deref());
             self.flush(false);
-            schedule.advance(&mut self.play.cx.rng);
+            schedule.advance(&mut self.play.cx.calls);
         }
     }
 

@@ -27,6 +27,9 @@ pub struct Goal {
     pub highest: f64,
     /// How long calls arrive in a step, at least.
     pub step: Duration,
+    /// After a step: quiet for this long, on top of the wrap-up, before the next. A target that was too busy needs a
+    /// moment to be itself again.
+    pub calm: Duration,
 }
 
 impl Default for Goal {
@@ -37,6 +40,7 @@ impl Default for Goal {
             precision: 0.05,
             highest: 1e6,
             step: Duration::from_secs(10),
+            calm: Duration::from_secs(2),
         }
     }
 }
@@ -47,8 +51,6 @@ const ENOUGH_CALLS: f64 = 2_000.0;
 const LONGEST: u32 = 3;
 /// How long the calls of a step may go on after its last arrival, at most.
 const DRAIN: Duration = Duration::from_secs(15);
-/// After a step: quiet for this long, on top of the wrap-up, before the next.
-const CALM: Duration = Duration::from_millis(500);
 /// The generator was the limit when its thread used more of a core than this.
 const SATURATED: f64 = 0.9;
 
@@ -68,7 +70,7 @@ impl Goal {
             rate,
             duration: call + self.step.max(enough).min(self.step * LONGEST),
             drain: scenario.drain.min(DRAIN),
-            calm: scenario.calm.max(CALM + scenario.wrapup),
+            calm: scenario.calm.max(self.calm + scenario.wrapup),
             ..scenario.clone()
         }
     }
@@ -288,7 +290,7 @@ mod tests {
         let step = goal.step(&scenario, 100.0);
         // 2 000 calls at 100 a second, and 2.5 s for calls to begin to end.
         assert_eq!((step.rate, step.duration), (100.0, Duration::from_millis(22_500)));
-        assert_eq!((step.drain, step.calm), (DRAIN, Duration::from_millis(3_500)));
+        assert_eq!((step.drain, step.calm), (DRAIN, Duration::from_secs(5)));
         assert_eq!(goal.step(&scenario, 1e4).duration, Duration::from_millis(12_500));
         assert_eq!(goal.step(&scenario, 1.0).duration, Duration::from_millis(32_500));
         assert!(goal.is_hopeless(200, 2_000.0) && !goal.is_hopeless(30, 2_000.0));

@@ -99,7 +99,7 @@ fn the_limit_that_was_planted_is_found() {
     let folder = tempfile::tempdir().unwrap();
     let page = folder.path().join("limit.html");
     let (output, json) = run(&format!(
-        "run --target {} --direct --wait-ready 0s --find-max --rate 100 --arrivals fixed --step 400ms --talk 30ms \
+        "run --target {} --direct --wait-ready 0s --find-max --rate 100 --arrivals fixed --step 400ms --calm 200ms --talk 30ms \
          --bound first=150ms --bound bye=1s --precision 0.1 --json --interval 100ms --html {}",
         uas.address,
         page.display()
@@ -118,8 +118,7 @@ fn the_limit_that_was_planted_is_found() {
 
 #[test]
 fn the_search_says_when_agents_or_the_user_are_the_limit() {
-    let line =
-        "loopback --find-max --rate 50 --step 200ms --talk 100ms --ring 0s --bound first=1s --json --interval 100ms";
+    let line = "loopback --find-max --rate 50 --step 200ms --calm 100ms --talk 100ms --ring 0s --bound first=1s --json --interval 100ms";
     let (_, json) = run(&format!("{line} --agents 1000 --max-rate 100"));
     assert_eq!(
         (&json["find_max"]["max_rate"], &json["find_max"]["limited_by"]),
@@ -139,7 +138,7 @@ fn two_targets_are_measured_in_turn() {
     let at = |name: &str| folder.path().join(name).display().to_string();
     let line = format!(
         "run --target {} --vs {} --name quick --vs-name slow --pid {pid} --vs-pid {pid} --direct --wait-ready 0s \
-         --rate 20 --seconds 1s --talk 50ms --hlog {} --hgrm {} --html {}",
+         --rate 20 --seconds 3s --talk exp:50ms --hlog {} --hgrm {} --html {}",
         quick.address,
         slow.address,
         at("v.hlog"),

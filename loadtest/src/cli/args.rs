@@ -175,7 +175,7 @@ pub struct Calls {
     /// After the last arrival: how long calls may go on before those left hang up.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     pub drain: Duration,
-    /// The same seed draws the same calls.
+    /// The same seed draws the same calls: when they arrive, whom they dial, how long they wait and talk.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
 }
@@ -247,6 +247,9 @@ pub struct LimitArgs {
     /// How long calls arrive in each step, at least; slow rates take up to three times that.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
     pub step: Duration,
+    /// How long all must be quiet between two steps, on top of --wrapup.
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = parse_duration)]
+    pub calm: Duration,
     /// How closely the limit is sought, as a share of it.
     #[arg(long, value_name = "SHARE", default_value_t = 0.05)]
     pub precision: f64,
@@ -375,6 +378,7 @@ impl LimitArgs {
             precision: self.precision.max(0.001),
             highest: self.max_rate,
             step: self.step,
+            calm: self.calm,
         })
     }
 }
@@ -447,7 +451,7 @@ mod tests {
             --sdp-less 0.25 --drain 6s --seed 8 --agents 3 --agent-name x{N} --agent-chats 2 --ring 1s --refuse 0.1 \
             --ignore 0.2 --hang-up-early 0.3 --abandon 0.4 --after-call uniform:1s-2s --bind ::1 --one-port \
             --record-route --loss 0.01 --interval 2s --direct --find-max --bound bye=1ms --bound setup=2s \
-            --failures 0.1 --step 3s --precision 0.2 --max-rate 99";
+            --failures 0.1 --calm 5s --step 3s --precision 0.2 --max-rate 99";
         let Command::Run(run) = Cli::parse_from(line.split_whitespace()).command else { panic!("not run") };
         let scenario = run.scenario();
         assert_eq!(scenario.validate(), Ok(()));
@@ -467,7 +471,10 @@ mod tests {
         assert_eq!(scenario.interval, seconds(2));
         let goal = run.limit.goal().unwrap();
         let bounds = vec![(Phase::Bye, Duration::from_millis(1)), (Phase::Setup, seconds(2))];
-        assert_eq!(goal, Goal { bounds, failures: 0.1, precision: 0.2, highest: 99.0, step: seconds(3) });
+        assert_eq!(
+            goal,
+            Goal { bounds, failures: 0.1, precision: 0.2, highest: 99.0, step: seconds(3), calm: seconds(5) }
+        );
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What is plotted: percentiles, latencies over time, rates, calls in progress, CPU, and the steps of a search.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use super::{
     plot::{Axis, LARGE, Plot, SMALL},
@@ -110,6 +110,14 @@ fn groups(samples: &[Sample]) -> impl Iterator<Item = &[Sample]> {
     samples.chunks(samples.len().div_ceil(POINTS).max(1))
 }
 
+/// Without the end of the run, where that is too short an interval for a rate.
+fn whole(samples: &[Sample]) -> &[Sample] {
+    match samples {
+        [first, .., last] if last.seconds < first.seconds / 2.0 => &samples[..samples.len() - 1],
+        all => all,
+    }
+}
+
 fn end_of(outcomes: &[Outcome]) -> f64 {
     outcomes.iter().filter_map(|outcome| outcome.samples.last()).map(|sample| sample.at).fold(0.0, f64::max)
 }
@@ -185,7 +193,7 @@ fn over_time(
             let at = group.last()?.at;
             (!seen.is_empty()).then(|| (at, seen.iter().sum::<f64>() / seen.len() as f64))
         };
-        groups(&outcome.samples).map(mean).collect()
+        groups(whole(&outcome.samples)).map(mean).collect()
     };
     let mut lines = Vec::new();
     for (number, outcome) in outcomes.iter().enumerate() {
@@ -276,8 +284,10 @@ pub fn steps(page: &mut String, limit: &Limit) {
     let bounds = limit.bounds_us.values().map(|bound| *bound as f64);
     let y = Axis::latencies(limit.steps.iter().map(|step| p99(step) as f64).chain(bounds));
     let mut plot = Plot::new("steps of the search", LARGE, Axis::counts(fastest), y);
-    for (phase, bound) in &limit.bounds_us {
-        plot.level(*bound as f64, &format!("bound on {phase}"));
+    let mut levels: BTreeMap<u64, Vec<&str>> = BTreeMap::new();
+    limit.bounds_us.iter().for_each(|(phase, bound)| levels.entry(*bound).or_default().push(phase));
+    for (bound, phases) in levels {
+        plot.level(bound as f64, &format!("bound on {}", phases.join(", ")));
     }
     for step in &limit.steps {
         let says =

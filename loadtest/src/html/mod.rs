@@ -14,7 +14,7 @@ use crate::{
     report::{Occurrences, Report},
     scenario::Scenario,
 };
-use text::{escape, grouped, latency, moment, number};
+use text::{escape, grouped, latency, moment, number, trimmed};
 
 const STYLE: &str = include_str!("style.css");
 
@@ -59,10 +59,12 @@ fn in_words(scenario: &Scenario, outcomes: &[Outcome]) -> String {
     let how = match (&scenario.arrivals, sought) {
         (_, true) => "The highest rate that is borne, by bisection".to_owned(),
         (Arrivals::Listed(list), _) => format!("{} listed arrivals", grouped(list.len() as i64)),
-        (Arrivals::Fixed, _) => format!("{} calls a second, evenly", number(scenario.rate)),
-        (Arrivals::Poisson, _) => format!("{} calls a second, as independent callers make them", number(scenario.rate)),
+        (Arrivals::Fixed, _) => format!("{} calls a second, evenly", trimmed(scenario.rate)),
+        (Arrivals::Poisson, _) => {
+            format!("{} calls a second, as independent callers make them", trimmed(scenario.rate))
+        }
     };
-    let seconds = |time: std::time::Duration| format!("{} s", number(time.as_secs_f64()));
+    let seconds = |time: std::time::Duration| format!("{}\u{a0}s", trimmed(time.as_secs_f64()));
     let mut words = how;
     if !sought {
         let _ = write!(words, ", for {}", seconds(scenario.duration));
@@ -72,10 +74,10 @@ fn in_words(scenario: &Scenario, outcomes: &[Outcome]) -> String {
         let _ = write!(words, ", {} agents", grouped(scenario.agent_count() as i64));
     }
     if let Some(patience) = &scenario.patience {
-        let _ = write!(words, "; {} % of the callers give up", number(patience.share * 100.0));
+        let _ = write!(words, "; {} % of the callers give up", trimmed(patience.share * 100.0));
     }
     if scenario.loss > 0.0 {
-        let _ = write!(words, "; {} % of the datagrams lost on purpose", number(scenario.loss * 100.0));
+        let _ = write!(words, "; {} % of the datagrams lost on purpose", trimmed(scenario.loss * 100.0));
     }
     words + "."
 }
@@ -179,31 +181,33 @@ fn limits(page: &mut String, outcomes: &[Outcome]) {
         let Some(limit) = &outcome.limit else { continue };
         let _ = write!(
             page,
-            "<p>{}: <b>{}</b> calls a second; {}.</p><div class=\"grid\">",
+            "<p>{}: <b>{}</b> calls a second; {}.</p><div class=\"grid top\">",
             escape(&outcome.name),
             number(limit.max_rate),
             escape(limit.limited_by.words())
         );
         charts::steps(page, limit);
-        page.push_str(
-            "<div class=\"card scroll\"><table><thead><tr><th>calls/s</th><th>calls</th><th>failed</th><th>p99</th>\
-             <th>generator</th><th>server</th><th></th></tr></thead><tbody>",
-        );
+        let measured = limit.steps.iter().any(|step| step.target_cpu.is_some());
+        page.push_str("<div class=\"card scroll\"><table><thead><tr><th>calls/s</th><th>calls</th><th>failed</th>");
+        for phase in limit.bounds_us.keys() {
+            let _ = write!(page, "<th>p99 {phase}</th>");
+        }
+        let server = if measured { "<th>server CPU</th>" } else { "" };
+        let _ = write!(page, "<th>generator CPU</th>{server}<th></th></tr></thead><tbody>");
         for step in &limit.steps {
-            let p99 = step.bounded_p99_us.values().max().copied().unwrap_or(step.first_p99_us);
-            let server = step.target_cpu.map_or(String::new(), |cpu| format!("{:.0}\u{a0}%", cpu * 100.0));
-            let (class, verdict) =
-                if step.borne { ("good", "borne".to_owned()) } else { ("bad", escape(&step.why.join("; "))) };
-            let _ = write!(
-                page,
-                "<tr><td>{}</td><td>{}</td><td>{:.2}\u{a0}%</td><td>{}</td><td>{:.0}\u{a0}%</td><td>{server}</td>\
-                 <td class=\"wrap {class}\">{verdict}</td></tr>",
-                number(step.rate),
-                grouped(step.offered as i64),
-                step.share * 100.0,
-                latency(p99 as f64),
-                step.generator_cpu * 100.0,
-            );
+            let (rate, calls) = (trimmed(step.rate), grouped(step.offered as i64));
+            let _ = write!(page, "<tr><td>{rate}</td><td>{calls}</td><td>{}\u{a0}%</td>", number(step.share * 100.0));
+            for (phase, p99) in &step.bounded_p99_us {
+                let over = limit.bounds_us.get(phase).is_some_and(|bound| p99 > bound);
+                let _ = write!(page, "<td{}>{}</td>", if over { " class=\"bad\"" } else { "" }, latency(*p99 as f64));
+            }
+            let _ = write!(page, "<td>{:.0}\u{a0}%</td>", step.generator_cpu * 100.0);
+            if measured {
+                let _ = write!(page, "<td>{:.0}\u{a0}%</td>", step.target_cpu.unwrap_or(0.0) * 100.0);
+            }
+            let (class, verdict) = if step.borne { ("good", "borne") } else { ("bad", "too much") };
+            let why = escape(&step.why.join("; "));
+            let _ = write!(page, "<td class=\"{class}\" title=\"{why}\">{verdict}</td></tr>");
         }
         page.push_str("</tbody></table></div></div>");
     }
@@ -230,7 +234,7 @@ fn faults(page: &mut String, outcome: &Outcome, named: bool) {
         let _ = write!(page, "<div><dt>{name}</dt><dd>{}</dd></div>", grouped(count as i64));
     }
     let late = latency(report.latest_arrival_us as f64);
-    let _ = write!(page, "<div><dt>Latest arrival behind by</dt><dd>{late}</dd></div></dl></div>");
+    let _ = write!(page, "<div><dt>Arrivals late by</dt><dd>{late}</dd></div></dl></div>");
     let refused = report.refusals.iter().map(|(code, count)| (format!("refused with {code}"), *count, ""));
     let kinds = [("failed: ", &report.failures), ("violation: ", &report.violations)];
     let noted = kinds.into_iter().flat_map(|(title, map)| {

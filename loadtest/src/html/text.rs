@@ -49,7 +49,8 @@ pub fn latency(micros: f64) -> String {
     }
 }
 
-fn trimmed(value: f64) -> String {
+/// As [`number`], without zeros at the end.
+pub fn trimmed(value: f64) -> String {
     let text = number(value);
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
