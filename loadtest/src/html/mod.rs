@@ -188,12 +188,12 @@ fn limits(page: &mut String, outcomes: &[Outcome]) {
         );
         charts::steps(page, limit);
         let measured = limit.steps.iter().any(|step| step.target_cpu.is_some());
-        page.push_str("<div class=\"card scroll\"><table><thead><tr><th>calls/s</th><th>calls</th><th>failed</th>");
+        page.push_str("<div class=\"card scroll\"><table class=\"steps\"><thead><tr><th>calls/s</th><th>calls</th><th>failed</th>");
         for phase in limit.bounds_us.keys() {
             let _ = write!(page, "<th>p99 {phase}</th>");
         }
-        let server = if measured { "<th>server CPU</th>" } else { "" };
-        let _ = write!(page, "<th>generator CPU</th>{server}<th></th></tr></thead><tbody>");
+        let server = if measured { "<th>server</th>" } else { "" };
+        let _ = write!(page, "<th>generator</th>{server}<th></th></tr></thead><tbody>");
         for step in &limit.steps {
             let (rate, calls) = (trimmed(step.rate), grouped(step.offered as i64));
             let _ = write!(page, "<tr><td>{rate}</td><td>{calls}</td><td>{}\u{a0}%</td>", number(step.share * 100.0));
