@@ -2,20 +2,18 @@
 //! between shards, and a server (one shard and two, engine without calls) that answers OPTIONS.
 //!
 //! `cargo bench -p strowger-bench --bench runtime_floor`. CPU is that of the threads named, from the kernel's
-//! scheduler (nanoseconds), so the load generator's is not in it. Wall-clock bounded: about 25 s.
+//! scheduler (nanoseconds), so the load generator's is not in it. Wall-clock bounded: about 27 s.
 
 use std::hint::black_box;
 use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Waker;
 use std::time::{Duration, Instant};
+use strowger_bench::call::Queue;
+use strowger_bench::floor::{cpu_ns, echo, saturate};
 use strowger_dispatch::{ChatPolicy, Dispatch, Limits};
 use strowger_engine::{BucketTable, CallConfig, EngineConfig, Provisioning, StatsHub};
 use strowger_runtime::mesh::{Label, mesh};
-use strowger_runtime::net::{BATCH, Outgoing, RxBatch, TxBatch, share};
-use strowger_runtime::sys::PollSet;
 use strowger_runtime::{ListenerSpec, OverloadConfig, ServerSpec, Shards, bind, start};
 use strowger_sip::endpoint::{EndpointConfig, ListenerInfo};
 use strowger_sip::hash::HashKey;
@@ -26,25 +24,15 @@ const RUN: Duration = Duration::from_secs(2);
 fn main() {
     println!("{:<52} {:>12}", "what", "figure");
     rings();
-    let floor = echo_floor();
-    row("floor: echo, saturated, CPU per packet (in or out)", &format!("{floor:.0} ns"));
+    let floor = |messages: &[Vec<u8>]| format!("{:.0} ns", echo(messages, RUN));
+    row("floor: echo, saturated, CPU per packet (in or out)", &floor(&[options("floor")]));
+    row("floor: the same with a queued call's 20 messages", &floor(&Queue::new(false).messages()));
     server(1);
     server(2);
 }
 
 fn row(what: &str, figure: &str) {
     println!("{what:<52} {figure:>12}");
-}
-
-/// Nanoseconds of CPU of this process's threads whose name begins so.
-fn cpu_ns(name: &str) -> u64 {
-    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
-    let of = |task: std::fs::DirEntry| {
-        let comm = std::fs::read_to_string(task.path().join("comm")).ok()?;
-        let stat = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
-        comm.starts_with(name).then(|| stat.split(' ').next()?.parse::<u64>().ok())?
-    };
-    tasks.filter_map(of).sum()
 }
 
 fn rings() {
@@ -79,45 +67,6 @@ fn ns_each(began: Instant, items: u32) -> f64 {
     began.elapsed().as_nanos() as f64 / f64::from(items)
 }
 
-/// An echo with our batches and nothing else.
-fn echo_floor() -> f64 {
-    let socket = share(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a loopback socket");
-    let addr = socket.local_addr().ok().and_then(|a| a.as_socket()).expect("an address");
-    let stop = Arc::new(AtomicBool::new(false));
-    let echo = {
-        let stop = Arc::clone(&stop);
-        let thread = std::thread::Builder::new().name("echo".to_owned());
-        thread.spawn(move || {
-            let (mut rx, mut tx) = (RxBatch::default(), TxBatch::default());
-            let mut set = PollSet::new([socket.as_raw_fd()]);
-            let mut packets = 0u64;
-            while !stop.load(Ordering::Relaxed) {
-                let n = rx.receive(socket.as_fd()).unwrap_or(0);
-                if n == 0 {
-                    set.wait(10_000_000);
-                }
-                let all: Vec<Outgoing<'_>> = (0..n)
-                    .filter_map(|i| rx.get(i))
-                    .map(|d| Outgoing { bytes: d.bytes, to: d.from, from: None })
-                    .collect();
-                let mut rest = &all[..];
-                while let Some(sent) = (!rest.is_empty()).then(|| tx.send(socket.as_fd(), rest.iter().copied())) {
-                    let Ok(sent) = sent else { break };
-                    packets += sent as u64 * 2;
-                    rest = &rest[sent..];
-                }
-            }
-            packets
-        })
-    };
-    let echo = echo.expect("a thread");
-    let before = cpu_ns("echo");
-    saturate(addr, &options("floor"));
-    let cpu = cpu_ns("echo") - before;
-    stop.store(true, Ordering::Relaxed);
-    cpu as f64 / echo.join().expect("no panic") as f64
-}
-
 fn options(call_id: &str) -> Vec<u8> {
     let padding = "p".repeat(400);
     format!(
@@ -126,27 +75,6 @@ fn options(call_id: &str) -> Vec<u8> {
          X-Padding: {padding}\r\nContent-Length: 0\r\n\r\n"
     )
     .into_bytes()
-}
-
-/// Sends as fast as this thread can, for [`RUN`], keeping a window open; how many were answered.
-fn saturate(addr: SocketAddr, bytes: &[u8]) -> u64 {
-    const WINDOW: u64 = 256;
-    let peer = share(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a loopback socket");
-    let (mut rx, mut tx) = (RxBatch::default(), TxBatch::default());
-    let mut set = PollSet::new([peer.as_raw_fd()]);
-    let (mut sent, mut got) = (0u64, 0u64);
-    let began = Instant::now();
-    while began.elapsed() < RUN {
-        let room = usize::try_from(WINDOW.saturating_sub(sent - got)).unwrap_or(0).min(BATCH);
-        let out = (0..room).map(|_| Outgoing { bytes, to: addr, from: None });
-        sent += if room > 0 { tx.send(peer.as_fd(), out).unwrap_or(0) as u64 } else { 0 };
-        if room == 0 && !set.wait(5_000_000) {
-            // Something was dropped: open the window again.
-            got = sent;
-        }
-        got = (got + rx.receive(peer.as_fd()).unwrap_or(0) as u64).min(sent);
-    }
-    got
 }
 
 fn started(shards: u16) -> (Shards, SocketAddr, tempfile::TempDir) {
@@ -220,7 +148,7 @@ fn server(shards: u16) {
         row(&named("hand-over between shards so far, p50 / p99"), &format!("{p50} / {p99} us"));
     }
     let before = cpu_ns("shard-");
-    let answered = saturate(addr, &options("full"));
+    let answered = saturate(addr, &[options("full")], RUN);
     let cpu = (cpu_ns("shard-") - before) as f64 / (answered * 2) as f64;
     row(&named("saturated, CPU per packet"), &format!("{cpu:.0} ns"));
     row(&named("saturated, answers a second"), &format!("{:.0}", answered as f64 / RUN.as_secs_f64()));
