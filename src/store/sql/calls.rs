@@ -6,12 +6,11 @@ use super::dialect::{Arg, Type};
 use super::rows::word;
 use super::schema::{Form, Found, Table, Wanted};
 use super::session::{Cells, Mode, Session, Sql};
+use super::shapes::shaped;
 use std::collections::HashMap;
 use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// Most calls of one statement.
-const ROWS: usize = 64;
 /// How long a write waits for the one before it.
 const TURN: Duration = Duration::from_secs(10);
 
@@ -81,16 +80,20 @@ impl SqlCalls {
     }
 
     async fn write(&self, s: &mut Session<'_>, calls: &[&OngoingCall], over: &[Box<str>]) -> Result<(), StoreError> {
-        for part in calls.chunks(ROWS) {
+        for part in shaped(calls) {
             let ids = self.ids(s, part).await?;
             let known = |c: &OngoingCall| ids.get(self.calls.cut(ID, &c.id)).copied();
             let there: Vec<(&OngoingCall, i64)> = part.iter().filter_map(|c| Some((*c, known(c)?))).collect();
             let new: Vec<&OngoingCall> = part.iter().filter(|c| known(c).is_none()).copied().collect();
-            self.change(s, &there).await?;
-            self.add(s, &new).await?;
+            for part in shaped(&there) {
+                self.change(s, part).await?;
+            }
+            for part in shaped(&new) {
+                self.add(s, part).await?;
+            }
             self.keep(s, part).await?;
         }
-        for part in over.chunks(ROWS) {
+        for part in shaped(over) {
             for (t, id) in [(&self.calls, ID), (&self.ours, OUR_ID)] {
                 let args: Vec<Arg<'_>> = part.iter().map(|over| Arg::Text(Some(t.cut(id, over)))).collect();
                 let marks = vec!["?"; part.len()].join(", ");
@@ -106,7 +109,7 @@ impl SqlCalls {
         let args: Vec<Arg<'_>> = part.iter().map(|c| Arg::Text(Some(t.cut(ID, &c.id)))).collect();
         let (name, marks) = (t.name(ID), vec!["?"; part.len()].join(", "));
         let select = format!("SELECT {}, {} FROM {} WHERE {name} IN ({marks})", d.text(name), d.text("id"), t.table);
-        let found = s.fetch(&select, &args, part.len() == ROWS).await.map_err(|e| self.db.sorted(&e))?;
+        let found = s.rows(&select, &args).await?;
         Ok(found.iter().filter_map(|r| Some((word(r, 0)?, word(r, 1)?.parse().ok()?))).collect())
     }
 
@@ -179,7 +182,7 @@ impl SqlCalls {
     }
 
     async fn run(&self, s: &mut Session<'_>, sql: &str, args: &[Arg<'_>]) -> Result<(), StoreError> {
-        match s.execute(sql, args, false).await {
+        match s.execute(sql, args).await {
             Ok(_) => Ok(()),
             // Ours from before a time limit, perhaps: changed instead of added when tried again.
             Err(e) if e.as_database_error().is_some_and(|d| d.is_unique_violation()) => {

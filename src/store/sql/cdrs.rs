@@ -8,14 +8,13 @@ use super::dialect::{Arg, Dialect, Type};
 use super::rows::word;
 use super::schema::{Form, Found, Table, Wanted};
 use super::session::{Cells, Mode, Session, Sql};
+use super::shapes::shaped;
 use std::collections::HashSet;
 use std::time::Duration;
 use strowger_engine::control::CallId;
 use strowger_engine::{Cdr, CdrRow};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// Most rows of one statement.
-const ROWS: usize = 256;
 /// How long a batch waits for those before it.
 const TURN: Duration = Duration::from_secs(10);
 
@@ -50,6 +49,27 @@ const OURS: [(&str, Type, &str); 11] = [
     ("caller", Type::LongText, ""),
 ];
 
+/// Why a batch is not written.
+enum Unwritten {
+    /// A record of it is in the table, or somebody is just writing it, perhaps we ourselves before a time limit.
+    There(StoreError),
+    Store(StoreError),
+}
+
+impl From<StoreError> for Unwritten {
+    fn from(e: StoreError) -> Unwritten {
+        Unwritten::Store(e)
+    }
+}
+
+impl From<Unwritten> for StoreError {
+    fn from(e: Unwritten) -> StoreError {
+        match e {
+            Unwritten::There(e) | Unwritten::Store(e) => e,
+        }
+    }
+}
+
 /// CDRs in an SQL database.
 pub struct SqlCdrs {
     db: Sql,
@@ -81,17 +101,33 @@ impl SqlCdrs {
         }
     }
 
-    async fn insert(&self, s: &mut Session<'_>, batch: &[CdrRow]) -> Result<usize, StoreError> {
+    /// `seen`: some of them may be in the table already, and stay as they are there.
+    async fn insert(&self, s: &mut Session<'_>, batch: &[CdrRow], seen: bool) -> Result<usize, Unwritten> {
         let mut there = HashSet::new();
-        for part in batch.chunks(ROWS) {
-            self.keys_there(s, part, &mut there).await?;
+        if seen {
+            for part in shaped(batch) {
+                self.keys_there(s, part, &mut there).await?;
+            }
         }
         let new: Vec<&CdrRow> = batch.iter().filter(|c| there.insert(c.key.to_be_bytes())).collect();
-        for part in new.chunks(ROWS) {
+        for part in shaped(&new) {
             let ids = self.insert_rows(s, part).await?;
             self.insert_ours(s, part, &ids).await?;
         }
         Ok(new.len())
+    }
+
+    /// One transaction.
+    async fn write_once(&self, batch: &[CdrRow], seen: bool) -> Result<usize, Unwritten> {
+        let mut s = self.db.begin(Mode::Write).await?;
+        match self.insert(&mut s, batch, seen).await {
+            Ok(new) => Ok(s.end(Ok(new)).await?),
+            Err(Unwritten::There(what)) => {
+                s.undo().await;
+                Err(Unwritten::There(what))
+            }
+            Err(Unwritten::Store(e)) => Ok(s.end(Err(e)).await?),
+        }
     }
 
     async fn keys_there(
@@ -104,7 +140,7 @@ impl SqlCdrs {
         let args: Vec<Arg<'_>> = keys.iter().map(|k| Arg::Bytes(k)).collect();
         let (key, marks) = (self.ours.name(0), vec!["?"; keys.len()].join(", "));
         let select = format!("SELECT {key} FROM {} WHERE {key} IN ({marks})", self.ours.table);
-        let found = s.fetch(&select, &args, part.len() == ROWS).await.map_err(|e| self.db.sorted(&e))?;
+        let found = s.rows(&select, &args).await?;
         there.extend(found.iter().filter_map(|r| <[u8; 16]>::try_from(r.first()?.as_deref()?).ok()));
         Ok(())
     }
@@ -116,22 +152,20 @@ impl SqlCdrs {
         let rows = vec![row; part.len()].join(", ");
         let insert = format!("INSERT INTO {} ({}) VALUES {rows}", t.table, t.names().join(", "));
         let args: Vec<Arg<'_>> = part.iter().flat_map(|c| self.args(c)).collect();
-        let keep = part.len() == ROWS;
-        let sorted = |e| self.db.sorted(&e);
         let count = i64::try_from(part.len()).unwrap_or(0);
         match self.db.dialect {
             Dialect::Postgres => {
-                let found = s.fetch(&format!("{insert} RETURNING id::text"), &args, keep).await.map_err(sorted)?;
+                let found = s.rows(&format!("{insert} RETURNING id::text"), &args).await?;
                 Ok(found.iter().map(|r| integer(r, 0)).collect())
             }
             // Ids of one statement follow one another.
             Dialect::Sqlite => {
-                let last = s.execute(&insert, &args, keep).await.map_err(sorted)?.id;
+                let last = s.run(&insert, &args).await?.id;
                 Ok((last + 1 - count..=last).collect())
             }
             // So they do here, at this distance.
             Dialect::Mysql => {
-                let first = s.execute(&insert, &args, keep).await.map_err(sorted)?.id;
+                let first = s.run(&insert, &args).await?.id;
                 let step = s.rows("SELECT CONCAT(@@auto_increment_increment, '')", &[]).await?;
                 let step = step.first().map_or(1, |r| integer(r, 0));
                 Ok((0..count).map(|i| first + i * step).collect())
@@ -158,7 +192,7 @@ impl SqlCdrs {
         ]
     }
 
-    async fn insert_ours(&self, s: &mut Session<'_>, part: &[&CdrRow], ids: &[i64]) -> Result<(), StoreError> {
+    async fn insert_ours(&self, s: &mut Session<'_>, part: &[&CdrRow], ids: &[i64]) -> Result<(), Unwritten> {
         let t = &self.ours;
         let row = format!("(?{})", ", ?".repeat(OURS.len() - 1));
         let rows = vec![row; part.len()].join(", ");
@@ -173,13 +207,13 @@ impl SqlCdrs {
             args.extend([Arg::Int(Some(c.cause.into())), Arg::Text(c.param.as_deref())]);
             args.push(Arg::Text(changed.then_some(&*c.caller)));
         }
-        match s.execute(&insert, &args, part.len() == ROWS).await {
+        match s.execute(&insert, &args).await {
             Ok(_) => Ok(()),
-            // Another has just written the same record, perhaps we ourselves before a time limit: seen when tried again.
             Err(e) if e.as_database_error().is_some_and(|d| d.is_unique_violation()) => {
-                Err(StoreError::Failed(format!("{}: a record of the batch is just being written: {e}", self.db.url)))
+                let what = format!("{}: a record of the batch is just being written: {e}", self.db.url);
+                Err(Unwritten::There(StoreError::Failed(what)))
             }
-            Err(e) => Err(self.db.sorted(&e)),
+            Err(e) => Err(Unwritten::Store(self.db.sorted(&e))),
         }
     }
 
@@ -201,9 +235,12 @@ impl CdrStore for SqlCdrs {
                 return Ok(0);
             }
             let _turn = self.turn().await?;
-            let mut s = self.db.begin(Mode::Write).await?;
-            let new = self.insert(&mut s, batch).await;
-            s.end(new).await
+            // Nearly always all are new: what is there is asked for only when the database says so.
+            match self.write_once(batch, false).await {
+                Err(Unwritten::There(_)) => {}
+                other => return other.map_err(StoreError::from),
+            }
+            Ok(self.write_once(batch, true).await?)
         })
     }
 

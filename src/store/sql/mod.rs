@@ -15,5 +15,6 @@ pub(super) mod provisioning;
 mod rows;
 mod schema;
 mod session;
+mod shapes;
 
 pub(super) use session::{Sql, Unfit};

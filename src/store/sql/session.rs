@@ -207,16 +207,16 @@ pub(super) struct Session<'a> {
 
 /// Binds the arguments and does it on the connection, whichever of the three it is.
 macro_rules! on {
-    ($session:expr, $sql:expr, $args:expr, $persistent:expr, |$query:ident, $c:ident| $work:expr) => {
+    ($session:expr, $sql:expr, $args:expr, |$query:ident, $c:ident| $work:expr) => {
         match $session.connected.as_mut() {
-            Some(Connected::Sqlite($c)) => on!(@bind $sql, $args, $persistent, whole, $query, { $work }),
-            Some(Connected::Mysql($c)) => on!(@bind $sql, $args, $persistent, whole, $query, { $work }),
-            Some(Connected::Postgres($c)) => on!(@bind $sql, $args, $persistent, without_nul, $query, { $work }),
+            Some(Connected::Sqlite($c)) => on!(@bind $sql, $args, whole, $query, { $work }),
+            Some(Connected::Mysql($c)) => on!(@bind $sql, $args, whole, $query, { $work }),
+            Some(Connected::Postgres($c)) => on!(@bind $sql, $args, without_nul, $query, { $work }),
             None => Err(sqlx::Error::PoolClosed),
         }
     };
-    (@bind $sql:expr, $args:expr, $persistent:expr, $clean:expr, $query:ident, $work:block) => {{
-        let mut $query = sqlx::query(AssertSqlSafe($sql)).persistent($persistent);
+    (@bind $sql:expr, $args:expr, $clean:expr, $query:ident, $work:block) => {{
+        let mut $query = sqlx::query(AssertSqlSafe($sql));
         for arg in $args {
             $query = match arg {
                 Arg::Int(n) => $query.bind(*n),
@@ -243,29 +243,29 @@ impl Session<'_> {
         self.limit = LONG;
     }
 
-    /// Runs a statement that is prepared once and kept.
+    /// Runs a statement, which is prepared once and kept.
     pub async fn run(&mut self, sql: &str, args: &[Arg<'_>]) -> Result<Done, StoreError> {
-        self.execute(sql, args, true).await.map_err(|e| self.db.sorted(&e))
+        self.execute(sql, args).await.map_err(|e| self.db.sorted(&e))
     }
 
-    /// Runs a statement; one that is rarely the same is not kept. The error is as it came.
-    pub async fn execute(&mut self, sql: &str, args: &[Arg<'_>], keep: bool) -> Result<Done, sqlx::Error> {
+    /// As [`Session::run`]; the error is as it came.
+    pub async fn execute(&mut self, sql: &str, args: &[Arg<'_>]) -> Result<Done, sqlx::Error> {
         let sql = self.db.dialect.marked(sql);
         let work = async {
             match self.connected.as_mut() {
                 Some(Connected::Sqlite(c)) => {
-                    let done = on!(@bind sql, args, keep, whole, query, { query.execute(&mut **c).await })?;
+                    let done = on!(@bind sql, args, whole, query, { query.execute(&mut **c).await })?;
                     Ok(Done { rows: done.rows_affected(), id: done.last_insert_rowid() })
                 }
                 Some(Connected::Mysql(c)) => {
-                    let done = on!(@bind sql, args, keep, whole, query, { query.execute(&mut **c).await })?;
+                    let done = on!(@bind sql, args, whole, query, { query.execute(&mut **c).await })?;
                     Ok(Done {
                         rows: done.rows_affected(),
                         id: i64::try_from(done.last_insert_id()).unwrap_or(i64::MAX),
                     })
                 }
                 Some(Connected::Postgres(c)) => {
-                    let done = on!(@bind sql, args, keep, without_nul, query, { query.execute(&mut **c).await })?;
+                    let done = on!(@bind sql, args, without_nul, query, { query.execute(&mut **c).await })?;
                     Ok(Done { rows: done.rows_affected(), id: 0 })
                 }
                 None => Err(sqlx::Error::PoolClosed),
@@ -276,14 +276,13 @@ impl Session<'_> {
 
     /// The rows that a statement finds.
     pub async fn rows(&mut self, sql: &str, args: &[Arg<'_>]) -> Result<Vec<Cells>, StoreError> {
-        self.fetch(sql, args, true).await.map_err(|e| self.db.sorted(&e))
+        self.fetch(sql, args).await.map_err(|e| self.db.sorted(&e))
     }
 
-    /// The rows that a statement finds; one that is rarely the same is not kept. The error is as it came.
-    pub async fn fetch(&mut self, sql: &str, args: &[Arg<'_>], keep: bool) -> Result<Vec<Cells>, sqlx::Error> {
+    async fn fetch(&mut self, sql: &str, args: &[Arg<'_>]) -> Result<Vec<Cells>, sqlx::Error> {
         let (sql, limit) = (self.db.dialect.marked(sql), self.limit);
         let work = async {
-            on!(self, sql, args, keep, |query, c| {
+            on!(self, sql, args, |query, c| {
                 let found = query.fetch_all(&mut **c).await?;
                 found.iter().map(|row| (0..row.len()).map(|i| row.try_get_unchecked(i)).collect()).collect()
             })
@@ -319,6 +318,11 @@ impl Session<'_> {
                 Err(e)
             }
         }
+    }
+
+    /// Ends the transaction as if it had not been. A connection that cannot is closed.
+    pub async fn undo(mut self) {
+        self.sound = self.script("ROLLBACK").await.is_ok();
     }
 
     /// Ends work without a transaction.
