@@ -9,7 +9,7 @@ use crate::link::sdp_range;
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
 use strowger_sip::msg::ContentType;
-use strowger_sip::sdp::{self, Origin, Sdp};
+use strowger_sip::sdp::{self, Origin};
 
 /// What a description of the other side is for here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +62,7 @@ impl Engine {
             draft.extend_from_slice(&body.data);
             return Some(content_type.to_vec().into());
         }
-        let count = |b: &Body| Sdp::parse(b.sdp()).map_or(0, |s| s.media_count());
+        let count = |b: &Body| sdp::media_lines(b.sdp());
         let (have, want) = (count(body), there.map_or(0, |t| count(t)));
         match usage {
             Use::Offer if have < want => {

@@ -1,6 +1,6 @@
 //! Dialogs (RFC 3261 section 12): what one end of a call remembers of its peer.
 //!
-//! A compact value: fixed fields of 48 bytes and one allocation with the strings (and the path) behind each other. A
+//! A compact value: fixed fields of 64 bytes and one allocation with the strings (and the path) behind each other. A
 //! [`DialogParts`] is the same laid open, to be written down and read back.
 //!
 //! One value is one dialog. An INVITE of ours that forks makes one per To tag: clone the one that
@@ -51,9 +51,22 @@ struct Ends {
     target: u16,
 }
 
-/// Start and length of a tag in the blob.
+/// Start and length of a part of the blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct TagSpan(u16, u16);
+
+/// Where requests go, read once from the strings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Aim {
+    /// The Request-URI.
+    uri: TagSpan,
+    /// Host of the first hop.
+    host: TagSpan,
+    port: u16,
+    transport: Transport,
+    /// The first hop is a strict router.
+    strict: bool,
+}
 
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +77,7 @@ pub struct Dialog {
     ends: Ends,
     local_tag: TagSpan,
     remote_tag: TagSpan,
+    aim: Aim,
     confirmed: bool,
     fresh: bool,
 }
@@ -81,7 +95,8 @@ impl Dialog {
         let mut local = Vec::with_capacity(to.len() + b";tag=".len() + local_tag.len());
         let mut routes = Vec::new();
         one_line(to, &mut local);
-        if msg.to()?.tag().is_none() {
+        if msg.to_tag().is_none() {
+            msg.to()?;
             local.extend_from_slice(b";tag=");
             local.extend_from_slice(local_tag);
         }
@@ -139,7 +154,7 @@ impl Dialog {
     /// it was. A malformed Contact or Record-Route: the peer's tag is taken all the same, so that the call can be
     /// acknowledged and ended.
     pub fn establish(&mut self, response: &Message<'_>, path: Path) -> Result<()> {
-        let Some(tag) = response.to()?.tag() else { return Ok(()) };
+        let Some(tag) = response.to_tag() else { return response.to().map(drop) };
         if !self.remote_tag().is_empty() && self.remote_tag() != tag {
             return Err(ParseError::BadHeader(Name::To));
         }
@@ -236,7 +251,7 @@ impl Dialog {
         out.extend_from_slice(b"Max-Forwards: ");
         push_number(u64::from(max_forwards), out);
         out.extend_from_slice(b"\r\n");
-        if self.strict_router().is_some() {
+        if self.aim.strict {
             for route in split_list(self.routes()).skip(1) {
                 write_line(Name::Route, route, b"", out);
             }
@@ -259,7 +274,7 @@ impl Dialog {
     /// Request-URI of a request in this dialog: the remote target, or the first router where that is a strict one.
     #[must_use]
     pub fn request_uri(&self) -> &[u8] {
-        without_headers(self.strict_router().unwrap_or(self.remote_target()))
+        self.tag(self.aim.uri)
     }
 
     /// Where a request of this dialog is sent: its connection, else the first router, else the remote target. A URI
@@ -270,18 +285,8 @@ impl Dialog {
         if path.conn != 0 {
             return Target::Addr(path);
         }
-        target_of(self.first_route().unwrap_or(self.remote_target()), path.transport, path.listener)
-    }
-
-    /// URI of the first router, when there is a route set.
-    fn first_route(&self) -> Option<&[u8]> {
-        let first = split_list(self.routes()).next()?;
-        NameAddr::parse(first, Name::Route).ok().map(|r| r.uri)
-    }
-
-    /// The first router, when it is a strict one (no `lr`).
-    fn strict_router(&self) -> Option<&[u8]> {
-        self.first_route().filter(|uri| Uri::parse(uri).is_ok_and(|u| !u.is_loose()))
+        let Aim { host, port, transport, .. } = self.aim;
+        Target::Host { host: self.tag(host), port, transport, listener: path.listener }
     }
 
     #[must_use]
@@ -389,6 +394,7 @@ impl Dialog {
             target: add(parts.target)?,
         };
         add(parts.routes)?;
+        let aim = aim(&blob, &ends, parts.path.transport);
         Ok(Dialog {
             local_tag: tag_span(parts.local, ends.call_id, Name::From)?,
             remote_tag: tag_span(parts.remote, ends.local, Name::To)?,
@@ -396,6 +402,7 @@ impl Dialog {
             local_seq: parts.local_seq,
             remote_seq: parts.remote_seq.unwrap_or(NO_SEQ),
             ends,
+            aim,
             confirmed: parts.confirmed,
             fresh: true,
         })
@@ -413,7 +420,12 @@ impl Dialog {
 /// Where a URI says that its requests go. A URI without a host (`tel:`) gives an empty host, which resolves to nothing.
 #[must_use]
 pub fn target_of(uri: &[u8], transport: Transport, listener: ListenerId) -> Target<'_> {
-    let Ok(uri) = Uri::parse(uri) else { return Target::Host { host: b"", port: 0, transport, listener } };
+    let (host, port, transport) = Uri::parse(uri).map_or((&b""[..], 0, transport), |uri| hop(&uri, transport));
+    Target::Host { host, port, transport, listener }
+}
+
+/// Host, port and transport of what is sent to this URI.
+fn hop<'a>(uri: &Uri<'a>, transport: Transport) -> (&'a [u8], u16, Transport) {
     let secure = uri.scheme == Scheme::Sips;
     let transport = match uri.transport_known() {
         Some(Transport::Tcp) if secure => Transport::Tls,
@@ -423,7 +435,30 @@ pub fn target_of(uri: &[u8], transport: Transport, listener: ListenerId) -> Targ
         None => transport,
     };
     let default = if matches!(transport, Transport::Tls | Transport::Wss) { 5061 } else { 5060 };
-    Target::Host { host: uri.host, port: uri.port.unwrap_or(default), transport, listener }
+    (uri.host, uri.port.unwrap_or(default), transport)
+}
+
+/// Reads where the requests of the dialog in `blob` go: to the first router, when there is a route set, else to the remote
+/// target. The Request-URI is the remote target, or the first router where that is a strict one (no `lr`, section 12.2.1.1).
+fn aim(blob: &[u8], ends: &Ends, transport: Transport) -> Aim {
+    let target = &blob[usize::from(ends.remote)..usize::from(ends.target)];
+    let routes = &blob[usize::from(ends.target)..];
+    let first = split_list(routes).next().and_then(|first| NameAddr::parse(first, Name::Route).ok());
+    let router = first.map(|route| (route.uri, Uri::parse(route.uri)));
+    let strict = router.is_some_and(|(_, uri)| uri.is_ok_and(|uri| !uri.is_loose()));
+    let (next, next_uri) = router.unwrap_or_else(|| (target, Uri::parse(target)));
+    let (host, port, transport) = next_uri.map_or((&b""[..], 0, transport), |uri| hop(&uri, transport));
+    let (uri, parsed) = match router {
+        Some(_) if !strict => (target, Uri::parse(target)),
+        _ => (next, next_uri),
+    };
+    // A Request-URI has no header part (section 19.1.1 table 1).
+    let headers = parsed.ok().and_then(|u| u.headers).map_or(0, |headers| headers.len() + 1);
+    let span = |part: &[u8]| match part {
+        [] => TagSpan::default(),
+        _ => TagSpan((part.as_ptr() as usize - blob.as_ptr() as usize) as u16, part.len() as u16),
+    };
+    Aim { uri: span(&uri[..uri.len() - headers]), host: span(host), port, transport, strict }
 }
 
 /// URI of the message's Contact, checked.
@@ -450,14 +485,6 @@ fn push_route(route: &[u8], routes: &mut Vec<u8>) -> Result<()> {
     }
     one_line(route, routes);
     Ok(())
-}
-
-/// A Request-URI has no header part (section 19.1.1 table 1).
-fn without_headers(uri: &[u8]) -> &[u8] {
-    match Uri::parse(uri).ok().and_then(|u| u.headers) {
-        Some(headers) => &uri[..uri.len() - headers.len() - 1],
-        None => uri,
-    }
 }
 
 /// Where the tag of `value` lies in a blob that holds `value` from `base` on.

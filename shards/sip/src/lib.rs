@@ -17,6 +17,7 @@ pub mod scan;
 pub mod sdp;
 
 // Transactions and dialogs.
+mod bytes;
 pub mod dialog;
 pub mod endpoint;
 pub mod id;

@@ -9,6 +9,7 @@
 //! 2. The bucket depends on nothing but To, Call-ID and top Via: all requests of a transaction get the same one.
 //!    A foreign value that looks like a mark merely names another bucket, for all of them alike.
 
+use crate::bytes::find;
 use crate::hash::HashKey;
 use crate::msg::{Name, Reply, empty_line, find_top, is_blank, line_end, trim, trim_end, trim_start};
 use memchr::{memchr, memrchr};
@@ -195,7 +196,7 @@ fn begin(bytes: &[u8]) -> Option<(Option<&[u8]>, Fields<'_>)> {
     if !version.get(..4).is_some_and(|s| s.eq_ignore_ascii_case(b"SIP/")) {
         return None;
     }
-    Some((Some(&line[..memchr(b' ', line)?]), fields))
+    Some((Some(&line[..find(b' ', line)?]), fields))
 }
 
 impl<'a> Iterator for Fields<'a> {
@@ -212,7 +213,7 @@ impl<'a> Iterator for Fields<'a> {
         if !may_matter(line) {
             return Some((Field::Other, b""));
         }
-        let Some(colon) = memchr(b':', line) else { return Some((Field::Other, b"")) };
+        let Some(colon) = find(b':', line) else { return Some((Field::Other, b"")) };
         let field = match Name::of(trim_end(&line[..colon])) {
             Name::Via => Field::Via,
             Name::From => Field::From,

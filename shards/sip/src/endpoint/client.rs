@@ -10,7 +10,7 @@ use super::pool::BufId;
 use super::timers::Class;
 use super::{ClientTxn, Endpoint, Event, FailReason, Origin, Outgoing, TimerEvent, User, handle};
 use crate::id::{self, BranchId, NO_SLOT};
-use crate::msg::{Limits, Message, Method, Name};
+use crate::msg::{Message, Method, Name, NameAddr};
 use crate::net::Path;
 use crate::time::Mono;
 use crate::txn::{ClientInput, ClientInvite, ClientNonInvite, Output, Step, Tell, Timer, Times};
@@ -247,7 +247,7 @@ impl Endpoint {
         };
         let nonce = self.ids.nonce();
         let buf = self.write_request(req, path, BranchId { slot: NO_SLOT, nonce });
-        let tag = self.to_tag_of(buf);
+        let tag = self.key.hash(&[to_tag_in(req.head)]);
         let Some(host) = host else { return self.send_ack(txn, tag, buf, path, req.stamp) };
         let waiter = Waiter::Ack { txn: txn.0, tag, buf, path, stamp: req.stamp };
         if self.ask(now, &host, waiter).is_err() {
@@ -513,12 +513,12 @@ impl Endpoint {
         }
         self.pool.release(buf);
     }
+}
 
-    fn to_tag_of(&self, buf: BufId) -> u64 {
-        let limits = Limits::default();
-        let msg = Message::parse(self.pool.get(buf), &limits);
-        self.key.hash(&[msg.ok().and_then(|m| m.to_tag()).unwrap_or_default()])
-    }
+/// Tag of the To line among ready header lines; empty where there is none.
+fn to_tag_in(head: &[u8]) -> &[u8] {
+    let to = head.split(|b| *b == b'\n').find_map(|line| line.strip_prefix(b"To: "));
+    to.and_then(|to| NameAddr::parse(to, Name::To).ok()?.tag()).unwrap_or_default()
 }
 
 impl Client {

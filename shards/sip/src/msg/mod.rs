@@ -34,8 +34,10 @@ pub use write::{Reply, ReplyHead, via_reply_path, write_answer, write_head, writ
 pub(crate) use text::{find_top, is_blank, trim_end, trim_start};
 pub(crate) use uri::any_ip;
 
+use crate::bytes::find;
 use memchr::memchr;
 use name::NAMES;
+use std::cell::Cell;
 use text::{has_blank, is_token};
 
 /// Hard cap of header fields: the size of the table.
@@ -76,13 +78,25 @@ pub struct Header<'a> {
 }
 
 /// A row of the table: offsets into the message.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 struct Row {
     start: u16,
     value: u16,
     /// Past the line end of the last fold.
     end: u16,
     id: u8,
+}
+
+/// A tag that is looked for more than once: where it stands in the message.
+#[derive(Debug, Clone, Copy)]
+enum Tag {
+    Unknown,
+    At {
+        start: u16,
+        len: u16,
+    },
+    /// There is none, or its field is missing or malformed.
+    None,
 }
 
 /// No row.
@@ -100,6 +114,8 @@ pub struct Message<'a> {
     count: u8,
     /// First row of each name.
     first: [u8; NAMES],
+    /// Tags of From and To, once they have been looked for.
+    tags: [Cell<Tag>; 2],
     rows: [Row; MAX_HEADERS],
 }
 
@@ -111,7 +127,8 @@ impl<'a> Message<'a> {
     /// # Errors
     /// See [`ParseError`]; where it is a request's, [`Message::parse_head`] may still give what a refusal needs.
     pub fn parse(bytes: &'a [u8], limits: &Limits) -> Result<Message<'a>> {
-        let message = Message::table(bytes, limits)?;
+        let mut message = Message::blank();
+        message.read(bytes, limits)?;
         if let Some(fault) = message.fault {
             return Err(fault);
         }
@@ -125,12 +142,26 @@ impl<'a> Message<'a> {
     /// # Errors
     /// When the first line is none of SIP or nothing is there: no answer is possible.
     pub fn parse_head(bytes: &'a [u8], limits: &Limits) -> Result<Message<'a>> {
-        Message::table(bytes, limits)
+        let mut message = Message::blank();
+        message.read(bytes, limits)?;
+        Ok(message)
     }
 
-    /// Inlined into its two callers: the value is large, a call more is a copy more.
-    #[inline(always)]
-    fn table(bytes: &'a [u8], limits: &Limits) -> Result<Message<'a>> {
+    const fn blank() -> Message<'a> {
+        Message {
+            raw: b"",
+            start: Start::Response { code: 0, reason: b"" },
+            fault: None,
+            body: 0,
+            count: 0,
+            first: [NONE; NAMES],
+            tags: [const { Cell::new(Tag::Unknown) }; 2],
+            rows: [Row { start: 0, value: 0, end: 0, id: 0 }; MAX_HEADERS],
+        }
+    }
+
+    /// Fills a blank one, in its place: the value is large.
+    fn read(&mut self, bytes: &'a [u8], limits: &Limits) -> Result<()> {
         let skip = bytes.iter().position(|b| !matches!(b, b'\r' | b'\n')).ok_or(ParseError::Empty)?;
         let mut raw = &bytes[skip..];
         let mut fault = None;
@@ -142,18 +173,10 @@ impl<'a> Message<'a> {
         let end = memchr(b'\n', raw).ok_or(ParseError::BadStartLine)?;
         let line = &raw[..end];
         let (start, bad_start) = start_line(line.strip_suffix(b"\r").unwrap_or(line))?;
-        let mut message = Message {
-            raw,
-            start,
-            fault: fault.or(bad_start),
-            body: 0,
-            count: 0,
-            first: [NONE; NAMES],
-            rows: [Row::default(); MAX_HEADERS],
-        };
-        message.fill_table(end + 1, limits.max_headers.min(MAX_HEADERS));
-        message.cut_body();
-        Ok(message)
+        (self.raw, self.start, self.fault) = (raw, start, fault.or(bad_start));
+        self.fill_table(end + 1, limits.max_headers.min(MAX_HEADERS));
+        self.cut_body();
+        Ok(())
     }
 
     /// One row a header field, from offset `at` to the empty line.
@@ -185,7 +208,7 @@ impl<'a> Message<'a> {
     #[inline]
     fn add_row(&mut self, start: usize, end: usize) {
         let line = &self.raw[start..end];
-        let Some(colon) = memchr(b':', line) else { return };
+        let Some(colon) = find(b':', line) else { return };
         let id = Name::of(trim_end(&line[..colon]));
         let value = trim_start(&line[colon + 1..]);
         let row = self.count;

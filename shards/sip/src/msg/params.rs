@@ -1,7 +1,7 @@
 //! `;name=value` parameters, read when asked for.
 
 use super::text::{end_of_quote, find_top, trim, trim_end, trim_start};
-use memchr::{memchr, memchr3};
+use crate::bytes::{find, find3};
 
 /// The parameters behind a header value or URI; starts at the first `;` or is empty. Quote-aware.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -24,7 +24,17 @@ impl<'a> Params<'a> {
     /// taken off, backslash escapes inside stay (see [`super::unescape`]).
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Option<&'a [u8]>> {
-        self.iter().find(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes())).map(|(_, v)| v)
+        self.pieces().find_map(|piece| {
+            let (head, rest) = piece.split_at_checked(name.len())?;
+            if !head.eq_ignore_ascii_case(name.as_bytes()) {
+                return None;
+            }
+            match trim_start(rest) {
+                [] => Some(None),
+                [b'=', value @ ..] => Some(Some(unquote(trim_start(value)))),
+                _ => None,
+            }
+        })
     }
 
     /// Value of `name` where it has one.
@@ -41,7 +51,7 @@ impl<'a> Params<'a> {
 
     /// Name and value of each, in order; empty ones (`;;`) are skipped.
     pub fn iter(&self) -> impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)> + use<'a> {
-        self.pieces().map(|piece| match memchr(b'=', piece) {
+        self.pieces().map(|piece| match find(b'=', piece) {
             Some(at) => (trim_end(&piece[..at]), Some(unquote(trim_start(&piece[at + 1..])))),
             None => (piece, None),
         })
@@ -51,7 +61,7 @@ impl<'a> Params<'a> {
     /// place there.
     pub(crate) fn is_closed(&self) -> bool {
         let mut rest = self.0;
-        while let Some(at) = memchr3(b'"', b'<', b'>', rest) {
+        while let Some(at) = find3(b'"', b'<', b'>', rest) {
             match end_of_quote(rest, at).filter(|_| rest[at] == b'"') {
                 Some(end) => rest = &rest[end + 1..],
                 None => return false,

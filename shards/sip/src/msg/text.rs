@@ -1,6 +1,6 @@
 //! Byte helpers of the SIP grammar (RFC 3261 section 25): blanks, folds, tokens, quotes, numbers, escapes.
 
-use memchr::{memchr, memchr2, memchr3};
+use crate::bytes::{self, find, find2, find3};
 use std::borrow::Cow;
 
 /// Blank inside a header value: space, tab, or a byte of a folded line end.
@@ -10,7 +10,7 @@ pub(crate) const fn is_blank(b: u8) -> bool {
 
 /// Whether a blank is anywhere in `s`.
 pub(crate) fn has_blank(s: &[u8]) -> bool {
-    memchr3(b' ', b'\t', b'\n', s).is_some() || memchr(b'\r', s).is_some()
+    find3(b' ', b'\t', b'\n', s).is_some() || find(b'\r', s).is_some()
 }
 
 /// Without leading and trailing blanks and folds.
@@ -38,12 +38,8 @@ pub(crate) fn trim_end(mut s: &[u8]) -> &[u8] {
 }
 
 /// `token` of RFC 3261: method and parameter names.
-pub(crate) const fn is_token_byte(b: u8) -> bool {
-    b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~')
-}
-
 pub(crate) fn is_token(s: &[u8]) -> bool {
-    !s.is_empty() && s.iter().all(|b| is_token_byte(*b))
+    !s.is_empty() && bytes::all_of(bytes::TOKEN, s)
 }
 
 /// A decimal number of digits only; None when it is none or does not fit.
@@ -79,16 +75,16 @@ pub(crate) fn split_top(s: &[u8], byte: u8) -> (&[u8], Option<&[u8]>) {
 
 /// Index of the first top-level `byte`; see [`split_top`].
 pub(crate) fn find_top(s: &[u8], byte: u8) -> Option<usize> {
-    let candidate = memchr(byte, s)?;
+    let candidate = find(byte, s)?;
     // Most values hold neither quote nor bracket before the candidate.
-    if memchr2(b'"', b'<', &s[..candidate]).is_none() {
+    if find2(b'"', b'<', &s[..candidate]).is_none() {
         return Some(candidate);
     }
     let mut at = 0;
     while at < s.len() {
         match s[at] {
             b'"' => at = end_of_quote(s, at)?,
-            b'<' => at += memchr(b'>', &s[at..])?,
+            b'<' => at += find(b'>', &s[at..])?,
             b if b == byte => return Some(at),
             _ => {}
         }
@@ -101,7 +97,7 @@ pub(crate) fn find_top(s: &[u8], byte: u8) -> Option<usize> {
 pub(crate) fn end_of_quote(s: &[u8], open: usize) -> Option<usize> {
     let mut at = open + 1;
     loop {
-        at += memchr2(b'"', b'\\', s.get(at..)?)?;
+        at += find2(b'"', b'\\', s.get(at..)?)?;
         if s[at] == b'"' {
             return Some(at);
         }
@@ -113,7 +109,7 @@ pub(crate) fn end_of_quote(s: &[u8], open: usize) -> Option<usize> {
 /// replaced by one space, so that what is written is one line whatever came in.
 pub fn unfold(value: &[u8], out: &mut Vec<u8>) {
     let mut rest = value;
-    while let Some(at) = memchr2(b'\r', b'\n', rest) {
+    while let Some(at) = find2(b'\r', b'\n', rest) {
         out.extend_from_slice(trim_end(&rest[..at]));
         out.push(b' ');
         rest = trim_start(&rest[at..]);
@@ -125,7 +121,7 @@ pub fn unfold(value: &[u8], out: &mut Vec<u8>) {
 /// stays. Allocates only when something is escaped.
 #[must_use]
 pub fn percent_decode(s: &[u8]) -> Cow<'_, [u8]> {
-    let Some(first) = memchr(b'%', s) else { return Cow::Borrowed(s) };
+    let Some(first) = find(b'%', s) else { return Cow::Borrowed(s) };
     let mut out = Vec::with_capacity(s.len());
     out.extend_from_slice(&s[..first]);
     let mut rest = &s[first..];
@@ -147,7 +143,7 @@ pub fn percent_decode(s: &[u8]) -> Cow<'_, [u8]> {
 /// Allocates only when something is escaped.
 #[must_use]
 pub fn unescape(s: &[u8]) -> Cow<'_, [u8]> {
-    if memchr(b'\\', s).is_none() {
+    if find(b'\\', s).is_none() {
         return Cow::Borrowed(s);
     }
     let mut out = Vec::with_capacity(s.len());

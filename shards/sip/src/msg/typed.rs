@@ -1,11 +1,12 @@
 //! Typed access to the header fields of a [`Message`].
 
-use super::text::{clamped_number, has_blank, split_top};
+use super::text::{clamped_number, has_blank, split_top, trim};
 use super::value::delta_seconds;
 use super::{
     CSeq, ContentType, DialogRef, Message, Method, Name, NameAddr, ParseError, RAck, Result, Scheme, SessionExpires,
-    Start, Token, Uri, Via, number,
+    Start, Tag, Token, Uri, Via, number,
 };
+use std::cell::Cell;
 
 impl<'a> Message<'a> {
     fn need(&self, id: Name) -> Result<&'a [u8]> {
@@ -25,7 +26,7 @@ impl<'a> Message<'a> {
     /// # Errors
     /// Missing or malformed; a tag that is no word is malformed, too.
     pub fn from(&self) -> Result<NameAddr<'a>> {
-        self.tagged(Name::From)
+        Ok(self.tagged(Name::From)?.0)
     }
 
     /// To.
@@ -33,17 +34,30 @@ impl<'a> Message<'a> {
     /// # Errors
     /// Missing or malformed; a tag that is no word is malformed, too.
     pub fn to(&self) -> Result<NameAddr<'a>> {
-        self.tagged(Name::To)
+        Ok(self.tagged(Name::To)?.0)
+    }
+
+    fn tag(&self, id: Name, kept: &Cell<Tag>) -> Option<&'a [u8]> {
+        match kept.get() {
+            Tag::At { start, len } => self.raw.get(usize::from(start)..usize::from(start) + usize::from(len)),
+            Tag::None => None,
+            Tag::Unknown => {
+                let tag = self.tagged(id).ok().and_then(|(_, tag)| tag);
+                let at = tag.map(|tag| (tag.as_ptr() as usize - self.raw.as_ptr() as usize, tag.len()));
+                kept.set(at.map_or(Tag::None, |(at, len)| Tag::At { start: at as u16, len: len as u16 }));
+                tag
+            }
+        }
     }
 
     /// A tag is a token, of one character at least (RFC 3261 section 25.1, `tag-param`).
-    fn tagged(&self, id: Name) -> Result<NameAddr<'a>> {
+    fn tagged(&self, id: Name) -> Result<(NameAddr<'a>, Option<&'a [u8]>)> {
         let addr = NameAddr::parse(self.need(id)?, id)?;
-        let sound = match addr.tag() {
-            Some(tag) => !has_blank(tag),
-            None => !addr.params.has("tag"),
-        };
-        if sound { Ok(addr) } else { Err(ParseError::BadHeader(id)) }
+        match addr.params.get("tag") {
+            None => Ok((addr, None)),
+            Some(Some(tag)) if !tag.is_empty() && !has_blank(tag) => Ok((addr, Some(tag))),
+            Some(_) => Err(ParseError::BadHeader(id)),
+        }
     }
 
     /// The first Contact; None where there is none.
@@ -83,13 +97,13 @@ impl<'a> Message<'a> {
     /// Tag of From; None where it (or From) is missing or malformed.
     #[must_use]
     pub fn from_tag(&self) -> Option<&'a [u8]> {
-        self.from().ok()?.tag()
+        self.tag(Name::From, &self.tags[0])
     }
 
     /// Tag of To; None where it (or To) is missing or malformed.
     #[must_use]
     pub fn to_tag(&self) -> Option<&'a [u8]> {
-        self.to().ok()?.tag()
+        self.tag(Name::To, &self.tags[1])
     }
 
     /// Max-Forwards.
@@ -223,10 +237,12 @@ impl<'a> Message<'a> {
     /// # Errors
     /// The first fault, in the order in which RFC 3261 section 8.2 treats them.
     pub fn check_request(&self) -> Result<()> {
+        if trim(split_top(self.need(Name::Via)?, b',').0).is_empty() {
+            return Err(ParseError::BadHeader(Name::Via));
+        }
         for via in self.values(Name::Via) {
             Via::parse(via)?;
         }
-        self.top_via()?;
         for (id, addr) in [(Name::From, self.from()?), (Name::To, self.to()?)] {
             addr.uri_parsed().map_err(|_| ParseError::BadHeader(id))?;
         }

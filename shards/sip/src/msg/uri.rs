@@ -3,8 +3,8 @@
 use super::error::{ParseError, Result};
 use super::params::Params;
 use super::text::{number, trim};
+use crate::bytes::{self, find, find2};
 use crate::net::Transport;
-use memchr::{memchr, memchr2};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// URI scheme; any case on the wire.
@@ -30,15 +30,14 @@ impl<'a> HostRef<'a> {
     pub fn with_port(bytes: &'a [u8]) -> Option<(HostRef<'a>, Option<u16>)> {
         let bytes = trim(bytes);
         let (host, rest) = if let [b'[', inside @ ..] = bytes {
-            let end = memchr(b']', inside)?;
+            let end = find(b']', inside)?;
             let text = &inside[..end];
             ipv6(text)?;
             (HostRef { text, is_ipv6: true }, trim(&inside[end + 1..]))
         } else {
-            let end = memchr(b':', bytes).unwrap_or(bytes.len());
+            let end = find(b':', bytes).unwrap_or(bytes.len());
             let text = trim(&bytes[..end]);
-            let good = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
-            if text.is_empty() || !text.iter().all(good) {
+            if text.is_empty() || !bytes::all_of(bytes::HOST, text) {
                 return None;
             }
             (HostRef { text, is_ipv6: false }, &bytes[end..])
@@ -90,7 +89,7 @@ pub(crate) fn any_ip(text: &[u8]) -> Option<IpAddr> {
         [b'[', inner @ .., b']'] => inner,
         _ => text,
     };
-    if memchr(b':', text).is_some() { ipv6(text).map(IpAddr::V6) } else { ipv4(text) }
+    if find(b':', text).is_some() { ipv6(text).map(IpAddr::V6) } else { ipv4(text) }
 }
 
 /// A URI in its parts; all slices of the message.
@@ -118,10 +117,10 @@ impl<'a> Uri<'a> {
     /// [`ParseError::BadUri`] for anything malformed, blanks and control characters included; an unknown scheme is
     /// no error here.
     pub fn parse(raw: &'a [u8]) -> Result<Uri<'a>> {
-        if raw.iter().any(|b| *b <= b' ' || matches!(b, 0x7f | b'<' | b'>' | b'"')) {
+        if bytes::any_of(bytes::NO_URI, raw) {
             return Err(ParseError::BadUri);
         }
-        let colon = memchr(b':', raw).ok_or(ParseError::BadUri)?;
+        let colon = find(b':', raw).ok_or(ParseError::BadUri)?;
         let (scheme, rest) = (&raw[..colon], &raw[colon + 1..]);
         let opaque = Uri {
             scheme: Scheme::Other(scheme),
@@ -190,12 +189,12 @@ pub(crate) fn transport_named(name: &[u8]) -> Option<Transport> {
 
 fn parse_sip<'a>(mut uri: Uri<'a>, rest: &'a [u8]) -> Result<Uri<'a>> {
     // The user part may hold `;`, `?`, `/` and commas: the first `@` decides (RFC 4475 section 3.1.1.13).
-    let rest = match memchr(b'@', rest) {
+    let rest = match find(b'@', rest) {
         Some(0) => return Err(ParseError::BadUri),
         Some(_) if rest[0] == b':' => return Err(ParseError::BadUri),
         Some(at) => {
             let info = &rest[..at];
-            match memchr(b':', info) {
+            match find(b':', info) {
                 Some(colon) => {
                     uri.user = Some(&info[..colon]);
                     uri.password = Some(&info[colon + 1..]);
@@ -206,20 +205,20 @@ fn parse_sip<'a>(mut uri: Uri<'a>, rest: &'a [u8]) -> Result<Uri<'a>> {
         }
         None => rest,
     };
-    let end = memchr2(b';', b'?', rest).unwrap_or(rest.len());
+    let end = find2(b';', b'?', rest).unwrap_or(rest.len());
     let (host, port) = HostRef::with_port(&rest[..end]).ok_or(ParseError::BadUri)?;
     uri.host = host.text;
     uri.is_ipv6 = host.is_ipv6;
     uri.port = port;
     let tail = &rest[end..];
-    let params = memchr(b'?', tail).unwrap_or(tail.len());
+    let params = find(b'?', tail).unwrap_or(tail.len());
     uri.params = Params(&tail[..params]);
     uri.headers = tail.get(params + 1..);
     Ok(uri)
 }
 
 fn parse_tel<'a>(mut uri: Uri<'a>, rest: &'a [u8]) -> Result<Uri<'a>> {
-    let end = memchr(b';', rest).unwrap_or(rest.len());
+    let end = find(b';', rest).unwrap_or(rest.len());
     let digit = |b: &u8| b.is_ascii_hexdigit() || matches!(b, b'+' | b'-' | b'.' | b'(' | b')' | b'*' | b'#');
     if end == 0 || !rest[..end].iter().all(digit) {
         return Err(ParseError::BadUri);

@@ -3,13 +3,12 @@
 use super::error::{ParseError, Result};
 use super::params::Params;
 use super::text::{
-    clamped_number, end_of_quote, find_top, is_blank, is_token, is_token_byte, number, split_top, trim, trim_end,
-    trim_start,
+    clamped_number, end_of_quote, find_top, is_blank, is_token, number, split_top, trim, trim_end, trim_start,
 };
 use super::uri::{HostRef, Uri, any_ip, transport_named};
 use super::{Method, Name};
+use crate::bytes::{self, find, find2};
 use crate::net::Transport;
-use memchr::{memchr, memchr2};
 use std::net::IpAddr;
 
 /// One Via value (RFC 3261 section 20.42).
@@ -35,19 +34,25 @@ impl<'a> Via<'a> {
 
     fn read(value: &'a [u8]) -> Option<Via<'a>> {
         let value = trim(value);
-        let slash = memchr(b'/', value)?;
-        let rest = &value[slash + 1..];
-        let slash2 = memchr(b'/', rest)?;
-        if !trim_end(&value[..slash]).eq_ignore_ascii_case(b"SIP") || trim(&rest[..slash2]) != b"2.0" {
-            return None;
-        }
-        let rest = trim_start(&rest[slash2 + 1..]);
+        let rest = match value.strip_prefix(b"SIP/2.0/") {
+            // As nearly everybody writes it.
+            Some(rest) => trim_start(rest),
+            None => {
+                let slash = find(b'/', value)?;
+                let rest = &value[slash + 1..];
+                let slash2 = find(b'/', rest)?;
+                if !trim_end(&value[..slash]).eq_ignore_ascii_case(b"SIP") || trim(&rest[..slash2]) != b"2.0" {
+                    return None;
+                }
+                trim_start(&rest[slash2 + 1..])
+            }
+        };
         let end = rest.iter().position(|b| is_blank(*b))?;
         let (transport, rest) = rest.split_at(end);
         if !is_token(transport) {
             return None;
         }
-        let end = memchr(b';', rest).unwrap_or(rest.len());
+        let end = find(b';', rest).unwrap_or(rest.len());
         let (host, port) = HostRef::with_port(&rest[..end])?;
         let params = Params::new(&rest[end..]);
         params.is_closed().then_some(Via { transport, host, port, params })
@@ -160,11 +165,10 @@ impl<'a> NameAddr<'a> {
             let rest = trim_start(&value[end + 1..]).strip_prefix(b"<")?;
             return NameAddr::bracketed(&value[1..end], true, rest);
         }
-        match memchr2(b'<', b';', value) {
+        match find2(b'<', b';', value) {
             Some(at) if value[at] == b'<' => {
                 let display = trim_end(&value[..at]);
-                let good = |b: &u8| is_token_byte(*b) || is_blank(*b) || *b >= 0x80 || matches!(b, b'@' | b'/' | b':');
-                if !display.iter().all(good) {
+                if !bytes::all_of(bytes::DISPLAY, display) {
                     return None;
                 }
                 NameAddr::bracketed(display, false, &value[at + 1..])
@@ -181,7 +185,7 @@ impl<'a> NameAddr<'a> {
     }
 
     fn bracketed(display: &'a [u8], quoted: bool, rest: &'a [u8]) -> Option<NameAddr<'a>> {
-        let end = memchr(b'>', rest)?;
+        let end = find(b'>', rest)?;
         let uri = trim(&rest[..end]);
         let params = Params::new(&rest[end + 1..]);
         if uri.is_empty() || !(params.0.is_empty() || params.0[0] == b';') {
@@ -228,11 +232,11 @@ impl<'a> ContentType<'a> {
     /// Reads `type/subtype;params`; None when malformed.
     #[must_use]
     pub fn parse(value: &'a [u8]) -> Option<ContentType<'a>> {
-        let (kind, params) = match memchr(b';', value) {
+        let (kind, params) = match find(b';', value) {
             Some(at) => (&value[..at], Params::new(&value[at..])),
             None => (value, Params::default()),
         };
-        let slash = memchr(b'/', kind)?;
+        let slash = find(b'/', kind)?;
         let (main, sub) = (trim(&kind[..slash]), trim(&kind[slash + 1..]));
         (is_token(main) && is_token(sub)).then_some(ContentType { main, sub, params })
     }
@@ -294,7 +298,7 @@ pub(crate) fn delta_seconds(value: &[u8]) -> Option<(u32, Params<'_>)> {
     let rest = trim_start(&value[digits..]);
     // Retry-After: 18 (in a meeting) ;duration=3600
     let rest = match rest {
-        [b'(', ..] => trim_start(&rest[memchr(b')', rest)? + 1..]),
+        [b'(', ..] => trim_start(&rest[find(b')', rest)? + 1..]),
         _ => rest,
     };
     if !matches!(rest.first(), None | Some(b';')) {

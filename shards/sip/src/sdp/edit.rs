@@ -26,8 +26,18 @@ impl Origin<'_> {
         out.push(b' ');
         push_number(self.version, out);
         out.extend_from_slice(if self.addr.is_ipv4() { b" IN IP4 " } else { b" IN IP6 " });
-        // Writing to a Vec cannot fail.
-        let _ = write!(out, "{}", self.addr);
+        match self.addr {
+            IpAddr::V4(addr) => {
+                for (i, octet) in addr.octets().into_iter().enumerate() {
+                    if i > 0 {
+                        out.push(b'.');
+                    }
+                    push_number(octet.into(), out);
+                }
+            }
+            // Writing to a Vec cannot fail.
+            IpAddr::V6(addr) => drop(write!(out, "{addr}")),
+        }
     }
 }
 
@@ -36,7 +46,12 @@ impl Origin<'_> {
 /// # Errors
 /// When it is no session description ([`Sdp::parse`]); nothing is written then.
 pub fn rewrite_origin(body: &[u8], origin: &Origin<'_>, out: &mut Vec<u8>) -> Result<(), SdpError> {
-    let sdp = Sdp::parse(body)?;
+    copy_with_origin(&Sdp::parse(body)?, origin, out);
+    Ok(())
+}
+
+/// See [`rewrite_origin`].
+pub(super) fn copy_with_origin(sdp: &Sdp<'_>, origin: &Origin<'_>, out: &mut Vec<u8>) {
     let mut done = false;
     for line in lines(sdp.session()) {
         if line.kind == b'o' && !done {
@@ -47,8 +62,7 @@ pub fn rewrite_origin(body: &[u8], origin: &Origin<'_>, out: &mut Vec<u8>) -> Re
             out.extend_from_slice(line.raw);
         }
     }
-    out.extend_from_slice(&body[sdp.session().len()..]);
-    Ok(())
+    out.extend_from_slice(&sdp.raw()[sdp.session().len()..]);
 }
 
 /// Copies `body` with every direction attribute taken out and `a=inactive` at the end of each stream: the session
@@ -121,8 +135,19 @@ pub fn trim_media(answer: &[u8], keep: usize, out: &mut Vec<u8>) -> Result<(), S
 /// Bodies that are no session descriptions differ when their bytes do.
 #[must_use]
 pub fn differs_in_media(a: &[u8], b: &[u8]) -> bool {
+    // Nearly always it is the same but for its version.
+    if without_origin(a) == without_origin(b) {
+        return false;
+    }
     let (Ok(x), Ok(y)) = (Sdp::parse(a), Sdp::parse(b)) else { return a != b };
     x.media_count() != y.media_count() || x.media().zip(y.media()).any(|(m, n)| !same_stream(&m, &n))
+}
+
+/// What stands before a body's first o= line, and behind it.
+fn without_origin(body: &[u8]) -> (&[u8], &[u8]) {
+    let line = lines(body).find(|l| l.kind == b'o').map_or(&body[body.len()..], |l| l.raw);
+    let at = line.as_ptr() as usize - body.as_ptr() as usize;
+    (&body[..at], &body[at + line.len()..])
 }
 
 fn same_stream(m: &Media<'_>, n: &Media<'_>) -> bool {

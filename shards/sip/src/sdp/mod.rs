@@ -14,8 +14,8 @@ pub mod multipart;
 pub use edit::{Origin, differs_in_media, hold_inactive, pad_media, rewrite_origin, trim_media};
 pub use multipart::{find_sdp, rewrite_body_origin};
 
+use crate::bytes::{self, find};
 use crate::msg::{number, trim};
-use memchr::memchr;
 use std::net::IpAddr;
 
 /// Why a session description cannot be used.
@@ -49,7 +49,7 @@ pub fn lines(body: &[u8]) -> impl Iterator<Item = Line<'_>> {
         if rest.is_empty() {
             return None;
         }
-        let end = memchr(b'\n', rest).map_or(rest.len(), |at| at + 1);
+        let end = find(b'\n', rest).map_or(rest.len(), |at| at + 1);
         let (raw, tail) = rest.split_at(end);
         rest = tail;
         let text = raw.strip_suffix(b"\n").unwrap_or(raw);
@@ -123,25 +123,25 @@ impl<'a> Sdp<'a> {
     /// See [`SdpError`].
     pub fn parse(body: &'a [u8]) -> Result<Sdp<'a>, SdpError> {
         let mut session = body.len();
-        let (mut at, mut origin) = (0, false);
-        for (i, line) in lines(body).enumerate() {
-            match line.kind {
-                b'v' if i == 0 && trim(line.value) == b"0" => {}
-                _ if i == 0 => return Err(SdpError::NoVersion),
-                b'o' if session == body.len() => origin = true,
-                b'm' => {
-                    session = session.min(at);
-                    MediaLine::parse(line.value).ok_or(SdpError::BadMedia)?;
+        let mut origin = false;
+        let mut rest = body;
+        if lines(body).next().is_none_or(|first| first.kind != b'v' || trim(first.value) != b"0") {
+            return Err(SdpError::NoVersion);
+        }
+        // Most lines are attributes, which nobody looks at here.
+        while let [kind, next, ..] = rest {
+            match (kind, next) {
+                (b'o', b'=') if session == body.len() => origin = true,
+                (b'm', b'=') => {
+                    session = session.min(body.len() - rest.len());
+                    let line = lines(rest).next().and_then(|line| MediaLine::parse(line.value));
+                    line.ok_or(SdpError::BadMedia)?;
                 }
                 _ => {}
             }
-            at += line.raw.len();
+            rest = find(b'\n', rest).map_or(b"", |end| &rest[end + 1..]);
         }
-        match (body.is_empty(), origin) {
-            (true, _) => Err(SdpError::NoVersion),
-            (_, false) => Err(SdpError::NoOrigin),
-            _ => Ok(Sdp { body, session }),
-        }
+        if origin { Ok(Sdp { body, session }) } else { Err(SdpError::NoOrigin) }
     }
 
     /// The bytes.
@@ -195,16 +195,17 @@ impl<'a> Sdp<'a> {
     /// How many m= lines there are.
     #[must_use]
     pub fn media_count(&self) -> usize {
-        lines(&self.body[self.session..]).filter(|l| l.kind == b'm').count()
+        media_lines(&self.body[self.session..])
     }
 
     /// Audio or chat: by the transport of the first m= line that is in use (port not 0).
     #[must_use]
     pub fn flavour(&self) -> Flavour {
-        match self.media().find(|m| m.line.port != 0) {
+        let mut lines = lines(&self.body[self.session..]).filter(|l| l.kind == b'm');
+        match lines.find_map(|l| MediaLine::parse(l.value).filter(|m| m.port != 0)) {
             None => Flavour::Unusable,
-            Some(m) if contains(m.line.proto, b"MSRP") => Flavour::Chat,
-            Some(m) if contains(m.line.proto, b"RTP") => Flavour::Audio,
+            Some(m) if contains(m.proto, b"MSRP") => Flavour::Chat,
+            Some(m) if contains(m.proto, b"RTP") => Flavour::Audio,
             Some(_) => Flavour::Other,
         }
     }
@@ -216,6 +217,17 @@ impl<'a> Sdp<'a> {
     pub fn answer_cannot_offer(&self) -> bool {
         attributes(self.body).any(|(name, _)| matches!(name, b"setup" | b"ice-ufrag"))
     }
+}
+
+/// How many m= lines a description, or a part of one, has.
+#[must_use]
+pub fn media_lines(part: &[u8]) -> usize {
+    let (mut count, mut rest) = (0, part);
+    while !rest.is_empty() {
+        count += usize::from(rest.starts_with(b"m="));
+        rest = find(b'\n', rest).map_or(b"", |end| &rest[end + 1..]);
+    }
+    count
 }
 
 /// The value of an m= line.
@@ -306,7 +318,7 @@ fn direction_in(part: &[u8]) -> Option<Direction> {
 
 /// Attributes in a run of lines: name and value.
 pub(crate) fn attributes(part: &[u8]) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
-    lines(part).filter(|l| l.kind == b'a').map(|l| match memchr(b':', l.value) {
+    lines(part).filter(|l| l.kind == b'a').map(|l| match find(b':', l.value) {
         Some(at) => (&l.value[..at], Some(&l.value[at + 1..])),
         None => (trim(l.value), None),
     })
@@ -315,7 +327,7 @@ pub(crate) fn attributes(part: &[u8]) -> impl Iterator<Item = (&[u8], Option<&[u
 /// First word and what follows it.
 fn word(s: &[u8]) -> Option<(&[u8], &[u8])> {
     let s = trim(s);
-    let end = s.iter().position(u8::is_ascii_whitespace).unwrap_or(s.len());
+    let end = bytes::position(bytes::BLANK, s).unwrap_or(s.len());
     (end > 0).then(|| s.split_at(end))
 }
 

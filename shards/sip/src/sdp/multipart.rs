@@ -1,6 +1,6 @@
 //! The session description inside a body: the whole of it, or one part of a multipart (RFC 2046, RFC 5621).
 
-use super::edit::{Origin, rewrite_origin};
+use super::edit::{Origin, copy_with_origin};
 use super::{Sdp, SdpError};
 use crate::msg::{ContentType, Name, line_end, number, push_number, trim, trim_end};
 use memchr::memchr;
@@ -15,7 +15,7 @@ pub fn find_sdp(content_type: &ContentType<'_>, body: &[u8]) -> Option<Range<usi
     find(content_type, body, DEPTH).map(|found| found.sdp)
 }
 
-/// Copies a body with the o= line of its session description replaced ([`rewrite_origin`]); all else passes byte for
+/// Copies a body with the o= line of its session description replaced ([`super::rewrite_origin`]); all else passes byte for
 /// byte. A Content-Length among the part's own fields, which some gateways write, follows the new length.
 ///
 /// # Errors
@@ -28,14 +28,14 @@ pub fn rewrite_body_origin(
 ) -> Result<(), SdpError> {
     let found = find(content_type, body, DEPTH).ok_or(SdpError::NotFound)?;
     let sdp = &body[found.sdp.clone()];
-    Sdp::parse(sdp)?;
+    let sdp = Sdp::parse(sdp)?;
     let head = &body[..found.sdp.start];
     match found.length {
         None => out.extend_from_slice(head),
         Some(digits) => {
             // Its length is known only once it is written: write it, measure it, put the head before it.
             let base = out.len();
-            rewrite_origin(sdp, origin, out)?;
+            copy_with_origin(&sdp, origin, out);
             let len = out.len() - base;
             out.truncate(base);
             out.extend_from_slice(&head[..digits.start]);
@@ -43,7 +43,7 @@ pub fn rewrite_body_origin(
             out.extend_from_slice(&head[digits.end..]);
         }
     }
-    rewrite_origin(sdp, origin, out)?;
+    copy_with_origin(&sdp, origin, out);
     out.extend_from_slice(&body[found.sdp.end..]);
     Ok(())
 }
