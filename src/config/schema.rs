@@ -278,7 +278,7 @@ section! {
     sync_ms: Whole<1, 60_000> = Whole(1000);
     /// Pause between two writes of the calls that changed to cc_calls (rt_db_url), in milliseconds; more while the database is slow.
     /// 0: they are not kept there.
-    rows_ms: Whole<0, 60_000> = Whole(100);
+    rows_ms: Whole<0, 60_000> = Whole(1000);
 }
 
 section! {
@@ -287,7 +287,7 @@ section! {
     /// A batch is written when it has so many records,
     batch: Whole<1, 1000> = Whole(256);
     /// or so many milliseconds after its first.
-    batch_ms: Whole<1, 60_000> = Whole(20);
+    batch_ms: Whole<1, 60_000> = Whole(100);
     /// Most records between the shards and the writer.
     channel: Whole<1, 16_777_216> = Whole(65_536);
     /// Records that may wait on a shard when the channel is full; with more it refuses new calls.

@@ -32,6 +32,8 @@ use strowger_engine::{Cdr, CdrRow};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 
+/// How long records gather: no shard wakes a thread that does not wait.
+const GATHER: Duration = Duration::from_millis(5);
 /// The longest that a database may take for a batch.
 pub const WRITE_LIMIT: Duration = Duration::from_secs(2);
 
@@ -153,6 +155,7 @@ impl Pipeline {
     }
 
     async fn go(&mut self, cdrs: &flume::Receiver<Cdr>) {
+        let mut ripe = Instant::now();
         loop {
             self.act_all();
             self.counts.queued.store(cdrs.len() as u64, Relaxed);
@@ -162,7 +165,10 @@ impl Pipeline {
             let wants = self.machine.wants_records();
             tokio::select! {
                 () = self.step() => {}
-                cdr = cdrs.recv_async(), if wants => self.take(cdr.ok(), cdrs),
+                cdr = after(ripe, cdrs), if wants => {
+                    self.take(cdr, cdrs);
+                    ripe = Instant::now() + GATHER;
+                }
             }
         }
     }
@@ -309,6 +315,12 @@ impl Pipeline {
             }
         }
     }
+}
+
+/// The next record, not before that.
+async fn after(ripe: Instant, cdrs: &flume::Receiver<Cdr>) -> Option<Cdr> {
+    sleep_until(ripe).await;
+    cdrs.recv_async().await.ok()
 }
 
 fn advance(mut spool: Spool, to: Place) -> Done {

@@ -9,6 +9,8 @@ use strowger_engine::control::{AgentEvent, AgentReport};
 
 /// How often subscriptions whose time is over are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
+/// How long events gather.
+const GATHER: Duration = Duration::from_millis(2);
 
 /// Takes the shards' events until they are gone.
 pub async fn run(events: flume::Receiver<AgentEvent>, hub: Arc<Hub>, wrapups: Latest) {
@@ -17,11 +19,16 @@ pub async fn run(events: flume::Receiver<AgentEvent>, hub: Arc<Hub>, wrapups: La
     loop {
         tokio::select! {
             event = events.recv_async() => {
-                let Ok(event) = event else { return };
-                wrapups.note(&event);
-                if hub.wanted(AGENT_REPORT) {
-                    hub.raise(AGENT_REPORT, &params(&event));
+                let Ok(first) = event else { return };
+                let wanted = hub.wanted(AGENT_REPORT);
+                for event in std::iter::once(first).chain(events.try_iter()) {
+                    wrapups.note(&event);
+                    if wanted {
+                        hub.raise(AGENT_REPORT, &params(&event));
+                    }
                 }
+                // No shard wakes a thread that does not wait: it does not for a while.
+                tokio::time::sleep(GATHER).await;
             }
             _ = sweep.tick() => hub.expire(),
         }

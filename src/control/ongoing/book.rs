@@ -8,7 +8,8 @@
 //! - A row that may be in the table is either of a call that is there, or in `over`.
 
 use crate::store::OngoingCall;
-use std::collections::{HashMap, HashSet, VecDeque};
+use foldhash::fast::RandomState;
+use std::collections::{HashSet, VecDeque};
 use std::ops::Deref;
 use strowger_dispatch::Media;
 use strowger_engine::control::{CallId, CallState};
@@ -16,6 +17,9 @@ use strowger_engine::journal::{Entity, Kind, Ongoing, Part, bundle, part};
 
 /// Calls that are over may stay so many in the list of those that changed.
 const SLACK: usize = 1024;
+
+/// Keyed by what our own shards made.
+type HashMap<K, V> = std::collections::HashMap<K, V, RandomState>;
 
 /// See the module. `R` is a record.
 #[derive(Debug)]
@@ -72,13 +76,13 @@ impl Batch {
 
 impl<R> Default for Book<R> {
     fn default() -> Book<R> {
-        Book { shards: HashMap::new(), changed: VecDeque::new(), over: Vec::new() }
+        Book { shards: HashMap::default(), changed: VecDeque::new(), over: Vec::new() }
     }
 }
 
 impl<R> Default for Shard<R> {
     fn default() -> Shard<R> {
-        Shard { calls: HashMap::new(), legs: HashMap::new(), requests: HashMap::new() }
+        Shard { calls: HashMap::default(), legs: HashMap::default(), requests: HashMap::default() }
     }
 }
 
