@@ -3,10 +3,11 @@
 mod rows;
 mod takeover;
 
-use crate::config::{Config, Listen, OnStop};
+use crate::config::{Config, Listen, Metrics, OnStop};
 use crate::control::cdr::spool::{Spool, SpoolError};
 use crate::control::cdr::{self, CdrCounts};
 use crate::control::fronts::{self, FrontError, Fronts};
+use crate::control::hlog::Hlog;
 use crate::control::ongoing::{self, Table};
 use crate::control::stats::Statistics;
 use crate::control::{self, ControlError, ControlPlane, events, http, resolve, wrapup};
@@ -82,6 +83,7 @@ pub struct Server {
     writers: Vec<JoinHandle<()>>,
     /// What keeps the ongoing calls in a database.
     rows: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+    hlog: Option<Hlog>,
 }
 
 impl Server {
@@ -165,6 +167,7 @@ impl Server {
         takeover::forget(takeover.generation).await;
         let pause = Duration::from_millis(config.journal.rows_ms.0);
         let rows = follower.zip(table).map(|(follower, table)| keep_rows(follower, table, pause, &plane));
+        let hlog = keep_hlog(&config.metrics, &shards)?;
         let patience = http::Patience { max_body: config.mi.max_request_size.usize(), ..http::Patience::default() };
         let metrics = config.metrics.enabled.0.then_some(&*config.metrics.path.0);
         let router = http::router(Arc::clone(&plane), &config.mi.http_path.0, metrics, patience);
@@ -183,6 +186,7 @@ impl Server {
             resolver,
             writers,
             rows,
+            hlog,
         })
     }
 
@@ -264,6 +268,7 @@ impl Server {
         }
         self.fronts.stop().await;
         self.resolver.abort();
+        drop(self.hlog.take());
         let (mut shards, writers) = (self.shards, self.writers);
         let shards = loop {
             // Answers on their way hold the shards for a moment.
@@ -314,6 +319,17 @@ impl Server {
         }
         Ok(true)
     }
+}
+
+/// Latency histograms on disk, if they are to be there.
+fn keep_hlog(config: &Metrics, shards: &Arc<Shards>) -> Result<Option<Hlog>, ServerError> {
+    if config.hlog_dir.is_empty() {
+        return Ok(None);
+    }
+    let (dir, shards) = (PathBuf::from(&config.hlog_dir), Arc::downgrade(shards));
+    let source = Box::new(move || shards.upgrade().map(|shards| shards.latency()));
+    let hlog = Hlog::begin(&dir, Duration::from_secs(config.hlog_s.0), source);
+    hlog.map(Some).map_err(|source| ServerError::File { path: dir, source })
 }
 
 /// Agent events until the shards are gone, then the last ends of wrap-ups into the database.

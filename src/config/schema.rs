@@ -348,8 +348,10 @@ section! {
     enabled: Switch = Switch(true);
     /// Their resource.
     path: HttpPath = HttpPath("/metrics".to_owned());
-    /// Directory of interval histograms (.hlog). Empty: none.
-    hlog_dir: String = String::new(), later "histogram files are";
+    /// Directory of latency histograms by interval, in HdrHistogram's log format (.hlog), a file a day. Empty: none.
+    hlog_dir: String = String::new();
+    /// Their interval, in seconds.
+    hlog_s: Whole<1, 86_400> = Whole(10);
 }
 
 section! {

@@ -16,6 +16,7 @@ pub mod clock;
 pub mod dispatching;
 pub mod events;
 pub mod fronts;
+pub mod hlog;
 pub mod http;
 pub mod latency;
 pub mod metrics;
