@@ -313,7 +313,8 @@ section! {
     /// Bind each to its core.
     pin: Switch = Switch(true);
     /// For so many microseconds after it had work, and before a timer is due, a shard looks for more without sleeping:
-    /// waking up takes the machine time. What it costs is a part of a core. 0: never; 1000000: a loaded shard never sleeps.
+    /// waking up takes the machine time. One that wakes up also wakes others where calls wait, so that they are ready when it
+    /// frees an agent. What it costs is a part of a core. 0: never; 1000000: a loaded shard never sleeps.
     busy_poll_us: Whole<0, 1_000_000> = Whole(0);
     /// Most agents that may ever be provisioned in the life of the process.
     max_agents: Whole<1, 16_777_216> = Whole(1_048_576);

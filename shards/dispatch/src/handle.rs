@@ -114,6 +114,11 @@ impl Handle {
         self.change_late(agent, |state| state.transition_to_reclaimed(agent.gen_, media))
     }
 
+    /// How many calls of this shard wait, those with a match under way included.
+    pub fn waiting(&self) -> usize {
+        (self.used as usize).saturating_sub(self.free.len())
+    }
+
     /// Whether the call waits, without agent.
     pub fn is_waiting(&self, wait: WaitRef) -> bool {
         self.dispatch.wait_word(wait).is_some_and(|slot| slot.state.is_waiting(wait.gen_))

@@ -242,6 +242,12 @@ impl Engine {
         self.ep.poll_resolve()
     }
 
+    /// Whether calls of this shard wait for an agent.
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        self.dispatch.waiting() > 0
+    }
+
     /// Nothing to do for now: frees what the epochs hold.
     pub fn idle(&mut self) {
         self.dispatch.collect();

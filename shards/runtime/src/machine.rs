@@ -32,6 +32,10 @@ pub trait Machine: 'static {
     fn handle_audit(&mut self, _now: Now) {}
     /// Nothing to do: collect garbage.
     fn idle(&mut self);
+    /// Whether calls wait here for what another shard may have soon.
+    fn waits(&self) -> bool {
+        false
+    }
     /// Writes down what has changed since the last call; the first call writes everything. A machine without state that
     /// outlives it writes nothing.
     fn journal<S: Sink>(&mut self, _now: Now, _sink: &mut S) {}
@@ -85,6 +89,9 @@ impl Machine for strowger_engine::Engine {
     }
     fn idle(&mut self) {
         self.idle();
+    }
+    fn waits(&self) -> bool {
+        self.waits()
     }
     fn journal<S: Sink>(&mut self, now: Now, sink: &mut S) {
         self.journal(now, sink);

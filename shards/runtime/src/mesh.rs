@@ -7,6 +7,7 @@
 //!   messages (match hand-overs) are never dropped: there are at most as many as agents.
 //! - No wake is lost: a receiver arms its bell and looks again before it sleeps; a sender pushes and then looks at
 //!   the bell; both have a sequentially-consistent fence between the two.
+//! - An alert is a guess and may be lost: who is woken by one has calls that wait, and looks out for a while.
 //! - Parcels travel back empty through a ring of their own: in steady state forwarding allocates nothing.
 //!
 //! Neither glommio nor a clock in here, so that the simulator can use it.
@@ -30,6 +31,8 @@ pub const fn ring_size(shards: usize) -> usize {
 }
 /// Datagrams that wait for one full ring at most.
 pub const OUTBOX_DATAGRAMS: usize = 4096;
+/// Shards that one alert wakes at most.
+const ALERTED: usize = 2;
 /// Empty parcels kept per ring.
 const EMPTIES: usize = 256;
 
@@ -64,6 +67,9 @@ pub enum Item<M> {
 #[derive(Debug)]
 pub struct Bell {
     armed: CachePadded<AtomicBool>,
+    /// Calls wait at this shard: it may be woken before there is something for it.
+    waits: AtomicBool,
+    alerted: AtomicBool,
     waker: Waker,
 }
 
@@ -71,7 +77,8 @@ impl Bell {
     /// `waker` is called, from any thread, when the bell rings while armed.
     #[must_use]
     pub fn new(waker: Waker) -> Bell {
-        Bell { armed: CachePadded::new(AtomicBool::new(false)), waker }
+        let off = || AtomicBool::new(false);
+        Bell { armed: CachePadded::new(off()), waits: off(), alerted: off(), waker }
     }
 
     /// To be called after something was queued for the shard.
@@ -91,6 +98,28 @@ impl Bell {
     /// The shard is awake again.
     pub fn disarm(&self) {
         self.armed.store(false, Ordering::Relaxed);
+    }
+
+    /// The shard says whether calls wait there.
+    pub fn waits(&self, waits: bool) {
+        if self.waits.load(Ordering::Relaxed) != waits {
+            self.waits.store(waits, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the shard was woken because something may come soon.
+    pub fn take_alert(&self) -> bool {
+        self.alerted.load(Ordering::Relaxed) && self.alerted.swap(false, Ordering::Relaxed)
+    }
+
+    /// Wakes the shard if it sleeps while calls wait there.
+    fn alert(&self) -> bool {
+        let asleep = self.waits.load(Ordering::Relaxed) && self.armed.load(Ordering::Relaxed);
+        if asleep {
+            self.alerted.store(true, Ordering::Relaxed);
+            self.ring();
+        }
+        asleep
     }
 }
 
@@ -193,6 +222,12 @@ impl<M> Port<M> {
                 bell.ring();
             }
         }
+    }
+
+    /// Work begins here after a rest: shards where calls wait had better be awake when it frees an agent.
+    pub fn alert(&self) {
+        let (before, own) = self.bells.split_at(usize::from(self.shard));
+        own.iter().skip(1).chain(before).filter(|bell| bell.alert()).take(ALERTED).for_each(drop);
     }
 
     /// Whether something still waits in an outbox: look again soon.
@@ -311,6 +346,36 @@ mod tests {
         }
         assert!(!a.backed_up() && !b.waiting());
         assert!(got.iter().copied().eq(0..total));
+    }
+
+    #[test]
+    fn an_alert_wakes_two_sleepers_at_most_and_only_where_calls_wait() {
+        struct Rung(AtomicUsize);
+        impl Wake for Rung {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let rung: Vec<Arc<Rung>> = (0..5).map(|_| Arc::new(Rung(AtomicUsize::new(0)))).collect();
+        let ports = mesh::<usize>(rung.iter().map(|r| Waker::from(Arc::clone(r))).collect());
+        let woken = || rung.iter().map(|r| r.0.swap(0, Ordering::Relaxed)).collect::<Vec<_>>();
+        ports[3].alert();
+        ports.iter().for_each(|p| p.bell().arm());
+        ports[3].alert();
+        assert_eq!(woken(), [0; 5], "no calls wait");
+        ports.iter().for_each(|p| p.bell().waits(true));
+        ports[3].alert();
+        assert_eq!(woken(), [1, 0, 0, 0, 1], "the next two in the round");
+        assert!(ports[0].bell().take_alert() && !ports[0].bell().take_alert() && !ports[1].bell().take_alert());
+        ports[3].alert();
+        assert_eq!(woken(), [0, 1, 1, 0, 0], "those are awake");
+        ports[1].bell().arm();
+        ports[1].bell().ring();
+        assert_eq!(woken(), [0, 1, 0, 0, 0]);
+        ports[1].bell().arm();
+        ports[1].bell().waits(false);
+        ports[3].alert();
+        assert_eq!(woken(), [0; 5]);
     }
 
     #[test]

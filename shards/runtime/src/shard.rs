@@ -103,6 +103,7 @@ pub(crate) fn run<M: Machine, D: Driver>(mut shard: Shard<M>, mut driver: D) {
             driver.park(shard.wake_at());
         }
         shard.mesh.bell().disarm();
+        shard.awake();
     }
 }
 
@@ -144,12 +145,23 @@ impl<M: Machine> Shard<M> {
 
     /// Arms the bell; true when something has come in meanwhile (sockets are watched by the wait itself).
     fn arm_and_look(&mut self) -> bool {
+        self.mesh.bell().waits(self.machine.waits());
         self.mesh.bell().arm();
         let found = self.mesh.waiting() || self.relay.waiting_for_us();
         if found {
             self.mesh.bell().disarm();
         }
         found
+    }
+
+    /// Work may begin. Woken because another's does, this one looks out for what comes of it, else it wakes those, if time counts
+    /// for more than the processor's.
+    fn awake(&mut self) {
+        if self.mesh.bell().take_alert() {
+            self.poll.look_out(mono_ns());
+        } else if self.poll.ns > 0 && !self.mesh.waiting() {
+            self.mesh.alert();
+        }
     }
 
     /// When to wake up at the latest, monotonic nanoseconds.
@@ -470,19 +482,36 @@ pub(crate) struct BusyPoll {
     ns: u64,
     /// When there was work last, monotonic nanoseconds.
     worked_at: u64,
+    /// Something may come until then; 0: no more than else.
+    look_out: u64,
 }
+
+/// How long after an alert, nanoseconds: what another shard begins with has come by then.
+const LOOK_OUT_NS: u64 = 200_000;
 
 impl BusyPoll {
     pub fn new(us: u32) -> BusyPoll {
-        BusyPoll { ns: u64::from(us) * 1000, worked_at: 0 }
+        BusyPoll { ns: u64::from(us) * 1000, worked_at: 0, look_out: 0 }
+    }
+
+    /// Another shard begins to work on something that may concern this one.
+    fn look_out(&mut self, now: u64) {
+        self.look_out = now + LOOK_OUT_NS;
     }
 
     /// Whether to look again at once, after a turn that found work or not, with a timer due then.
     fn goes_on(&mut self, worked: bool, now: impl FnOnce() -> u64, due: Option<u64>) -> bool {
-        if self.ns == 0 {
+        if self.ns == 0 && self.look_out == 0 {
             return false;
         }
         let now = now();
+        if self.look_out > now && !worked {
+            return true;
+        }
+        self.look_out = 0;
+        if self.ns == 0 {
+            return false;
+        }
         if worked {
             self.worked_at = now;
         }
@@ -534,6 +563,13 @@ mod tests {
         assert!(looks(false, 1201, Some(1_301_000)), "a timer is near");
         assert!(looks(true, 1301, None) && looks(false, 1400, None) && !looks(false, 1401, None));
         assert_eq!((poll.wake_for(1_301_000), poll.wake_for(5)), (1_201_000, 0));
+        let mut alerted = BusyPoll::new(0);
+        alerted.look_out(1_000_000);
+        assert!(alerted.goes_on(false, || 1_199_999, None) && !alerted.goes_on(false, || 1_200_000, None));
+        assert!(!alerted.goes_on(false, || unreachable!("that was it"), None));
+        alerted.look_out(2_000_000);
+        assert!(!alerted.goes_on(true, || 2_000_001, None), "it has come");
+        assert!(!alerted.goes_on(false, || unreachable!("and that was it"), None));
         let mut never = BusyPoll::new(0);
         assert!(!never.goes_on(true, || unreachable!("the clock is not read"), Some(0)));
         assert_eq!(never.wake_for(7), 7);
