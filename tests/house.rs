@@ -68,3 +68,11 @@ fn what_the_readme_says_to_run_exists() {
     assert!(read(&root().join(".cargo/config.toml")).contains("sim ="), "the alias `cargo sim`");
     assert!(read(&root().join("bench/Cargo.toml")).contains("name = \"dispatch\""), "the benchmark `dispatch`");
 }
+
+/// Arguments follow the `--` that the reader writes: `cargo sim -- --seed 17`.
+#[test]
+fn an_alias_leaves_the_separator_to_its_caller() {
+    let config = read(&root().join(".cargo/config.toml"));
+    let aliases: Vec<&str> = config.lines().filter(|l| l.contains('=')).collect();
+    assert!(!aliases.is_empty() && aliases.iter().all(|l| !l.trim_end().ends_with("--\"")), "{aliases:?}");
+}
