@@ -482,7 +482,7 @@ pub(crate) struct BusyPoll {
     ns: u64,
     /// When there was work last, monotonic nanoseconds.
     worked_at: u64,
-    /// Something may come until then; 0: no more than else.
+    /// Something may come until then.
     look_out: u64,
 }
 
@@ -501,21 +501,14 @@ impl BusyPoll {
 
     /// Whether to look again at once, after a turn that found work or not, with a timer due then.
     fn goes_on(&mut self, worked: bool, now: impl FnOnce() -> u64, due: Option<u64>) -> bool {
-        if self.ns == 0 && self.look_out == 0 {
-            return false;
-        }
-        let now = now();
-        if self.look_out > now && !worked {
-            return true;
-        }
-        self.look_out = 0;
         if self.ns == 0 {
             return false;
         }
+        let now = now();
         if worked {
-            self.worked_at = now;
+            (self.worked_at, self.look_out) = (now, 0);
         }
-        now < self.worked_at + self.ns || due.is_some_and(|due| due <= now + self.ns)
+        now < self.look_out || now < self.worked_at + self.ns || due.is_some_and(|due| due <= now + self.ns)
     }
 
     /// When to wake for a timer that is due then.
@@ -563,13 +556,12 @@ mod tests {
         assert!(looks(false, 1201, Some(1_301_000)), "a timer is near");
         assert!(looks(true, 1301, None) && looks(false, 1400, None) && !looks(false, 1401, None));
         assert_eq!((poll.wake_for(1_301_000), poll.wake_for(5)), (1_201_000, 0));
-        let mut alerted = BusyPoll::new(0);
+        let mut alerted = BusyPoll::new(10);
         alerted.look_out(1_000_000);
         assert!(alerted.goes_on(false, || 1_199_999, None) && !alerted.goes_on(false, || 1_200_000, None));
-        assert!(!alerted.goes_on(false, || unreachable!("that was it"), None));
         alerted.look_out(2_000_000);
-        assert!(!alerted.goes_on(true, || 2_000_001, None), "it has come");
-        assert!(!alerted.goes_on(false, || unreachable!("and that was it"), None));
+        assert!(alerted.goes_on(true, || 2_000_001, None) && alerted.goes_on(false, || 2_010_000, None));
+        assert!(!alerted.goes_on(false, || 2_010_001, None), "what it looked out for has come");
         let mut never = BusyPoll::new(0);
         assert!(!never.goes_on(true, || unreachable!("the clock is not read"), Some(0)));
         assert_eq!(never.wake_for(7), 7);
