@@ -1,41 +1,14 @@
 //! Agents that abandon, agents' own wrap-up, listed arrivals, recorded routes, and targets that answer by themselves.
 
+mod play;
 mod toy;
 mod uas;
 
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
-use loadtest::{AgentPlan, Behaviour, Dist, FlowShare, Generator, Interval, Phase, Report, Scenario, read_arrivals};
+use loadtest::{Behaviour, Dist, FlowShare, Generator, Interval, Phase, Scenario, read_arrivals};
+use play::{fixed, play, scenario};
 use toy::Fault;
-
-fn fixed(millis: u64) -> Dist {
-    Dist::Fixed(Duration::from_millis(millis))
-}
-
-fn scenario(count: u32, behaviours: Vec<(f64, Behaviour)>) -> Scenario {
-    Scenario {
-        rate: 40.0,
-        duration: Duration::from_secs(2),
-        agents: vec![AgentPlan { name: "agent{N}".into(), count, behaviours, chats: 0 }],
-        talk: Dist::Uniform(Duration::from_millis(100), Duration::from_millis(1_500)),
-        drain: Duration::from_secs(15),
-        bridge_limit: Duration::from_secs(2),
-        ..Scenario::default()
-    }
-}
-
-/// Plays a scenario against a toy; returns the report and the CDRs that the toy counted.
-fn play(scenario: &Scenario, fault: Fault) -> (Report, u64) {
-    let mut generator = Generator::bind(scenario).unwrap();
-    let toy = toy::start(generator.agent_addr(), scenario.agent_count(), generator.media_addr(), fault);
-    generator.set_target(toy.address);
-    let live = generator.live();
-    let report = generator.run();
-    for gauge in [&live.waiting, &live.talking, &live.ringing, &live.agents_busy, &live.at_media] {
-        assert_eq!(gauge.load(Relaxed), 0, "{live:?}");
-    }
-    (report, toy.stop())
-}
 
 #[test]
 fn a_phone_that_goes_dead_leaves_the_books_in_order() {

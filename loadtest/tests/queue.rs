@@ -1,44 +1,17 @@
 //! The generator against a toy queue: what it sees, counts and complains about.
 
+mod play;
 mod toy;
 
-use std::{sync::atomic::Ordering::Relaxed, time::Duration};
+use std::time::Duration;
 
-use loadtest::{AgentPlan, Behaviour, Dist, Generator, Patience, Report, Scenario};
+use loadtest::{Behaviour, Dist, Patience};
+use play::{fixed, play, scenario};
 use toy::Fault;
-
-fn fixed(millis: u64) -> Dist {
-    Dist::Fixed(Duration::from_millis(millis))
-}
-
-fn queue(count: u32, behaviours: Vec<(f64, Behaviour)>) -> Scenario {
-    Scenario {
-        rate: 40.0,
-        duration: Duration::from_secs(2),
-        agents: vec![AgentPlan { name: "agent{N}".into(), count, behaviours, chats: 0 }],
-        talk: Dist::Uniform(Duration::from_millis(100), Duration::from_millis(1_800)),
-        drain: Duration::from_secs(15),
-        bridge_limit: Duration::from_secs(2),
-        ..Scenario::default()
-    }
-}
-
-/// Plays a scenario against a toy; returns the report and the CDRs that the toy counted.
-fn play(scenario: &Scenario, fault: Fault) -> (Report, u64) {
-    let mut generator = Generator::bind(scenario).unwrap();
-    let toy = toy::start(generator.agent_addr(), scenario.agent_count(), generator.media_addr(), fault);
-    generator.set_target(toy.address);
-    let live = generator.live();
-    let report = generator.run();
-    for gauge in [&live.waiting, &live.talking, &live.ringing, &live.at_media] {
-        assert_eq!(gauge.load(Relaxed), 0, "{live:?}");
-    }
-    (report, toy.stop())
-}
 
 #[test]
 fn waiting_calls_are_all_served() {
-    let mut scenario = queue(20, vec![(1.0, Behaviour::Answer { ring: fixed(50) })]);
+    let mut scenario = scenario(20, vec![(1.0, Behaviour::Answer { ring: fixed(50) })]);
     scenario.sdp_less = 0.25;
     let (report, rows) = play(&scenario, Fault::None);
     assert!(report.clean(), "{report}");
@@ -54,7 +27,7 @@ fn waiting_calls_are_all_served() {
 
 #[test]
 fn attempts_that_fail_have_a_record_each() {
-    let mut scenario = queue(
+    let mut scenario = scenario(
         30,
         vec![
             (0.4, Behaviour::Answer { ring: fixed(50) }),
@@ -73,14 +46,14 @@ fn attempts_that_fail_have_a_record_each() {
 
 #[test]
 fn a_second_call_to_a_busy_agent_is_a_double_booking() {
-    let scenario = queue(3, vec![(1.0, Behaviour::Answer { ring: fixed(50) })]);
+    let scenario = scenario(3, vec![(1.0, Behaviour::Answer { ring: fixed(50) })]);
     let (report, _) = play(&scenario, Fault::BooksTwice);
     assert!(report.balanced() && report.double_bookings > 20, "{report}");
 }
 
 #[test]
 fn a_caller_who_never_hears_the_agent_has_failed() {
-    let scenario = queue(100, vec![(1.0, Behaviour::Answer { ring: fixed(50) })]);
+    let scenario = scenario(100, vec![(1.0, Behaviour::Answer { ring: fixed(50) })]);
     let (report, _) = play(&scenario, Fault::NeverBridges);
     assert!(report.balanced(), "{report}");
     assert_eq!((report.answered, report.failed), (0, report.offered), "{report}");
@@ -90,7 +63,7 @@ fn a_caller_who_never_hears_the_agent_has_failed() {
 
 #[test]
 fn agents_who_are_left_in_a_dialog_are_stuck() {
-    let mut scenario = queue(100, vec![(1.0, Behaviour::Answer { ring: fixed(50) })]);
+    let mut scenario = scenario(100, vec![(1.0, Behaviour::Answer { ring: fixed(50) })]);
     scenario.caller_hangs_up = 1.0;
     scenario.drain = Duration::from_secs(4);
     let (report, _) = play(&scenario, Fault::ForgetsAgents);
@@ -101,7 +74,7 @@ fn agents_who_are_left_in_a_dialog_are_stuck() {
 
 #[test]
 fn copies_and_wrong_versions_are_noticed() {
-    let scenario = queue(100, vec![(1.0, Behaviour::Answer { ring: fixed(50) })]);
+    let scenario = scenario(100, vec![(1.0, Behaviour::Answer { ring: fixed(50) })]);
     let (report, _) = play(&scenario, Fault::SendsTwice);
     assert!(report.clean() && report.retransmissions_received >= report.offered, "{report}");
     let (report, _) = play(&scenario, Fault::KeepsVersion);
