@@ -7,7 +7,8 @@
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use strowger::control::cdr::spool::Spool;
-use strowger_engine::{CallId, CdrRow};
+use strowger_bench::pieces::cdr;
+use strowger_engine::CdrRow;
 use tempfile::TempDir;
 
 /// The allocator of the binary.
@@ -19,23 +20,10 @@ const SEGMENT: u64 = 64 << 20;
 fn rows(count: u64) -> Vec<CdrRow> {
     let row = |n: u64| CdrRow {
         key: (1_795_000_000_000_000 << 64) | u128::from(n),
-        call: CallId { shard: 1, slot: 2, generation: 3 },
         sip_call_id: format!("{n}-3848276298220188511@atlanta.example.com").into(),
-        caller: "sip:alice@atlanta.example.com".into(),
         received_unix_us: 1_795_000_000_000_000 + n,
-        wait_us: 12_345_678,
-        pickup_us: 2_345_678,
-        talk_us: 185_345_678,
-        talk_s: 185,
-        flow_id: "support".into(),
-        agent_id: Some("agent4711".into()),
-        call_type: 0,
-        rejected: 0,
-        fstats: 7,
         cid: n,
-        media: 1,
-        cause: 0,
-        param: None,
+        ..cdr()
     };
     (0..count).map(row).collect()
 }

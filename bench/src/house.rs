@@ -10,9 +10,8 @@ use strowger_dispatch::{
     WaitRef, WaitSpec,
 };
 
-/// Agents, and as many calls.
-pub const SIZES: [u32; 3] = [10, 1_000, 100_000];
-const ROUNDS: u32 = 8;
+/// The operations of a round.
+pub const STEPS: [&str; 6] = ["abandon", "wait", "wait-and-claim", "release", "release-and-match", "position"];
 /// Operations in one measurement, at most.
 const BATCH: u32 = 32;
 
@@ -33,32 +32,32 @@ pub struct House {
 }
 
 impl House {
-    /// `size` calls wait, `size` agents are free, and one in ten beside them is in a call.
+    /// So many calls wait and so many agents are free, of `skills` skills, and one in ten beside them is in a call.
     #[must_use]
-    pub fn new(size: u32) -> House {
-        let half = (size / 10).clamp(2, 100) / 2;
-        let limits = Limits { shards: 1, agents: size * 2, waiting_per_shard: size * 2 + 1000, skills: 100 };
+    pub fn new(waiting: u32, agents: u32, skills: u32) -> House {
+        let half = skills / 2;
+        let limits = Limits { shards: 1, agents: agents * 2, waiting_per_shard: waiting * 2 + 1000, skills };
         let dispatch = Arc::new(Dispatch::new(limits, ChatPolicy::Balancing));
         let mut house = House {
             shard: dispatch.handle(0),
             dispatch,
             half,
-            batch: BATCH.min(size / 2),
+            batch: BATCH.min(waiting.min(agents) / 2),
             waits: Vec::new(),
-            places: vec![0; size as usize * 2 + 1000],
+            places: vec![0; waiting as usize * 2 + 1000],
             busy: Vec::new(),
             out: Vec::new(),
             draw: 88_172_645_463_325_252,
             served: 0,
         };
-        for n in 0..(size / 10).max(house.batch) {
+        for n in 0..(agents / 10).max(house.batch) {
             let agent = house.agent(n % half, 0);
             let wait = house.arrive(n % half);
             assert_eq!(house.shard.take(wait), Some(agent));
             house.busy.push(agent);
         }
-        (0..size).for_each(|n| _ = house.agent(n % half, half));
-        for n in 0..size {
+        (0..agents).for_each(|n| _ = house.agent(n % half, half));
+        for n in 0..waiting {
             let wait = house.arrive(n % half);
             house.waits.push((wait, 0));
             house.put(n as usize, wait, n % half);
@@ -67,14 +66,12 @@ impl House {
         house
     }
 
-    /// Every operation, some times.
-    pub fn run(&mut self, m: &mut impl Meter, size: u32) {
-        for _ in 0..ROUNDS {
-            self.churn(m, size);
-            self.serve(m, size);
-            self.next_calls(m, size);
-            self.positions(m, size);
-        }
+    /// Every operation, a batch of each.
+    pub fn round(&mut self, m: &mut impl Meter) {
+        self.churn(m);
+        self.serve(m);
+        self.next_calls(m);
+        self.positions(m);
     }
 
     fn put(&mut self, place: usize, wait: WaitRef, skill: u32) {
@@ -106,7 +103,7 @@ impl House {
     }
 
     /// Waiting calls drawn at random leave, others come.
-    fn churn(&mut self, m: &mut impl Meter, size: u32) {
+    fn churn(&mut self, m: &mut impl Meter) {
         let mut leaving = Vec::new();
         for _ in 0..self.batch {
             let place = self.below(self.waits.len() as u32) as usize;
@@ -115,13 +112,13 @@ impl House {
                 self.places[moved.0.slot as usize] = place;
             }
         }
-        m.measure(&format!("abandon/{size}"), self.batch, || {
+        m.measure("abandon", self.batch, || {
             for (wait, _) in &leaving {
                 assert_eq!(self.shard.abandon(*wait), Abandon::Left);
             }
         });
         let mut arrived = Vec::with_capacity(leaving.len());
-        m.measure(&format!("wait/{size}"), self.batch, || {
+        m.measure("wait", self.batch, || {
             for (_, skill) in &leaving {
                 arrived.push((self.arrive(*skill), *skill));
             }
@@ -133,18 +130,18 @@ impl House {
     }
 
     /// Calls come to free agents.
-    fn serve(&mut self, m: &mut impl Meter, size: u32) {
+    fn serve(&mut self, m: &mut impl Meter) {
         let first = self.below(self.half);
         let skills: Vec<u32> = (0..self.batch).map(|n| self.half + (first + 5 * n) % self.half).collect();
         let mut agents = Vec::with_capacity(skills.len());
-        m.measure(&format!("wait-and-claim/{size}"), self.batch, || {
+        m.measure("wait-and-claim", self.batch, || {
             for skill in &skills {
                 let wait = self.arrive(*skill);
                 agents.extend(self.shard.take(wait));
             }
         });
         assert_eq!(agents.len(), skills.len(), "each call has an agent");
-        m.measure(&format!("release/{size}"), self.batch, || {
+        m.measure("release", self.batch, || {
             for agent in agents {
                 assert_eq!(self.shard.release(agent, Release::Free, &mut self.out), Released::Free);
             }
@@ -153,12 +150,12 @@ impl House {
     }
 
     /// Agents in a call get the next; others come to the queue.
-    fn next_calls(&mut self, m: &mut impl Meter, size: u32) {
+    fn next_calls(&mut self, m: &mut impl Meter) {
         let agents: Vec<AgentRef> =
             (0..self.batch as usize).map(|n| self.busy[(self.served + n) % self.busy.len()]).collect();
         self.served += agents.len();
         self.out.reserve(agents.len());
-        m.measure(&format!("release-and-match/{size}"), self.batch, || {
+        m.measure("release-and-match", self.batch, || {
             for agent in agents {
                 self.shard.release(agent, Release::Free, &mut self.out);
                 let found = self.out.last().map(|found| found.wait);
@@ -174,10 +171,10 @@ impl House {
     }
 
     /// A call comes to the end of a queue and asks for its position.
-    fn positions(&mut self, m: &mut impl Meter, size: u32) {
+    fn positions(&mut self, m: &mut impl Meter) {
         let skill = self.below(self.half);
         let wait = self.arrive(skill);
-        m.measure(&format!("position/{size}"), 1, || black_box(self.shard.calls_ahead(wait)));
+        m.measure("position", 1, || black_box(self.shard.calls_ahead(wait)));
         assert_eq!(self.shard.abandon(wait), Abandon::Left);
     }
 }

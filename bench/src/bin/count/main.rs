@@ -15,7 +15,7 @@ mod table;
 use callgrind::Callgrind;
 use std::process::ExitCode;
 use strowger_bench::meter::{Meter, Unmetered, Within};
-use strowger_bench::{call::Queue, handover, house, pieces, transactions::Transactions};
+use strowger_bench::{call::Queue, handover, house::House, pieces, transactions::Transactions};
 
 /// The allocator of the binary.
 #[global_allocator]
@@ -24,6 +24,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Rounds before a script is counted, and rounds that are.
 const WARM: usize = 150;
 const ROUNDS: usize = 8;
+/// Agents, and as many calls, of the dispatch alone.
+const SIZES: [u32; 3] = [10, 1_000, 100_000];
 
 fn main() -> ExitCode {
     let arg = std::env::args().nth(1).unwrap_or_default();
@@ -66,9 +68,9 @@ fn everything(m: &mut Callgrind) {
     let mut two = handover::TwoShards::new(false);
     m.prepare(|| (0..WARM).for_each(|_| two.call(&mut Unmetered)));
     (0..ROUNDS).for_each(|_| two.call(&mut group("handover", m)));
-    for size in house::SIZES {
-        let mut house = m.prepare(|| house::House::new(size));
-        house.run(&mut group("dispatch", m), size);
+    for size in SIZES {
+        let mut house = m.prepare(|| House::new(size, size, (size / 10).clamp(2, 100)));
+        (0..ROUNDS).for_each(|_| house.round(&mut group(&format!("dispatch/{size}"), m)));
     }
 }
 
