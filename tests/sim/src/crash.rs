@@ -6,17 +6,20 @@
 use crate::check::{Checked, Violation, agent_number};
 use crate::hazards::MOST_SHARDS;
 use crate::heap::Event;
+use crate::journal::{Journal, Left, Records};
 use crate::plan::{Op, Options, Plan, SECOND};
 use crate::rng::Rng;
 use crate::routes::Expect;
 use crate::world::{EPOCH, World, provisioned, shared};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use strowger_cdr::Mark;
 use strowger_dispatch::Match;
-use strowger_engine::journal::{Entity, Kind, Recovered, Sink};
+use strowger_engine::journal::{Entity, Kind, Recovered};
 use strowger_engine::{BucketTable, Cdr, CdrRow, ChatOver, Control, Engine, EngineConfig, MeshMsg, Output};
 use strowger_sip::time::Now;
+
+/// Chance of a sync after a turn where the disk does not matter, per mille.
+const SYNCS: u32 = 10;
 
 /// How the process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,34 +32,18 @@ pub(crate) enum End {
     Power,
 }
 
-/// The latest records of one shard.
-#[derive(Debug, Default)]
-struct Journal {
-    records: BTreeMap<Entity, Box<[u8]>>,
-    /// What of it is on the disk.
-    synced: BTreeMap<Entity, Box<[u8]>>,
-    /// Removals of what was never written.
-    strays: u32,
-}
-
-impl Sink for Journal {
-    fn put(&mut self, entity: Entity, record: &[u8]) {
-        self.records.insert(entity, record.into());
-    }
-
-    fn remove(&mut self, entity: Entity) {
-        self.strays += u32::from(self.records.remove(&entity).is_none());
-    }
-}
-
 /// The ends of one run.
 #[derive(Debug)]
 pub(crate) struct Ends {
     rng: Rng,
     /// Which turns reach the disk.
     sync: Rng,
+    /// What happens to the journals' memory and disks.
+    disks: Rng,
     /// Kept only in runs with an end.
     journals: Vec<Journal>,
+    /// What the process that has ended left in them.
+    left: Vec<Records>,
     keeps: bool,
     pub(crate) planned: Vec<(u64, End)>,
     /// Chance of a sync after a turn, per mille; 0: there is no disk.
@@ -88,7 +75,9 @@ impl Ends {
         Ends {
             rng,
             sync: Rng::new(seed ^ 0x7379_6e63_0000_0000),
+            disks: Rng::new(seed ^ 0x6469_736b_0000_0000),
             journals: Vec::new(),
+            left: Vec::new(),
             keeps: options.crashes,
             planned,
             syncs: 0,
@@ -113,18 +102,23 @@ impl Ends {
 
     /// Journals for so many shards.
     pub(crate) fn begin(&mut self, shards: u16) {
-        self.journals = (0..shards).map(|_| Journal::default()).collect();
+        let generation = u64::from(self.lives);
+        let shards = if self.keeps { shards } else { 0 };
+        self.journals = (0..shards).map(|shard| Journal::new(generation, shard, self.disks.fork())).collect();
     }
 
     /// What a turn changed is written down, before anything is sent.
-    pub(crate) fn commit(&mut self, shard: u16, engine: &mut Engine, now: Now) {
+    pub(crate) fn commit(&mut self, shard: u16, engine: &mut Engine, now: Now) -> Checked {
         if self.keeps {
             let journal = &mut self.journals[usize::from(shard)];
             engine.journal(now, journal);
-            if self.syncs > 0 && self.sync.chance(self.syncs) {
-                journal.synced.clone_from(&journal.records);
+            journal.commit();
+            let syncs = if self.syncs > 0 { self.sync.chance(self.syncs) } else { self.disks.chance(SYNCS) };
+            if syncs {
+                journal.sync()?;
             }
         }
+        Ok(())
     }
 
     /// No process has ended yet.
@@ -162,19 +156,16 @@ impl Ends {
         else {
             return;
         };
-        let cdr = |id| Entity { kind: Kind::Cdr, id };
-        let gone: Vec<Entity> = journal.records.range(cdr(0)..=cdr(mark.sequence)).map(|(e, _)| *e).collect();
-        gone.iter().for_each(|entity| drop(journal.records.remove(entity)));
+        journal.set_safe(mark.sequence + 1);
     }
 
     /// The records that only the journals have, if they can be read.
     fn take_records(&mut self) -> Option<Vec<CdrRow>> {
         let mut rows = Vec::new();
-        for journal in &mut self.journals {
-            let all = std::mem::take(&mut journal.records);
-            let (records, rest): (BTreeMap<_, _>, BTreeMap<_, _>) =
-                all.into_iter().partition(|(e, _)| e.kind == Kind::Cdr);
-            journal.records = rest;
+        for left in &mut self.left {
+            let all = std::mem::take(left);
+            let (records, rest): (Records, Records) = all.into_iter().partition(|(e, _)| e.kind == Kind::Cdr);
+            *left = rest;
             for bytes in records.values() {
                 rows.push(CdrRow::decode(bytes).ok()?);
             }
@@ -196,9 +187,7 @@ impl World {
                     let back = self.ends.sync.chance(700);
                     self.set_clock(if back { -skew_us } else { skew_us });
                 }
-                for journal in &mut self.ends.journals {
-                    journal.records = std::mem::take(&mut journal.synced);
-                }
+                self.read_journals(Journal::lose_power)?;
                 self.crash(0)
             }
             End::Unsent => {
@@ -206,6 +195,16 @@ impl World {
                 Ok(())
             }
         }
+    }
+
+    /// What is left of the journals is read.
+    fn read_journals(&mut self, end: fn(Journal) -> Result<Left, Violation>) -> Checked {
+        for journal in std::mem::take(&mut self.ends.journals) {
+            let (records, saw) = end(journal)?;
+            self.ends.left.push(records);
+            saw.into_iter().for_each(|what| self.saw(what));
+        }
+        Ok(())
     }
 
     /// The wrap-up after a chat is lost with the message about it. Of one that a reload has taken, nothing is foretold.
@@ -244,6 +243,7 @@ impl World {
         }
         self.drained.fill(false);
         self.ends.ending = false;
+        self.read_journals(Journal::kill)?;
         let Some(rows) = self.ends.take_records() else {
             return Err(Violation::new("a record of a journal cannot be read"));
         };
@@ -265,8 +265,8 @@ impl World {
 
     fn restart(&mut self) -> Checked {
         let recovered: Vec<Recovered> = (0..)
-            .zip(std::mem::take(&mut self.ends.journals))
-            .map(|(shard, journal)| Recovered { shard, records: journal.records.into_iter().collect() })
+            .zip(std::mem::take(&mut self.ends.left))
+            .map(|(shard, records)| Recovered { shard, records: records.into_iter().collect() })
             .collect();
         let dispatching = self.dispatch.dispatching();
         if self.ends.rng.chance(300) {
@@ -300,11 +300,9 @@ impl World {
         }
         // The old journals are given up when all the new ones hold everything.
         for (shard, engine) in (0..).zip(&mut self.engines) {
-            self.ends.commit(shard, engine, now);
+            self.ends.commit(shard, engine, now)?;
         }
-        for journal in &mut self.ends.journals {
-            journal.synced.clone_from(&journal.records);
-        }
+        self.ends.journals.iter_mut().try_for_each(Journal::sync)?;
         self.ends.lives += 1;
         let life = self.ends.lives;
         self.ends.deaf_until = self.now + if self.ends.rng.chance(500) { 0 } else { self.ends.rng.below(2 * SECOND) };

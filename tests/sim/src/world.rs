@@ -253,7 +253,7 @@ impl World {
     pub fn run(&mut self) -> Checked {
         let now = self.clock();
         for (shard, engine) in (0..).zip(&mut self.engines) {
-            self.ends.commit(shard, engine, now); // A journal is kept from the start.
+            self.ends.commit(shard, engine, now)?; // A journal is kept from the start.
         }
         self.agents_are_true()?;
         let end = self.plan.faults_us + REST_US + self.plan.hazards.latest_us();
@@ -422,7 +422,7 @@ impl World {
         let s = usize::from(shard);
         let mut offers: Vec<Offer> = Vec::new();
         let now = self.clock();
-        self.ends.commit(shard, &mut self.engines[s], now);
+        self.ends.commit(shard, &mut self.engines[s], now)?;
         if self.ends.is_due() {
             return self.crash(shard);
         }

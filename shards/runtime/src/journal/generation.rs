@@ -6,6 +6,7 @@
 //! same state.
 
 use super::follow::Follower;
+use super::ground::Ground;
 use super::keeper::{Keeper, Pool};
 use super::memory::{self, Memory, NoMemory};
 use super::recover::{Fault, Found, Trouble, read_shard, take_cdrs};
@@ -163,7 +164,8 @@ impl Generation {
             for dir in mapped.iter().chain([&dir]) {
                 fs::create_dir_all(dir).map_err(JournalError::file(dir))?;
             }
-            pools.push(Arc::new(Pool::new(dir, mapped, number, shard, spec.segment)));
+            let ground = Ground::Files { dir, memory: mapped };
+            pools.push(Arc::new(Pool::new(ground, number, shard, spec.segment)));
         }
         Ok((Generation { spec, number, home, pools, memory, left, lock }, found))
     }

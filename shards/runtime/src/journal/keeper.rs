@@ -3,7 +3,7 @@
 //! A shard never waits for them: it takes a ready segment or makes one itself (counted), and what it lets go of is used
 //! anew by the syncing thread once everything written until then is on disk.
 
-use super::generation::sync_dir;
+use super::ground::{Copy, Ground};
 use super::segment::{HEADER, Progress, Segment};
 use super::{JournalError, JournalSpec, memory};
 use crate::counts::RuntimeCounts;
@@ -11,7 +11,7 @@ use crate::sys;
 use crossbeam::queue::{ArrayQueue, SegQueue};
 use std::cmp::Ordering as CmpOrdering;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{JoinHandle, Thread};
@@ -27,10 +27,7 @@ const AGAIN: Duration = Duration::from_millis(100);
 /// What a shard and the journal's threads share. Lock-free.
 #[derive(Debug)]
 pub(super) struct Pool {
-    /// On disk.
-    dir: PathBuf,
-    /// Where segments are mapped that have their copy on disk.
-    memory: Option<PathBuf>,
+    ground: Ground,
     generation: u64,
     shard: u16,
     size: usize,
@@ -56,10 +53,9 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    pub fn new(dir: PathBuf, memory: Option<PathBuf>, generation: u64, shard: u16, size: usize) -> Pool {
+    pub fn new(ground: Ground, generation: u64, shard: u16, size: usize) -> Pool {
         Pool {
-            dir,
-            memory,
+            ground,
             generation,
             shard,
             size,
@@ -145,9 +141,21 @@ impl Pool {
     fn make(&self) -> Result<Arc<Segment>, JournalError> {
         let file = self.files.fetch_add(1, Ordering::Relaxed);
         let name = format!("segment-{file}");
-        let made = match self.in_memory(&name) {
-            Some(segment) => segment.with_copy(&self.dir.join(name)),
-            None => Segment::create(&self.dir.join(name), self.shard, self.size),
+        let made = match &self.ground {
+            Ground::Files { dir, memory } => {
+                let path = dir.join(&name);
+                match memory.as_ref().and_then(|memory| self.in_memory(memory, &name)) {
+                    Some(segment) => segment.with_copy(&path),
+                    None => Segment::create(&path, self.shard, self.size),
+                }
+            }
+            Ground::Unfiled(disk) => {
+                let made = disk.create(&name, self.size);
+                let copy = Copy::Unfiled { disk: Arc::clone(disk), name };
+                let path = copy.path();
+                let made = made.and_then(|()| Segment::unfiled(copy, self.shard, self.size));
+                made.map_err(JournalError::file(&path))
+            }
         };
         if self.starved.swap(made.is_err(), Ordering::Relaxed) != made.is_err() {
             match &made {
@@ -161,8 +169,7 @@ impl Pool {
     }
 
     /// A segment in memory, its copy still to be made. Where there is no room, it is to be on disk itself.
-    fn in_memory(&self, name: &str) -> Option<Segment> {
-        let dir = self.memory.as_ref()?;
+    fn in_memory(&self, dir: &Path, name: &str) -> Option<Segment> {
         let made = memory::room(dir, self.size).and_then(|()| Segment::create(&dir.join(name), self.shard, self.size));
         if self.crowded.swap(made.is_err(), Ordering::Relaxed) != made.is_err() {
             match &made {
@@ -175,7 +182,7 @@ impl Pool {
         made.ok()
     }
 
-    fn refill(&self) {
+    pub fn refill(&self) {
         while !self.spares.is_full() {
             let Ok(segment) = self.make() else { return };
             if let Err(segment) = self.spares.push(segment) {
@@ -197,6 +204,7 @@ impl Pool {
 }
 
 /// A segment in use, and what of it is on disk.
+#[derive(Debug)]
 struct Used {
     segment: Arc<Segment>,
     number: u64,
@@ -206,8 +214,15 @@ struct Used {
     header: Option<Progress>,
 }
 
+impl Used {
+    fn new(number: u64, segment: Arc<Segment>) -> Used {
+        Used { segment, number, data: HEADER, header: None }
+    }
+}
+
 /// What is synced of one shard.
-struct Synced {
+#[derive(Debug)]
+pub(super) struct Synced {
     pool: Arc<Pool>,
     /// Segments in use, the oldest first.
     used: Vec<Used>,
@@ -217,7 +232,7 @@ struct Synced {
 }
 
 impl Synced {
-    fn new(pool: &Arc<Pool>) -> Synced {
+    pub fn new(pool: &Arc<Pool>) -> Synced {
         Synced { pool: Arc::clone(pool), used: vec![], retired: vec![], failing: false }
     }
 
@@ -225,16 +240,16 @@ impl Synced {
     ///
     /// # Errors
     /// When it does not get there; it is tried again with the next pass.
-    fn pass(&mut self) -> Result<(), JournalError> {
+    pub fn pass(&mut self) -> Result<(), JournalError> {
         // In this order: what was retired, is not needed as of this `oldest`; what replaced it, is within this `valid`; and
         // the segments of that are among those opened.
         self.retired.extend(std::iter::from_fn(|| self.pool.retired.pop()));
         let oldest = self.pool.oldest.load(Ordering::Acquire);
         let valid = self.pool.valid();
-        let opened = std::iter::from_fn(|| self.pool.opened.pop());
         let before = self.used.len();
-        self.used.extend(opened.map(|(number, segment)| Used { segment, number, data: HEADER, header: None }));
-        let mut outcome = if self.used.len() > before { sync_dir(&self.pool.dir) } else { Ok(()) };
+        self.used
+            .extend(std::iter::from_fn(|| self.pool.opened.pop()).map(|(number, segment)| Used::new(number, segment)));
+        let mut outcome = if self.used.len() > before { self.pool.ground.sync() } else { Ok(()) };
         outcome = outcome.and_then(|()| self.write(oldest, valid));
         if let Err(error) = &outcome
             && !self.failing
@@ -256,6 +271,14 @@ impl Synced {
         outcome
     }
 
+    /// The segments that are not free for other use yet, in no order.
+    pub fn segments(&mut self) -> Vec<Arc<Segment>> {
+        self.retired.extend(std::iter::from_fn(|| self.pool.retired.pop()));
+        let opened: Vec<_> = std::iter::from_fn(|| self.pool.opened.pop()).collect();
+        self.used.extend(opened.into_iter().map(|(number, segment)| Used::new(number, segment)));
+        self.used.iter().map(|used| &used.segment).chain(&self.retired).map(Arc::clone).collect()
+    }
+
     /// Has the disk hold the journal up to `valid`. Every step leaves whole turns there: data comes before any header; new
     /// segments are first written down as opened, in order, where commit marks tell what is valid; then headers follow from the
     /// newest on, so that none names a segment that is not there, and the last of a turn makes all of it valid.
@@ -271,6 +294,12 @@ impl Synced {
             CmpOrdering::Greater => None,
         };
         let now: Vec<Option<Progress>> = self.used.iter().map(of).collect();
+        #[cfg(mutant)]
+        if strowger_dispatch::mutant::is("journal-header-before-data") {
+            for (used, now) in self.used.iter().zip(&now) {
+                now.map_or(Ok(()), |now| used.segment.sync_header(&now))?;
+            }
+        }
         for (used, now) in self.used.iter_mut().zip(&now) {
             if let Some(Progress { committed, .. }) = *now
                 && committed > used.data

@@ -28,18 +28,21 @@
 
 mod follow;
 mod generation;
+mod ground;
 mod keeper;
 mod memory;
 mod places;
 mod record;
 mod recover;
 mod segment;
+pub mod simulated;
 #[cfg(test)]
 mod tests;
 mod writer;
 
 pub use follow::{Change, Follower, Written};
 pub use generation::{Generation, Prior, prior};
+pub use ground::Disk;
 pub use keeper::Keeper;
 pub use recover::{Fault, Found, Trouble};
 pub use segment::VERSION;

@@ -93,16 +93,42 @@ pub(super) fn read_shard(
     for dir in dirs {
         load(dir, &mut segments, faults)?;
     }
+    let dir = dirs.last().map_or(Path::new(""), PathBuf::as_path);
+    Ok(replay(segments, dir, generation, shard, faults))
+}
+
+/// As [`read_shard`], of files that are read already.
+///
+/// # Errors
+/// When one is of another version.
+pub(super) fn read_files(
+    files: Vec<(PathBuf, Vec<u8>)>,
+    generation: u64,
+    shard: u16,
+    faults: &mut Vec<Fault>,
+) -> Result<Recovered, JournalError> {
+    let mut segments: Vec<Loaded> = vec![];
+    for (path, bytes) in files {
+        match segment::read_header(&path, &bytes[..HEADER.min(bytes.len())])? {
+            Some(header) if is_new(&header, &segments) => segments.push(Loaded { path, header, bytes }),
+            Some(_) => {}
+            None => faults.push(Fault { path, trouble: Trouble::Header, lost: None }),
+        }
+    }
+    Ok(replay(segments, Path::new(""), generation, shard, faults))
+}
+
+/// What the segments hold, in order of entities.
+fn replay(mut segments: Vec<Loaded>, dir: &Path, generation: u64, shard: u16, faults: &mut Vec<Fault>) -> Recovered {
     segments.sort_by_key(|s| s.header.number);
     let oldest = segments.iter().filter_map(|s| s.header.oldest).max().unwrap_or(0);
     segments.retain(|s| s.header.number >= oldest);
-    let dir = dirs.last().map_or(Path::new(""), PathBuf::as_path);
     let mut replay = Replay { segments: &segments, oldest, faults, latest: HashMap::new(), pending: vec![], seen: 0 };
     replay.run(dir, generation, shard);
     let mut found: Vec<_> = replay.latest.into_iter().collect();
     found.sort_unstable_by_key(|(entity, _)| *entity);
     let record = |(i, range): (usize, Range<usize>)| Box::from(segments[i].bytes.get(range).unwrap_or_default());
-    Ok(Recovered { shard, records: found.into_iter().map(|(entity, at)| (entity, record(at))).collect() })
+    Recovered { shard, records: found.into_iter().map(|(entity, at)| (entity, record(at))).collect() }
 }
 
 /// Reads the segments of a directory that are in use and that no directory before has.
@@ -121,7 +147,7 @@ fn load(dir: &Path, segments: &mut Vec<Loaded>, faults: &mut Vec<Fault>) -> Resu
         let mut bytes = vec![];
         file.by_ref().take(HEADER as u64).read_to_end(&mut bytes).map_err(failed())?;
         match segment::read_header(&path, &bytes)? {
-            Some(header) if header.number != 0 && segments.iter().all(|s| s.header.number != header.number) => {
+            Some(header) if is_new(&header, segments) => {
                 file.read_to_end(&mut bytes).map_err(failed())?;
                 segments.push(Loaded { path, header, bytes });
             }
@@ -130,6 +156,11 @@ fn load(dir: &Path, segments: &mut Vec<Loaded>, faults: &mut Vec<Fault>) -> Resu
         }
     }
     Ok(())
+}
+
+/// Whether the segment is in use, and none of its number is known.
+fn is_new(header: &Header, segments: &[Loaded]) -> bool {
+    header.number != 0 && segments.iter().all(|s| s.header.number != header.number)
 }
 
 /// A record that was read: what it does, and where its payload is.
@@ -168,6 +199,10 @@ impl Replay<'_> {
             && last.header.next == Some(expected)
         {
             self.missing(dir, expected..expected + 1);
+        }
+        #[cfg(mutant)]
+        if strowger_dispatch::mutant::is("torn-turn-counted") {
+            self.apply_pending();
         }
         if let Some((_, _, i, _)) = self.pending.first() {
             let trouble = Trouble::Torn { records: self.pending.len() };

@@ -9,11 +9,11 @@
 //! acquire order may read the bytes below it, which do not change until the segment is used anew.
 
 use super::JournalError;
+use super::ground::Copy;
 use memmap2::{Advice, MmapOptions, MmapRaw};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -39,8 +39,8 @@ const AHEAD: usize = 1 << 20;
 pub struct Segment {
     map: MmapRaw,
     path: PathBuf,
-    /// Its file on disk, for one in memory. Opened when it is written to: a disk that stalls must not cost descriptors.
-    copy: Option<PathBuf>,
+    /// Its file on disk, for one in memory.
+    copy: Option<Copy>,
 }
 
 /// What changes in a segment's header while it is in use, as it is written to disk.
@@ -101,18 +101,31 @@ impl Segment {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
         reserve(&file, size)?;
         let map = MmapOptions::new().len(size).map_raw(&file)?;
-        let segment = Segment { map, path: path.to_owned(), copy: None };
-        segment.prefault(0, size);
+        Ok(Self::made(map, path, shard, None))
+    }
+
+    /// Makes one without a file, whose copy is there already.
+    ///
+    /// # Errors
+    /// When there is no memory.
+    pub fn unfiled(copy: Copy, shard: u16, size: usize) -> io::Result<Segment> {
+        let map = MmapOptions::new().len(size).map_anon()?;
+        Ok(Self::made(map.into(), &copy.path(), shard, Some(copy)))
+    }
+
+    fn made(map: MmapRaw, path: &Path, shard: u16, copy: Option<Copy>) -> Segment {
+        let segment = Segment { map, path: path.to_owned(), copy };
+        segment.prefault(0, segment.size());
         let mut fixed = [0u8; FIXED];
         fixed[..8].copy_from_slice(&MAGIC);
         fixed[8..12].copy_from_slice(&VERSION.to_le_bytes());
         fixed[12..16].copy_from_slice(&u32::from(shard).to_le_bytes());
-        fixed[16..24].copy_from_slice(&(size as u64).to_le_bytes());
+        fixed[16..24].copy_from_slice(&(segment.size() as u64).to_le_bytes());
         let sum = crc32fast::hash(&fixed[..24]);
         fixed[24..28].copy_from_slice(&sum.to_le_bytes());
-        // SAFETY: the mapping is `size` bytes long, more than the header, and nobody else knows it yet.
+        // SAFETY: the mapping is longer than the header, and nobody else knows it yet.
         unsafe { std::slice::from_raw_parts_mut(segment.map.as_mut_ptr(), FIXED) }.copy_from_slice(&fixed);
-        Ok(segment)
+        segment
     }
 
     /// Gives a segment in memory its copy on disk, with all its blocks.
@@ -123,7 +136,7 @@ impl Segment {
         let made = OpenOptions::new().write(true).create(true).truncate(true).open(path);
         let made = made.and_then(|file| reserve(&file, self.size()));
         match made {
-            Ok(()) => self.copy = Some(path.to_owned()),
+            Ok(()) => self.copy = Some(Copy::File(path.to_owned())),
             Err(error) => {
                 let _ = std::fs::remove_file(&self.path);
                 return Err(failed(path, self.size(), error));
@@ -236,7 +249,7 @@ impl Segment {
         };
         // SAFETY: committed, and only the syncing thread, which is here, takes a segment out of use.
         let bytes = unsafe { self.written(to) };
-        write(copy, &bytes[from - HEADER..], from as u64)
+        copy.write(&bytes[from - HEADER..], from as u64)
     }
 
     /// Writes the header to disk with these fields; where the file is on disk itself, as it is. Blocks.
@@ -259,7 +272,7 @@ impl Segment {
         put(COMMITTED, sealed(progress.committed as u64));
         put(OLDEST, sealed(progress.oldest));
         put(NEXT, sealed(progress.next));
-        write(copy, &page, 0)
+        copy.write(&page, 0)
     }
 
     /// Makes it ready to be used again.
@@ -272,12 +285,19 @@ impl Segment {
 
     /// Removes its files. What is mapped stays so.
     pub fn remove(&self) {
-        let paths = [Some(&self.path), self.copy.as_ref()];
-        for path in paths.into_iter().flatten() {
-            if let Err(error) = std::fs::remove_file(path) {
-                tracing::warn!(path = %path.display(), %error, "journal: a segment cannot be removed");
+        let own = Copy::File(self.path.clone());
+        let own = Some(&own).filter(|_| self.copy.as_ref().is_none_or(|copy| matches!(copy, Copy::File(_))));
+        for file in own.into_iter().chain(&self.copy) {
+            if let Err(error) = file.remove() {
+                tracing::warn!(path = %file.path().display(), %error, "journal: a segment cannot be removed");
             }
         }
+    }
+
+    /// All its bytes as they are, committed or not. Its writer and syncs must rest meanwhile.
+    pub fn image(&self) -> Vec<u8> {
+        // SAFETY: within the mapping; nobody writes, as the caller promises (simulations have one thread).
+        unsafe { std::slice::from_raw_parts(self.map.as_ptr(), self.size()) }.to_vec()
     }
 
     /// Has the kernel make the pages present and writable; where it does not know how (before Linux 5.14), the writer
@@ -289,12 +309,6 @@ impl Segment {
             let _ = self.map.advise_range(Advice::PopulateWrite, at, len);
         }
     }
-}
-
-/// Has the disk hold these bytes of a file.
-fn write(path: &Path, bytes: &[u8], at: u64) -> Result<(), JournalError> {
-    let file = OpenOptions::new().write(true).open(path).map_err(JournalError::file(path))?;
-    file.write_all_at(bytes, at).and_then(|()| file.sync_data()).map_err(JournalError::file(path))
 }
 
 /// A file could not be made: nothing is left of it.

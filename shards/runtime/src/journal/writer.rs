@@ -93,6 +93,11 @@ impl Journal {
         !self.unwritten.is_empty()
     }
 
+    /// The segments that it needs.
+    pub(super) fn segments(&self) -> impl Iterator<Item = &Arc<Segment>> {
+        self.current.iter().chain(self.closed.iter().map(|c| &c.segment)).chain(&self.done)
+    }
+
     /// The turn is over: what was put and removed is valid from here on. Nothing that follows from it may leave before.
     pub fn commit(&mut self) {
         if self.unwritten.is_empty() {
@@ -224,6 +229,8 @@ impl Journal {
                 continue;
             };
             let lives = head.op == Op::Put && self.places.get(head.entity) == Some(self.place(number, at, head.size()));
+            #[cfg(mutant)]
+            let lives = lives && !strowger_dispatch::mutant::is("cleaned-without-a-copy");
             if lives {
                 if !self.room(head.size()) {
                     return;

@@ -1,0 +1,243 @@
+//! A shard's journal: what it must hold, turn by turn, and beside it the real one, over memory and a disk of the simulator's. When the
+//! process ends, what a new one reads of it is compared.
+//!
+//! - A kill leaves all turns that were committed, and nothing of one that was not.
+//! - A loss of power leaves the journal as it was at the end of some turn since the last sync that came to its end.
+//! - Of damaged files nothing is read that was not written; and after one damage, what is missing, or older than it should be,
+//!   is told.
+
+use crate::check::Violation;
+use crate::disk::{PowerDisk, damaged};
+use crate::rng::Rng;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use strowger_engine::journal::{Entity, Kind, Sink};
+use strowger_runtime::journal::simulated::{Files, Simulated, read};
+use strowger_runtime::journal::{Fault, Trouble};
+
+/// Less than a server takes, so that segments are used up.
+const SEGMENT: usize = 16 << 10;
+
+/// What a turn has put, and removed.
+type Turn = Vec<(Entity, Option<Box<[u8]>>)>;
+pub(crate) type Records = BTreeMap<Entity, Box<[u8]>>;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    /// The latest records.
+    pub(crate) records: Records,
+    /// What the disk has for sure, and what each turn since has changed.
+    synced: Records,
+    turns: Vec<Turn>,
+    /// Removals of what was never written.
+    strays: u32,
+    /// All that was ever put, by a fingerprint.
+    past: BTreeSet<(Entity, u64)>,
+    /// CDRs up to here may be there or not.
+    safe: u64,
+    real: Simulated,
+    disk: Arc<PowerDisk>,
+    generation: u64,
+    shard: u16,
+    rng: Rng,
+}
+
+/// What a journal held in the end, and what happened when it was read.
+pub(crate) type Left = (Records, Saw);
+type Saw = Vec<&'static str>;
+
+fn print(record: &[u8]) -> u64 {
+    record.iter().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3))
+}
+
+fn apply(records: &mut Records, turn: &[(Entity, Option<Box<[u8]>>)]) {
+    for (entity, record) in turn {
+        match record {
+            Some(record) => drop(records.insert(*entity, record.clone())),
+            None => drop(records.remove(entity)),
+        }
+    }
+}
+
+impl Sink for Journal {
+    fn put(&mut self, entity: Entity, record: &[u8]) {
+        self.real.journal.put(entity, record);
+        self.past.insert((entity, print(record)));
+        self.note(entity, Some(record.into()));
+        self.records.insert(entity, record.into());
+    }
+
+    fn remove(&mut self, entity: Entity) {
+        self.real.journal.remove(entity);
+        self.note(entity, None);
+        self.strays += u32::from(self.records.remove(&entity).is_none());
+    }
+}
+
+impl Journal {
+    pub(crate) fn new(generation: u64, shard: u16, mut rng: Rng) -> Journal {
+        let disk = Arc::new(PowerDisk::new(rng.fork()));
+        Journal {
+            records: Records::new(),
+            synced: Records::new(),
+            turns: vec![Vec::new()],
+            strays: 0,
+            past: BTreeSet::new(),
+            safe: 0,
+            real: Simulated::new(disk.clone(), generation, shard, SEGMENT),
+            disk,
+            generation,
+            shard,
+            rng,
+        }
+    }
+
+    fn note(&mut self, entity: Entity, record: Option<Box<[u8]>>) {
+        if let Some(turn) = self.turns.last_mut() {
+            turn.push((entity, record));
+        }
+    }
+
+    /// The turn is over.
+    pub(crate) fn commit(&mut self) {
+        self.real.journal.commit();
+        if self.turns.last().is_some_and(|turn| !turn.is_empty()) {
+            self.turns.push(Vec::new());
+        }
+        if self.rng.chance(30) {
+            self.real.refill();
+        }
+    }
+
+    /// The disk has all of it.
+    pub(crate) fn sync(&mut self) -> Result<(), Violation> {
+        let synced = self.real.sync();
+        synced.map_err(|error| Violation::new(format!("the journal does not reach its disk: {error}")))?;
+        self.synced.clone_from(&self.records);
+        self.turns = vec![Vec::new()];
+        Ok(())
+    }
+
+    /// So many CDRs, by their order, need not be kept.
+    pub(crate) fn set_safe(&mut self, cdrs: u64) {
+        self.safe = cdrs;
+        self.real.set_safe(cdrs);
+        let cdr = |id| Entity { kind: Kind::Cdr, id };
+        let gone: Vec<Entity> = self.records.range(cdr(0)..cdr(cdrs)).map(|(e, _)| *e).collect();
+        for entity in gone {
+            self.note(entity, None);
+            self.records.remove(&entity);
+        }
+    }
+
+    /// The process is killed.
+    pub(crate) fn kill(mut self) -> Result<Left, Violation> {
+        let mut saw = vec!["journal read after a kill"];
+        if self.strays > 0 {
+            return Err(Violation::new(format!("{} entities that were never written were removed", self.strays)));
+        }
+        // In the midst of a turn: something was written, and is not committed.
+        let torn = self.rng.chance(500) && !self.records.is_empty();
+        if torn {
+            self.tear();
+        }
+        if self.real.opened() > self.disk.made() {
+            saw.push("segment of a journal used again");
+        }
+        let files = self.real.killed();
+        let (found, faults) = recovered(files.clone(), self.generation, self.shard)?;
+        if differs(&found, &self.records, self.safe) {
+            return Err(self.wrong("after a kill", &found, &faults));
+        }
+        self.only_torn(&faults)?;
+        if faults.is_empty() == torn {
+            return Err(Violation::new(format!("a turn that was cut is not told, or one that was not: {faults:?}")));
+        }
+        if torn {
+            saw.push("turn that was not committed left out");
+        }
+        self.damage(&files, &found, &mut saw)?;
+        Ok((std::mem::take(&mut self.records), saw))
+    }
+
+    /// The machine loses its power.
+    pub(crate) fn lose_power(mut self) -> Result<Left, Violation> {
+        let mut saw = vec!["journal read after a loss of power"];
+        if self.rng.chance(700) {
+            self.disk.fail_after(self.rng.range(1, 8));
+            if self.real.sync().is_err() {
+                saw.push("power lost amid a sync");
+            }
+        }
+        let files = self.disk.lose_power();
+        let (found, faults) = recovered(files.clone(), self.generation, self.shard)?;
+        self.only_torn(&faults)?;
+        let mut was = std::mem::take(&mut self.synced);
+        let mut turns = std::mem::take(&mut self.turns).into_iter();
+        while differs(&found, &was, self.safe) {
+            let Some(turn) = turns.next() else {
+                return Err(self.wrong("after a loss of power", &found, &faults));
+            };
+            apply(&mut was, &turn);
+        }
+        self.damage(&files, &found, &mut saw)?;
+        Ok((was, saw))
+    }
+
+    fn tear(&mut self) {
+        let some: Vec<Entity> = self.records.keys().copied().step_by(7).take(3).collect();
+        for entity in some {
+            let record = self.rng.draw().to_le_bytes();
+            self.past.insert((entity, print(&record)));
+            self.real.journal.put(entity, &record);
+        }
+    }
+
+    fn only_torn(&self, faults: &[Fault]) -> Result<(), Violation> {
+        match faults.iter().find(|f| !matches!(f.trouble, Trouble::Torn { .. })) {
+            Some(fault) => Err(Violation::new(format!("shard {}'s journal: {fault}", self.shard))),
+            None => Ok(()),
+        }
+    }
+
+    fn wrong(&self, when: &str, found: &Records, faults: &[Fault]) -> Violation {
+        let (is, was) = (found.len(), self.records.len());
+        Violation::new(format!(
+            "shard {}'s journal {when}: {is} records, not as any turn left them ({was} last); {faults:?}",
+            self.shard
+        ))
+    }
+
+    /// What is read of damaged files.
+    fn damage(&mut self, files: &Files, intact: &Records, saw: &mut Saw) -> Result<(), Violation> {
+        if files.is_empty() || !self.rng.chance(400) {
+            return Ok(());
+        }
+        let times = self.rng.range(1, 4);
+        let files = damaged(files, times, &mut self.rng);
+        let (found, faults) = recovered(files, self.generation, self.shard)?;
+        if let Some((entity, _)) = found.iter().find(|(e, r)| !self.past.contains(&(**e, print(r)))) {
+            return Err(Violation::new(format!("{entity:?} is read of damaged files, and was never written so")));
+        }
+        let differs = differs(&found, intact, self.safe);
+        // Where a header is damaged in more places than one, what follows may be taken for the end.
+        if differs && faults.is_empty() && times == 1 {
+            return Err(Violation::new("damage of a journal is not told"));
+        }
+        saw.push(if differs { "journal's damage told" } else { "journal's damage without loss" });
+        Ok(())
+    }
+}
+
+fn recovered(files: Files, generation: u64, shard: u16) -> Result<(Records, Vec<Fault>), Violation> {
+    let read = read(files, generation, shard);
+    let (found, faults) = read.map_err(|error| Violation::new(format!("a journal cannot be read: {error}")))?;
+    Ok((found.records.into_iter().collect(), faults))
+}
+
+/// Whether these are other records, but for CDRs that are safe.
+fn differs(a: &Records, b: &Records, safe: u64) -> bool {
+    let counts = |e: &Entity| e.kind != Kind::Cdr || e.id >= safe;
+    !a.iter().filter(|(e, _)| counts(e)).eq(b.iter().filter(|(e, _)| counts(e)))
+}
