@@ -48,7 +48,7 @@ pub const TARGETS: &[Target] = &[
     #[cfg(feature = "control")]
     Target { name: "rows", run: control::rows, seeds: seeds::rows, rounds: 1000 },
     #[cfg(feature = "control")]
-    Target { name: "mi", run: control::mi, seeds: seeds::requests, rounds: 0 },
+    Target { name: "mi", run: control::mi, seeds: seeds::requests, rounds: 5000 },
     Target { name: "journal", run: disk::journal, seeds: seeds::damages, rounds: 120 },
     Target { name: "records", run: disk::records, seeds: seeds::bundles, rounds: 600 },
     #[cfg(feature = "control")]
