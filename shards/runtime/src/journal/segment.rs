@@ -343,7 +343,9 @@ pub fn read_header(path: &Path, bytes: &[u8]) -> Result<Option<Header>, JournalE
         let found = (word(8) & 0xffff_ffff) as u32;
         return Err(JournalError::Version { path: path.to_owned(), found });
     }
-    let (committed, oldest, next) = (unsealed(word(COMMITTED)), unsealed(word(OLDEST)), unsealed(word(NEXT)));
+    // Each is 0 in a segment that is not in use; in one that is, the oldest never is: it is stored before the number.
+    let read = |at: usize| unsealed(word(at)).filter(|_| word(OLDEST) != 0);
+    let (committed, oldest, next) = (read(COMMITTED), read(OLDEST), read(NEXT));
     let copy = |at: usize| {
         let (number, first) = (word(at), word(at + 8));
         let sound = number != 0 && word(at + 16) == mix(number, first);
@@ -376,6 +378,18 @@ mod tests {
         assert_eq!((read(1), read(HEADER)), (None, Some(7)));
         std::fs::write(&path, [0; 100]).unwrap();
         assert_eq!(read(100), Some(0), "it was being made");
+    }
+
+    #[test]
+    fn a_used_header_whose_words_are_wiped_is_damaged() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let segment = Segment::create(&path, 3, 64 << 10).unwrap();
+        segment.open(7, 100, 5);
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[..512].fill(0);
+        let header = read_header(&path, &bytes).unwrap().unwrap();
+        assert_eq!(header, Header { number: 7, first: 100, committed: None, oldest: None, next: None });
     }
 
     #[test]
