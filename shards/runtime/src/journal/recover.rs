@@ -122,6 +122,10 @@ pub(super) fn read_files(
 fn replay(mut segments: Vec<Loaded>, dir: &Path, generation: u64, shard: u16, faults: &mut Vec<Fault>) -> Recovered {
     segments.sort_by_key(|s| s.header.number);
     let oldest = segments.iter().filter_map(|s| s.header.oldest).max().unwrap_or(0);
+    // Which are needed is known from the others at best: what has been removed since may come back.
+    for segment in segments.iter().filter(|s| s.header.oldest.is_none()) {
+        faults.push(Fault { path: segment.path.clone(), trouble: Trouble::Header, lost: None });
+    }
     segments.retain(|s| s.header.number >= oldest);
     let mut replay = Replay { segments: &segments, oldest, faults, latest: HashMap::new(), pending: vec![], seen: 0 };
     replay.run(dir, generation, shard);
