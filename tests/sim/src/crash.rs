@@ -177,7 +177,7 @@ impl Ends {
 impl World {
     pub(crate) fn end(&mut self, end: End) -> Checked {
         match end {
-            End::Idle => self.crash(0),
+            End::Idle => self.crash(),
             End::Power => {
                 self.saw("power lost");
                 self.ledger.lost_power = true;
@@ -188,7 +188,7 @@ impl World {
                     self.set_clock(if back { -skew_us } else { skew_us });
                 }
                 self.read_journals(Journal::lose_power)?;
-                self.crash(0)
+                self.crash()
             }
             End::Unsent => {
                 self.ends.due = true;
@@ -214,17 +214,19 @@ impl World {
         }
     }
 
-    /// The process ends, with a turn of `shard` unsent.
-    pub(crate) fn crash(&mut self, shard: u16) -> Checked {
+    /// The process ends, with a turn unsent: one shard's, or at the start those of several.
+    pub(crate) fn crash(&mut self) -> Checked {
         self.saw("process killed");
         self.trace.note(self.now, None, None, || "--- killed ---".to_owned());
         self.ends.ending = true;
-        while let Some(output) = self.engines[usize::from(shard)].poll_output() {
-            match output {
-                // Its successor finds them in the journal.
-                Output::Cdr(_) => self.on_output(shard, output)?,
-                Output::Mesh { msg: MeshMsg::ChatOver(over), .. } => self.forgive_chat(&over),
-                _ => {}
+        for shard in 0..self.plan.shards {
+            while let Some(output) = self.engines[usize::from(shard)].poll_output() {
+                match output {
+                    // Its successor finds them in the journal.
+                    Output::Cdr(_) => self.on_output(shard, output)?,
+                    Output::Mesh { msg: MeshMsg::ChatOver(over), .. } => self.forgive_chat(&over),
+                    _ => {}
+                }
             }
         }
         let inside = |e: &Event| {

@@ -424,7 +424,7 @@ impl World {
         let now = self.clock();
         self.ends.commit(shard, &mut self.engines[s], now)?;
         if self.ends.is_due() {
-            return self.crash(shard);
+            return self.crash();
         }
         while let Some(output) = self.engines[s].poll_output() {
             self.on_output(shard, output)?;

@@ -313,7 +313,7 @@ impl Synced {
         for (used, now) in self.used.iter_mut().zip(&now) {
             if let Some(now) = now.filter(|_| used.header.is_none()) {
                 let opened = Progress { committed: HEADER, next: 0, ..now };
-                used.segment.sync_header(&opened)?;
+                used.segment.sync_opened(&opened)?;
                 used.header = Some(opened);
             }
         }

@@ -31,6 +31,8 @@ const OLDEST: usize = 136;
 const NEXT: usize = 144;
 /// The bits of a number that is stored with its check.
 const NUMBER: u64 = (1 << 48) - 1;
+/// What a disk writes as a whole or not at all, bytes. All that changes in a header, but its second copy, lies in the first.
+const SECTOR: usize = 512;
 /// How far ahead of the writer pages are kept ready.
 const AHEAD: usize = 1 << 20;
 
@@ -257,6 +259,20 @@ impl Segment {
     /// # Errors
     /// [`JournalError::File`].
     pub fn sync_header(&self, progress: &Progress) -> Result<(), JournalError> {
+        self.sync_page(progress, HEADER)
+    }
+
+    /// As [`Segment::sync_header`], the first time in a use: without the second copy. A loss of power must not leave that alone,
+    /// which is what damage to the first sector looks like.
+    ///
+    /// # Errors
+    /// [`JournalError::File`].
+    pub fn sync_opened(&self, progress: &Progress) -> Result<(), JournalError> {
+        self.sync_page(progress, SECTOR)
+    }
+
+    /// Writes so much of the header.
+    fn sync_page(&self, progress: &Progress, len: usize) -> Result<(), JournalError> {
         let Some(copy) = &self.copy else {
             self.map.flush_range(0, HEADER).map_err(JournalError::file(&self.path))?;
             self.prefault(0, HEADER);
@@ -272,7 +288,7 @@ impl Segment {
         put(COMMITTED, sealed(progress.committed as u64));
         put(OLDEST, sealed(progress.oldest));
         put(NEXT, sealed(progress.next));
-        copy.write(&page, 0)
+        copy.write(&page[..len], 0)
     }
 
     /// Makes it ready to be used again.

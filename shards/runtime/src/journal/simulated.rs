@@ -80,3 +80,83 @@ pub fn read(files: Files, generation: u64, shard: u16) -> Result<(Recovered, Vec
     let mut faults = vec![];
     read_files(files, generation, shard, &mut faults).map(|found| (found, faults))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::recover::Trouble;
+    use super::*;
+    use std::io;
+    use std::sync::{Mutex, PoisonError};
+    use strowger_engine::journal::{Entity, Kind, Sink};
+
+    const SECTOR: usize = 512;
+
+    /// All writes, in order: of which file, from where on, what.
+    #[derive(Debug, Default)]
+    struct Writes(Mutex<Vec<(String, usize, Vec<u8>)>>);
+
+    impl Disk for Writes {
+        fn create(&self, _: &str, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn write(&self, name: &str, at: u64, bytes: &[u8]) -> io::Result<()> {
+            let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            all.push((name.to_owned(), usize::try_from(at).unwrap(), bytes.to_vec()));
+            Ok(())
+        }
+
+        fn remove(&self, _: &str) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn sync(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Writes the sectors of `which` to a file that is there, or is made.
+    fn write(files: &mut BTreeMap<PathBuf, Vec<u8>>, size: usize, write: &(String, usize, Vec<u8>), which: u64) {
+        let (name, from, bytes) = write;
+        let file = files.entry(PathBuf::from(name)).or_insert_with(|| vec![0; size]);
+        let mut at = *from;
+        while at < from + bytes.len() {
+            let end = (from + bytes.len()).min((at / SECTOR + 1) * SECTOR);
+            if which >> ((at / SECTOR) % 64) & 1 == 1 {
+                file[at..end].copy_from_slice(&bytes[at - from..end - from]);
+            }
+            at = end;
+        }
+    }
+
+    #[test]
+    fn no_loss_of_power_makes_a_header_look_damaged() {
+        let (size, disk) = (16 << 10, Arc::<Writes>::default());
+        let mut journal = Simulated::new(disk.clone(), 3, 0, size);
+        for turn in 0..60_u64 {
+            let call = Entity { kind: Kind::Call, id: turn % 3 };
+            journal.journal.put(call, &[u8::try_from(turn).unwrap(); 2000]);
+            journal.journal.commit();
+            if turn % 4 == 0 {
+                journal.sync().unwrap();
+            }
+        }
+        let all = std::mem::take(&mut *disk.0.lock().unwrap());
+        let uses = all.iter().filter(|(name, at, _)| name == "segment-1" && *at == 0).count();
+        assert!(uses > 4, "segments were used again");
+        let mut before = BTreeMap::new();
+        for last in &all {
+            // Of a header, each combination of its eight sectors; of data, each sector alone, and all but each.
+            let torn: Vec<u64> =
+                if last.1 == 0 { (0..256).collect() } else { (0..64).flat_map(|n| [1 << n, !(1 << n)]).collect() };
+            for which in torn {
+                let mut files = before.clone();
+                write(&mut files, size, last, which);
+                let (_, faults) = read(files.into_iter().collect(), 3, 0).unwrap();
+                let damaged = faults.iter().find(|fault| !matches!(fault.trouble, Trouble::Torn { .. }));
+                assert_eq!(damaged, None, "sectors {which:b} of {} from byte {} on", last.0, last.1);
+            }
+            write(&mut before, size, last, u64::MAX);
+        }
+    }
+}
