@@ -162,6 +162,8 @@ pub struct AgentBoard {
     commanded: AtomicU8,
     /// Fingerprint of the latest of all shards' journal records of it; 0 = none.
     print: AtomicU64,
+    /// Such records written.
+    writes: AtomicU64,
 }
 
 impl AgentBoard {
@@ -198,6 +200,10 @@ impl AgentBoard {
     /// Whether the record is another than the latest one, which it then is.
     pub(crate) fn differs(&self, print: u64) -> bool {
         self.print.swap(print, Relaxed) != print
+    }
+    /// The place of another record in the order of all shards' records of it.
+    pub(crate) fn next_write(&self) -> u64 {
+        self.writes.fetch_add(1, Relaxed) + 1
     }
     pub(crate) fn tell_chat_over(&self) {
         self.chats_told.fetch_add(1, Relaxed);

@@ -287,7 +287,7 @@ impl Engine {
                 continue;
             }
             if self.stats.board.at(slot).differs(print(out)) {
-                wire_stamp(now, out);
+                stamp(now, self.stats.board.at(slot).next_write(), out);
                 sink.put(entity, out);
                 if self.notes.kept_agents.len() <= at {
                     self.notes.kept_agents.resize(at + 1, false);
@@ -302,9 +302,12 @@ impl Engine {
 /// Turns between two agents of the slow look.
 const SWEEP_TURNS: u32 = 16;
 
-/// When an agent's record was made, behind what the fingerprint is of: of several shards' records the latest holds.
-fn wire_stamp(now: Now, out: &mut Vec<u8>) {
-    super::wire::Writer(out).uint(now.unix_us);
+/// When an agent's record was made, and after how many, behind what the fingerprint is of: of several shards' records the last
+/// holds, whatever the wall clock said.
+fn stamp(now: Now, order: u64, out: &mut Vec<u8>) {
+    let mut w = super::wire::Writer(out);
+    w.uint(now.unix_us);
+    w.uint(order);
 }
 
 #[cfg(test)]

@@ -19,13 +19,15 @@ pub(super) struct AgentRecord<'a> {
     pub withheld: bool,
     pub misses: u32,
     pub stamp: u64,
+    /// Place in the order of all shards' records of it; 0 in those of older versions.
+    pub order: u64,
 }
 
 impl<'a> AgentRecord<'a> {
     pub(super) fn decode(record: &'a [u8]) -> Result<AgentRecord<'a>, Corrupt> {
         let r = &mut Reader(record);
         version(r)?;
-        let agent = AgentRecord {
+        let mut agent = AgentRecord {
             id: r.text()?,
             logged_in: r.option(Reader::flag)?,
             wrapup_ends: r.uint()?,
@@ -33,7 +35,11 @@ impl<'a> AgentRecord<'a> {
             withheld: r.flag()?,
             misses: r.small("misses")?,
             stamp: r.uint()?,
+            order: 0,
         };
+        if !r.0.is_empty() {
+            agent.order = r.uint()?;
+        }
         Reader(r.0).end().map(|()| agent)
     }
 }
@@ -63,7 +69,7 @@ pub(super) fn add_counts<'a>(r: &mut Reader<'_>, counts: impl Iterator<Item = &'
 }
 
 impl Engine {
-    /// Appends the record of an agent, without its stamp. False: no agent is known in that slot.
+    /// Appends the record of an agent, without its stamp and its place in the order. False: no agent is known in that slot.
     pub(super) fn write_agent(&self, slot: u32, out: &mut Vec<u8>) -> bool {
         let Some(def) = self.prov.agents.get(slot as usize).and_then(Option::as_ref) else { return false };
         let Some(view) = self.shared.agent(def.agent) else { return false };

@@ -306,7 +306,9 @@ impl Engine {
         for old in recovered {
             for (entity, record) in old.records.iter().filter(|(e, _)| e.kind == Kind::Agent) {
                 match AgentRecord::decode(record) {
-                    Ok(agent) if latest.get(agent.id).is_none_or(|a| a.stamp < agent.stamp) => {
+                    Ok(agent)
+                        if latest.get(agent.id).is_none_or(|a| (a.order, a.stamp) < (agent.order, agent.stamp)) =>
+                    {
                         latest.insert(agent.id, agent);
                     }
                     Ok(_) => {}
