@@ -36,8 +36,8 @@ pub trait Machine: 'static {
     fn waits(&self) -> bool {
         false
     }
-    /// Writes down what has changed since the last call; the first call writes everything. A machine without state that
-    /// outlives it writes nothing.
+    /// Writes down what has changed since the last call; the first call writes everything, and the shard's own record in
+    /// any case: one of which nothing is found has lost it. A machine without state that outlives it writes nothing.
     fn journal<S: Sink>(&mut self, _now: Now, _sink: &mut S) {}
 }
 

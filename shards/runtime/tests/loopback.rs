@@ -41,6 +41,8 @@ struct Probe {
     toil: Duration,
     /// Call-IDs that the journal does not have yet.
     heard: Vec<Vec<u8>>,
+    /// It has the shard's own record.
+    journaled: bool,
 }
 
 impl Machine for Probe {
@@ -135,6 +137,9 @@ impl Machine for Probe {
         self.seen.wrapups += 1;
     }
     fn journal<S: Sink>(&mut self, _: Now, sink: &mut S) {
+        if !std::mem::replace(&mut self.journaled, true) {
+            sink.put(Entity { kind: Kind::Shard, id: 0 }, b"shard");
+        }
         for call_id in self.heard.drain(..) {
             self.seen.client_transactions += 1;
             sink.put(Entity { kind: Kind::Call, id: self.seen.client_transactions as u64 }, &call_id);
@@ -193,6 +198,7 @@ fn run(bound: Bound, spec: ServerSpec, toil: Duration) -> Result<Shards, StartEr
         seen: Audit::default(),
         toil,
         heard: vec![],
+        journaled: false,
     });
     started.inspect(Shards::serve)
 }

@@ -74,6 +74,11 @@ pub fn prior(dir: &Path) -> Result<Prior, JournalError> {
             let places: Vec<PathBuf> =
                 mapped.iter().map(|m| m.join(&name)).filter(|m| m.exists()).chain([dir]).collect();
             let mut recovered = read_shard(&places, number, shard, &mut found.faults)?;
+            // A generation is complete when each shard has written what it began with.
+            if shard < mark.shards && recovered.records.is_empty() {
+                let path = places.last().cloned().unwrap_or_default();
+                found.faults.push(Fault { path, trouble: Trouble::NoRecord, lost: None });
+            }
             take_cdrs(&mut recovered, &mut found.cdrs);
             found.shards.push(recovered);
         } else {

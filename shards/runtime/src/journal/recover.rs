@@ -46,6 +46,8 @@ pub enum Trouble {
     Missing { number: u64 },
     /// There is no directory of that shard.
     NoShard,
+    /// Nothing is left of that shard, which has a record of its own from the beginning.
+    NoRecord,
     /// The file that says that the generation is complete is not as it was written.
     Mark,
     /// The last turn was not committed: nothing of it had been sent.
@@ -60,6 +62,7 @@ impl fmt::Display for Fault {
             Trouble::Truncated { size, expected } => write!(f, "the file has {size} bytes of {expected}")?,
             Trouble::Header => f.write_str("the segment's header is damaged")?,
             Trouble::Missing { number } => write!(f, "segment number {number} is missing")?,
+            Trouble::NoRecord => f.write_str("no record of the shard is left")?,
             Trouble::NoShard => f.write_str("the shard's directory is missing")?,
             Trouble::Mark => f.write_str("the mark of a complete generation is damaged")?,
             Trouble::Torn { records } => return write!(f, "{records} records of a turn that did not end are left out"),
