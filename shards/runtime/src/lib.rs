@@ -12,6 +12,7 @@
 pub mod bind;
 pub mod clock;
 pub mod counts;
+pub mod door;
 pub mod driver;
 pub mod error;
 pub mod journal;

@@ -3,6 +3,7 @@
 use crate::bind::Bound;
 use crate::clock::Clock;
 use crate::counts::RuntimeCounts;
+use crate::door::Door;
 use crate::driver::{self, Executor, GlommioDriver, Sleeper};
 use crate::error::StartError;
 use crate::journal::{Generation, Journal, Keeper};
@@ -12,7 +13,7 @@ use crate::machine::Machine;
 use crate::mesh::{self, Bell, Port};
 use crate::net::{LocalAddrs, OwnSockets, Sockets};
 use crate::outbound::Outbound;
-use crate::overload::{Backlog, OverloadConfig, Refusals, SourceLimits, Verdicts};
+use crate::overload::{OverloadConfig, SourceLimits};
 use crate::owner::Router;
 use crate::relay::{Command, Relay, ResolveRequest, Resolved};
 use crate::shard::{self, BusyPoll, Shard};
@@ -333,11 +334,8 @@ fn assemble<M: Machine>(parts: Parts, build: impl FnOnce(u16, &ServerSpec, Now) 
         mesh,
         relay,
         out: Outbound::default(),
-        backlog: Backlog::new(spec.overload.backlog),
-        refusals: Refusals::new(&spec.overload, random),
+        door: Door::new(&spec.overload, key, random),
         sources: spec.overload.source_rate.map(|rate| SourceLimits::new(rate, key)),
-        verdicts: Verdicts::default(),
-        key,
         overload: spec.overload,
         failed: Vec::new(),
         held: VecDeque::new(),

@@ -14,6 +14,7 @@
 
 use crate::clock::{Clock, mono_ns, thread_cpu_ns};
 use crate::counts::{self, RuntimeCounts};
+use crate::door::{Door, Entry};
 use crate::driver::Driver;
 use crate::journal::Journal;
 use crate::latency::ShardLatency;
@@ -21,7 +22,7 @@ use crate::machine::Machine;
 use crate::mesh::{Item, Label, Parcel, Port};
 use crate::net::{BATCH, Datagram, Inlet, RxBatch, Sockets};
 use crate::outbound::Outbound;
-use crate::overload::{Backlog, OverloadConfig, Refusals, SourceLimits, Verdict, Verdicts};
+use crate::overload::{OverloadConfig, SourceLimits};
 use crate::owner::{Route, Router};
 use crate::relay::{Command, Relay, ResolveRequest};
 use std::collections::VecDeque;
@@ -30,7 +31,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use strowger_engine::audit::{Report, describe};
 use strowger_engine::{MeshMsg, Output, StatsHub};
 use strowger_sip::endpoint::Transmit;
-use strowger_sip::hash::HashKey;
 use strowger_sip::net::Path;
 use strowger_sip::scan::Class;
 use strowger_sip::time::{Mono, Now};
@@ -55,11 +55,8 @@ pub(crate) struct Shard<M> {
     pub relay: Relay,
     pub out: Outbound,
     pub overload: OverloadConfig,
-    pub backlog: Backlog,
-    pub refusals: Refusals,
+    pub door: Door,
     pub sources: Option<SourceLimits>,
-    pub verdicts: Verdicts,
-    pub key: HashKey,
     pub failed: Vec<Transmit>,
     /// Outputs that wait for the commit.
     pub held: VecDeque<Output>,
@@ -203,7 +200,7 @@ impl<M: Machine> Shard<M> {
 
     fn take_mesh(&mut self, turn: &mut Turn) {
         for from in 0..self.mesh.shards() {
-            let pressed = self.mesh.depth(from) >= BATCH || !self.backlog.is_empty();
+            let pressed = self.mesh.depth(from) >= BATCH || self.door.waiting() > 0;
             for _ in 0..MESH_ITEMS {
                 let Some(item) = self.mesh.receive(from) else { break };
                 turn.worked = true;
@@ -242,7 +239,7 @@ impl<M: Machine> Shard<M> {
             }
             turn.worked = true;
             self.counts.received.add(i64::try_from(n).unwrap_or(0));
-            let pressed = n == BATCH || !self.backlog.is_empty();
+            let pressed = n == BATCH || self.door.waiting() > 0;
             for i in 0..n {
                 match rx.get(i) {
                     Some(d) if !d.truncated => self.sort(inlet, &d, pressed),
@@ -290,67 +287,54 @@ impl<M: Machine> Shard<M> {
         let Label { path, received_ns, .. } = label;
         if !label.new_invite {
             // What waits of the same Call-ID came first.
-            while let Some(earlier) = bucket.and_then(|b| self.backlog.pop_bucket(b)) {
+            while let Some(earlier) = self.door.earlier(bucket) {
                 self.admit(&earlier.bytes, earlier.path, earlier.bucket, earlier.received_ns);
-                self.backlog.recycle(earlier);
+                self.door.recycle(earlier);
             }
             self.work(bytes, path, received_ns);
         } else if !pressed {
             self.admit(bytes, path, bucket, received_ns);
         } else {
-            self.put_off(bytes, path, bucket, received_ns);
-        }
-    }
-
-    /// A new INVITE goes behind those that wait, or is refused; a copy of one that waits goes nowhere.
-    fn put_off(&mut self, bytes: &[u8], path: Path, bucket: Option<u16>, received_ns: u64) {
-        let hash = self.key.hash(&[bytes]);
-        match self.verdicts.get(hash) {
-            Some(Verdict::Waits) => {}
-            Some(_) => drop(self.decide(bytes, path, bucket, received_ns, true)),
-            None if self.backlog.push(bytes, path, bucket, received_ns) => self.verdicts.set(hash, Verdict::Waits),
-            None => drop(self.decide(bytes, path, bucket, received_ns, true)),
+            let entry = self.door.put_off(bytes, path, bucket, received_ns);
+            self.enter(entry, bytes, path, received_ns);
         }
     }
 
     fn take_new_calls(&mut self, turn: &mut Turn) {
         let (mut calls, mut refused) = (NEW_CALLS, REFUSALS);
         while calls > 0 && refused > 0 {
-            let Some(next) = self.backlog.pop() else { break };
+            let Some(next) = self.door.next_waiting() else { break };
             turn.worked = true;
             let admitted = self.admit(&next.bytes, next.path, next.bucket, next.received_ns);
             *if admitted { &mut calls } else { &mut refused } -= 1;
-            self.backlog.recycle(next);
+            self.door.recycle(next);
         }
-        counts::set(&self.counts.backlog, self.backlog.len());
-        turn.more |= !self.backlog.is_empty();
+        counts::set(&self.counts.backlog, self.door.waiting());
+        turn.more |= self.door.waiting() > 0;
     }
 
     /// A new INVITE whose turn has come: worked on, unless it is too late, CDRs pile up or the journal has no room (how
     /// many calls a shard holds is the engine's own limit). True: worked on.
     fn admit(&mut self, bytes: &[u8], path: Path, bucket: Option<u16>, received_ns: u64) -> bool {
-        let age_ns = mono_ns().saturating_sub(received_ns);
-        let too_late = age_ns > self.overload.max_age_us.saturating_mul(1000);
+        let too_late = self.door.is_late(mono_ns(), received_ns);
         let unkept = self.journal.as_ref().is_some_and(Journal::is_full);
         let refuse = too_late || unkept || self.relay.waiting.len() > self.overload.cdr_backlog;
-        self.decide(bytes, path, bucket, received_ns, refuse)
+        let entry = self.door.decide(bytes, path, bucket, refuse);
+        self.enter(entry, bytes, path, received_ns)
     }
 
-    /// Works on a new INVITE or refuses it; a copy of one that was decided goes the same way. True: worked on.
-    fn decide(&mut self, bytes: &[u8], path: Path, bucket: Option<u16>, received_ns: u64, refuse: bool) -> bool {
-        let hash = self.key.hash(&[bytes]);
-        let new = if refuse { Verdict::Refused } else { Verdict::Admitted };
-        let verdict = self.verdicts.get(hash).filter(|v| *v != Verdict::Waits).unwrap_or(new);
-        self.verdicts.set(hash, verdict);
-        if verdict == Verdict::Admitted {
-            self.work(bytes, path, received_ns);
-            return true;
+    /// Works on a new INVITE, or not. True: worked on.
+    fn enter(&mut self, entry: Entry, bytes: &[u8], path: Path, received_ns: u64) -> bool {
+        match entry {
+            Entry::Work => {
+                self.work(bytes, path, received_ns);
+                return true;
+            }
+            Entry::Refused => self.stats.shard(self.id).shed.add(1),
+            Entry::Waits | Entry::Dropped => {}
         }
-        if self.refusals.add(bytes, hash, path, bucket) {
-            self.stats.shard(self.id).shed.add(1);
-        }
-        if self.refusals.written().len() >= BATCH {
-            self.out.refuse(&mut self.refusals, &self.sockets, &self.counts);
+        if self.door.refusals.written().len() >= BATCH {
+            self.out.refuse(&mut self.door.refusals, &self.sockets, &self.counts);
         }
         false
     }
@@ -456,8 +440,8 @@ impl<M: Machine> Shard<M> {
 
     /// Sends all that is pending, tells the machine of what could not be sent, and hands the mesh its items.
     fn flush(&mut self) {
-        if !self.refusals.written().is_empty() {
-            self.out.refuse(&mut self.refusals, &self.sockets, &self.counts);
+        if !self.door.refusals.written().is_empty() {
+            self.out.refuse(&mut self.door.refusals, &self.sockets, &self.counts);
         }
         self.send();
         while let Some(t) = self.failed.pop() {

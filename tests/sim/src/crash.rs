@@ -230,8 +230,8 @@ impl World {
             }
         }
         let inside = |e: &Event| {
-            use Event::{Command, Commit, Mesh, NoName, Records, Timers};
-            matches!(e, Mesh { .. } | Command { .. } | Timers(_) | Commit | NoName { .. } | Records)
+            use Event::{Command, Commit, Mesh, NewCall, NoName, Records, Timers};
+            matches!(e, Mesh { .. } | Command { .. } | Timers(_) | Commit | NoName { .. } | Records | NewCall(_))
         };
         for event in self.forget(|e| !inside(e)) {
             if let Event::Mesh { msg: MeshMsg::ChatOver(over), .. } = event {
@@ -250,7 +250,8 @@ impl World {
             return Err(Violation::new("a record of a journal cannot be read"));
         };
         self.records.archive.restart(self.now, rows).map_err(Violation::new)?;
-        for call in self.records.forget_verdicts() {
+        self.records.restart();
+        for call in self.doors.begin(0) {
             self.ledger.damaged[call as usize] = true;
             self.ledger.expects[call as usize] = Some(Expect::Unknown);
         }
@@ -293,6 +294,7 @@ impl World {
             self.engines.push(Engine::new(cfg, shard, &self.dispatch, stats, prov.clone(), seed, now));
         }
         self.ends.begin(shards);
+        self.doors.begin(shards);
         self.timer_at = vec![u64::MAX; usize::from(shards)];
         for engine in &mut self.engines {
             let restored = engine.restore(now, &recovered);

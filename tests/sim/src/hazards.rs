@@ -2,6 +2,7 @@
 //! and what came later: damage, clocks that are set, shards that are drained.
 
 use crate::clock::{Step, draw_steps};
+use crate::door::Pressure;
 use crate::plan::{MOST_AGENTS, Op, SECOND};
 use crate::rng::Rng;
 use crate::text::{self, Request};
@@ -59,6 +60,7 @@ pub struct Hazards {
     pub records: bool,
     /// The machine may lose its power, where processes end at all.
     pub power: bool,
+    pub pressure: Pressure,
 }
 
 const HOUR_US: u64 = 3600 * SECOND;

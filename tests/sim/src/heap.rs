@@ -23,6 +23,8 @@ pub(crate) enum Event {
         msg: MeshMsg,
     },
     Timers(u16),
+    /// A shard under pressure has time for a new call that waits.
+    NewCall(u16),
     Peer {
         dialog: u32,
         tick: Tick,

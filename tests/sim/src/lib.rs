@@ -21,6 +21,7 @@ mod crash;
 mod damage;
 mod desk;
 mod disk;
+mod door;
 mod hazards;
 mod heap;
 mod journal;

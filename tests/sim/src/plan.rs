@@ -61,6 +61,7 @@ pub const SUBJECTS: &[Subject] = &[
     ("records", |p| p.hazards.records = false),
     ("power", |p| p.hazards.power = false),
     ("many-shards", |p| p.hazards.shards = 0),
+    ("pressure", |p| p.hazards.pressure.rate = 0),
 ];
 
 /// Rates in per mille, times in microseconds.

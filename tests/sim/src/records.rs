@@ -1,15 +1,11 @@
-//! Records on their way out of the shards: into the archive, out of the journals once they are safe; and the new calls that are
-//! refused while too many wait.
+//! Records on their way out of the shards: into the archive, out of the journals once they are safe.
 
 use crate::archive::Archive;
 use crate::check::{Checked, Violation};
 use crate::heap::Event;
-use crate::routes::Expect;
 use crate::text;
 use crate::ua::LIFE;
 use crate::world::World;
-use std::collections::HashMap;
-use std::net::SocketAddr;
 use strowger_engine::{Cdr, CdrRow};
 use strowger_sip::msg::{Message, Method};
 
@@ -19,19 +15,16 @@ pub(crate) struct Records {
     pub archive: Archive,
     /// When it is looked at next.
     due: u64,
-    /// Whether the call of a new INVITE was refused, by its branch: copies go the same way.
-    verdicts: HashMap<String, (u32, bool)>,
 }
 
 impl Records {
     pub(crate) fn new(archive: Archive) -> Records {
-        Records { archive, due: u64::MAX, verdicts: HashMap::new() }
+        Records { archive, due: u64::MAX }
     }
 
-    /// A new process does not know whom the last one refused. These calls.
-    pub(crate) fn forget_verdicts(&mut self) -> Vec<u32> {
+    /// The process has ended.
+    pub(crate) fn restart(&mut self) {
         self.due = u64::MAX;
-        self.verdicts.drain().filter_map(|(_, (call, refused))| refused.then_some(call)).collect()
     }
 }
 
@@ -81,28 +74,5 @@ impl World {
         let new = msg.method() == Some(Method::Invite) && msg.to_tag().is_none();
         let call = text::caller_number(msg).filter(|_| new).and_then(|n| self.ledger.stages.of.get(n as usize));
         call.and_then(|course| course.received).is_some_and(|at| self.now >= at + LIFE)
-    }
-
-    /// A new INVITE while too many records wait is refused without a look into it, and so is every copy of it.
-    pub(crate) fn is_refused(&mut self, from: SocketAddr, msg: &Message<'_>) -> bool {
-        let new = msg.method() == Some(Method::Invite) && msg.to_tag().is_none();
-        let call = text::caller_number(msg).filter(|_| new);
-        let branch = msg.top_via().ok().and_then(|v| v.branch()).map(text::text);
-        let (Some(call), Some(branch)) = (call, branch) else { return false };
-        let known = self.records.verdicts.get(branch).map(|(_, refused)| *refused);
-        let refused = known.unwrap_or_else(|| self.records.archive.is_full());
-        if known.is_none() {
-            self.records.verdicts.insert(branch.to_owned(), (call, refused));
-            if refused {
-                self.saw("refused: too many records wait");
-                self.trace.note(self.now, Some(call), None, || "refused: too many records wait".to_owned());
-                self.ledger.expects[call as usize] = Some(Expect::Refused(503));
-            }
-        }
-        if refused {
-            let answer = text::response(msg, 503, "busy", from, "Retry-After: 5\r\n", "");
-            self.transport(answer, from, None);
-        }
-        refused
     }
 }

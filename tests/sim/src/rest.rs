@@ -45,6 +45,9 @@ impl World {
     }
 
     fn nothing_is_held(&mut self) -> Checked {
+        if self.doors.waiting() > 0 {
+            return Err(Violation::new(format!("{} calls wait at the door at rest", self.doors.waiting())));
+        }
         for (shard, engine) in self.engines.iter().enumerate() {
             let audit = engine.audit();
             if audit != Audit::default() {

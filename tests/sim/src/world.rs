@@ -5,6 +5,7 @@ use crate::booked::WrapupRules;
 use crate::check::{self, Checked, Ledger, Offer, Violation};
 use crate::crash::Ends;
 use crate::desk::Reload;
+use crate::door::{Doors, Pressure};
 use crate::hazards::{Hazards, LONGEST_STALL_US, MOST_SHARDS};
 use crate::heap::{Event, Item};
 use crate::placing::Expected;
@@ -82,6 +83,7 @@ pub struct World {
     /// How far the wall clock has been from the truth.
     pub(crate) skews: Vec<i64>,
     pub(crate) records: Records,
+    pub(crate) doors: Doors,
 }
 
 impl World {
@@ -95,6 +97,7 @@ impl World {
         plan.guide = Guide::draw(&mut guide);
         plan.hazards = Hazards::draw(&mut Rng::new(seed ^ 0x6861_7a61_7264_0000), plan.faults_us, plan.calls);
         plan.hazards.draw_more(&mut Rng::new(seed ^ 0x6d6f_7265_0000_0000), plan.faults_us);
+        plan.hazards.pressure = Pressure::draw(&mut Rng::new(seed ^ 0x7072_6573_7300_0000));
         for (bit, (_, leave_out)) in plan::SUBJECTS.iter().enumerate() {
             if options.without >> bit & 1 == 1 {
                 leave_out(&mut plan);
@@ -122,6 +125,8 @@ impl World {
         if !plan.hazards.records {
             archive.without_troubles();
         }
+        let mut doors = Doors::new(seed, &plan.hazards.pressure);
+        doors.begin(plan.shards);
         let (dispatch, stats) = shared(&plan);
         let buckets = Arc::new(BucketTable::even(plan.shards));
         let listener =
@@ -185,6 +190,7 @@ impl World {
             extra: Rng::new(seed ^ 0x6d6f_7265_0000_0001),
             skews: vec![0],
             records: Records::new(archive),
+            doors,
             plan,
         };
         world.populate(&mut guide, options.absent);
@@ -281,6 +287,7 @@ impl World {
         let shard = match event {
             Event::ToEngine { bytes, .. } => self.owner(bytes)?,
             Event::Timers(shard)
+            | Event::NewCall(shard)
             | Event::Command { shard, .. }
             | Event::NoName { shard, .. }
             | Event::Mesh { to: shard, .. } => *shard,
@@ -315,22 +322,9 @@ impl World {
                 let Some(shard) = self.owner(&bytes).filter(|_| self.now >= self.ends.deaf_until) else {
                     return Ok(());
                 };
-                let mut begun = None;
-                if let Some(msg) = text::parse(&bytes) {
-                    if self.comes_too_late(&msg) || self.is_refused(from, &msg) {
-                        return Ok(());
-                    }
-                    begun = self.foretell(shard, &msg);
-                    self.ledger.engine_gets(&msg, self.now);
-                    self.trace.message(self.now, from, None, shard, &msg);
-                }
-                let path = Path::udp(from, ListenerId(0));
-                self.engines[usize::from(shard)].handle_datagram(now, path, &bytes);
-                self.after(shard, true)?;
-                self.moment_is_over()?;
-                begun.map_or(Ok(()), |call| self.feature_code_worked(call))?;
-                self.moves_are_right(true)
+                self.arrives(shard, from, &bytes)
             }
+            Event::NewCall(shard) => self.on_new_call(shard),
             Event::Timers(shard) => {
                 self.timer_at[usize::from(shard)] = u64::MAX;
                 self.engines[usize::from(shard)].handle_timers(now);
@@ -401,6 +395,22 @@ impl World {
                 self.moves_are_right(false)
             }
         }
+    }
+
+    /// A shard's engine gets a datagram.
+    pub(crate) fn work(&mut self, shard: u16, from: SocketAddr, bytes: &[u8]) -> Checked {
+        let mut begun = None;
+        if let Some(msg) = text::parse(bytes) {
+            begun = self.foretell(shard, &msg);
+            self.ledger.engine_gets(&msg, self.now);
+            self.trace.message(self.now, from, None, shard, &msg);
+        }
+        let (now, path) = (self.clock(), Path::udp(from, ListenerId(0)));
+        self.engines[usize::from(shard)].handle_datagram(now, path, bytes);
+        self.after(shard, true)?;
+        self.moment_is_over()?;
+        begun.map_or(Ok(()), |call| self.feature_code_worked(call))?;
+        self.moves_are_right(true)
     }
 
     /// The one agent whom a command concerns.
