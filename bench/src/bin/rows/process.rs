@@ -1,0 +1,220 @@
+//! Processes: started on a core of their own, ended with us, their CPU and memory as the kernel counts them.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// Ticks a second of `/proc/PID/stat`: what Linux tells to user space on every machine that we build for.
+const TICKS: f64 = 100.0;
+
+/// The cores that this process may use.
+///
+/// # Errors
+/// `/proc` does not say.
+pub fn cores() -> Result<Vec<u32>, String> {
+    let status = read("/proc/self/status")?;
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    list.and_then(|list| core_list(list.trim())).ok_or_else(|| "/proc/self/status: no list of cores".to_owned())
+}
+
+/// `0-2,5` as numbers.
+fn core_list(list: &str) -> Option<Vec<u32>> {
+    let mut cores = Vec::new();
+    for part in list.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        cores.extend(first.parse::<u32>().ok()?..=last.parse().ok()?);
+    }
+    Some(cores)
+}
+
+/// `0,1` of numbers.
+pub fn comma(cores: &[u32]) -> String {
+    cores.iter().map(u32::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// A program held to cores, that gets SIGTERM when this one is gone.
+pub fn held(cores: &str, under: &[String], program: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "TERM", "taskset", "--cpu-list", cores]).args(under).arg(program);
+    command
+}
+
+/// CPU time of a process at one moment.
+#[derive(Debug, Clone)]
+pub struct Cpu {
+    /// User and system of all threads that ever were, in seconds; to the hundredth.
+    whole: f64,
+    /// Of each living thread, in nanoseconds.
+    threads: HashMap<u64, u64>,
+    pub at: Instant,
+}
+
+impl Cpu {
+    /// # Errors
+    /// No such process.
+    pub fn of(pid: u32) -> Result<Self, String> {
+        let stat = read(&format!("/proc/{pid}/stat"))?;
+        let whole = stat_seconds(&stat).ok_or_else(|| format!("/proc/{pid}/stat: unknown form"))?;
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).map_err(|e| format!("process {pid}: {e}"))?;
+        let thread = |task: std::fs::DirEntry| {
+            let ran = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+            let ran = ran.split(' ').next()?.parse().ok()?;
+            Some((task.file_name().to_str()?.parse().ok()?, ran))
+        };
+        let threads = tasks.flatten().filter_map(thread).collect();
+        Ok(Self { whole, threads, at: Instant::now() })
+    }
+
+    /// Seconds of CPU since then. The threads' own count is finer, but forgets those that ended: where the whole says
+    /// more than its own grain allows, the whole counts.
+    pub fn since(&self, then: &Self) -> f64 {
+        let ran = |(id, ns): (&u64, &u64)| ns.saturating_sub(then.threads.get(id).copied().unwrap_or(0));
+        let fine = self.threads.iter().map(ran).sum::<u64>() as f64 / 1e9;
+        fine.max(self.whole - then.whole - 1.0 / TICKS)
+    }
+
+    /// Seconds of CPU since the process began.
+    pub fn whole(&self) -> f64 {
+        self.whole
+    }
+}
+
+/// User and system time in seconds, of `/proc/PID/stat`. The name before it may have blanks and brackets.
+fn stat_seconds(stat: &str) -> Option<f64> {
+    let (_, rest) = stat.rsplit_once(") ")?;
+    let mut times = rest.split(' ').skip(11).map(str::parse::<u64>);
+    let (user, system) = (times.next()?.ok()?, times.next()?.ok()?);
+    Some((user + system) as f64 / TICKS)
+}
+
+/// Resident bytes, what is shared with files included.
+///
+/// # Errors
+/// No such process.
+pub fn resident(pid: u32) -> Result<u64, String> {
+    let status = read(&format!("/proc/{pid}/status"))?;
+    resident_of(&status).ok_or_else(|| format!("/proc/{pid}/status: no VmRSS"))
+}
+
+fn resident_of(status: &str) -> Option<u64> {
+    let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.trim().strip_suffix(" kB")?;
+    Some(kib.parse::<u64>().ok()? * 1024)
+}
+
+/// Sends a signal by its name, such as `TERM`.
+pub fn signal(pid: u32, name: &str) {
+    // It may be gone already.
+    let _ =
+        Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).stderr(std::process::Stdio::null()).status();
+}
+
+/// Waits until it is so, looking every few milliseconds.
+///
+/// # Errors
+/// It was not so within the time.
+pub fn until(what: &str, limit: Duration, mut so: impl FnMut() -> Result<bool, String>) -> Result<(), String> {
+    let began = Instant::now();
+    while !so()? {
+        if began.elapsed() > limit {
+            return Err(format!("not within {} s: {what}", limit.as_secs()));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// Holds the calling thread to a core.
+pub fn pin_this_thread(core: u32) {
+    let me = std::fs::read_link("/proc/thread-self").ok();
+    let id = me.as_deref().and_then(Path::file_name).and_then(|n| n.to_str()).unwrap_or_default().to_owned();
+    // Without it the figures are noisier, not wrong.
+    let _ = Command::new("taskset").args(["-p", "-c", &core.to_string(), &id]).output();
+}
+
+fn read(path: &str) -> Result<String, String> {
+    std::fs::read_to_string(path).map_err(|e| format!("{path}: {e}"))
+}
+
+/// Holds processes to a part of a core, by a control group of their own (version 1 or 2).
+#[derive(Debug)]
+pub struct Quota {
+    dir: std::path::PathBuf,
+}
+
+/// Microseconds in which the share must be kept: short, so that what is held stands still for a few milliseconds only.
+const PERIOD_US: u32 = 5_000;
+
+impl Quota {
+    /// # Errors
+    /// No right to make a control group, or no control of CPU in this machine.
+    pub fn of(pid: u32, share: f64) -> Result<Self, String> {
+        let one = Path::new("/sys/fs/cgroup/cpu");
+        let old = one.join("cpu.cfs_quota_us").exists();
+        let root = if old { one } else { Path::new("/sys/fs/cgroup") };
+        let this = Self { dir: root.join(format!("strowger-rows-{pid}")) };
+        let fault = |e: std::io::Error| format!("no control group for the part of a core (are you root?): {e}");
+        std::fs::create_dir(&this.dir).map_err(fault)?;
+        let us = (share * f64::from(PERIOD_US)) as u32;
+        let files = if old {
+            vec![("cpu.cfs_period_us", PERIOD_US.to_string()), ("cpu.cfs_quota_us", us.to_string())]
+        } else {
+            vec![("cpu.max", format!("{us} {PERIOD_US}"))]
+        };
+        for (file, text) in files.into_iter().chain([("cgroup.procs", pid.to_string())]) {
+            std::fs::write(this.dir.join(file), text).map_err(fault)?;
+        }
+        Ok(this)
+    }
+}
+
+impl Drop for Quota {
+    fn drop(&mut self) {
+        // Busy until the process has gone, which is waited for before.
+        let _ = std::fs::remove_dir(&self.dir);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_is_read_behind_any_name() {
+        let stat = "12 (a) b (c)) S 1 1 1 0 -1 4194560 1 2 3 4 250 50 9 9 20 0 5 0 77 1 1";
+        assert_eq!(stat_seconds(stat), Some(3.0));
+        assert_eq!(stat_seconds("12 (a) S 1"), None);
+    }
+
+    #[test]
+    fn memory_is_read_in_bytes() {
+        assert_eq!(resident_of("Name:\tx\nVmRSS:\t  2048 kB\nThreads:\t3\n"), Some(2 << 20));
+        assert_eq!(resident_of("Name:\tx\n"), None);
+    }
+
+    #[test]
+    fn core_lists_have_ranges() {
+        assert_eq!(core_list("0-2,5"), Some(vec![0, 1, 2, 5]));
+        assert_eq!(core_list("x"), None);
+        assert_eq!(comma(&[1, 3]), "1,3");
+    }
+
+    #[test]
+    fn threads_that_ended_are_not_lost() {
+        let now = Instant::now();
+        let then = Cpu { whole: 1.0, threads: HashMap::from([(1, 5_000_000), (2, 1_000_000_000)]), at: now };
+        let some = Cpu { whole: 1.0, threads: HashMap::from([(1, 9_000_000), (3, 1_000_000)]), at: now };
+        assert!((some.since(&then) - 0.005).abs() < 1e-9, "{}", some.since(&then));
+        let more = Cpu { whole: 3.0, ..some };
+        assert!((more.since(&then) - 1.99).abs() < 1e-9);
+    }
+
+    #[test]
+    fn this_process_has_cpu_and_memory() {
+        let me = std::process::id();
+        let before = Cpu::of(me).unwrap();
+        until("CPU is used", Duration::from_secs(30), || Ok(Cpu::of(me)?.since(&before) > 0.001)).unwrap();
+        assert!(resident(me).unwrap() > 100_000 && !cores().unwrap().is_empty());
+        assert!(Cpu::of(u32::MAX).is_err());
+    }
+}
