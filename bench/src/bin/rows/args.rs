@@ -12,6 +12,7 @@ usage: bench/rows ROW... | all | --list  [OPTIONS]
   --waiting N          waiting calls of the row memory [100000]
   --quota SHARE        part of a core that the server gets in the row overload [0.25]
   --under COMMAND      goes before server and generator: \"chrt --rr 1\" where the machine has other work that cannot stop
+                       (not with overload)
   --before COMMAND     runs before each run, for quiet: stops other work
   --after COMMAND      runs after each run
   --set KEY=VALUE      any key of the server's configuration; repeatable

@@ -25,6 +25,10 @@ const NORMAL_US: f64 = 100_000.0;
 /// # Errors
 /// A run did not work at all, or there is no way to hold the server to a part of a core.
 pub fn overload(bench: &Bench) -> Result<Vec<Line>, String> {
+    if !bench.options.under.is_empty() {
+        // A control group's part of a core does not hold real-time processes.
+        return Err("--under does not go with overload: measure it without, on a quiet machine".to_owned());
+    }
     let quota = bench.options.quota;
     let how = How { quota: Some(quota), ..bench.one_core() };
     let (max, generator) = bench.highest(Agents::Plenty, &how)?;
