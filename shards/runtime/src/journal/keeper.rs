@@ -17,12 +17,16 @@ use std::sync::{Arc, OnceLock};
 use std::thread::{JoinHandle, Thread};
 use std::time::Duration;
 
-/// Segments that are kept ready for each shard.
-const SPARES: usize = 2;
+/// Segments that are made ready for each shard.
+const READY: usize = 2;
+/// Used ones that may be ready beside them: a busy shard writes to the same few again and again, and none is made.
+const SPARES: usize = 12;
 /// Segments that wait for a follower to let them go, for each shard; of more, the oldest are removed instead.
-const HELD: usize = 4;
+const HELD: usize = 12;
 /// Pause before the disk is asked for room again.
 const AGAIN: Duration = Duration::from_millis(100);
+/// So many of them without a segment taken, and a spare that is not needed goes.
+const IDLE_PASSES: u32 = 20;
 
 /// What a shard and the journal's threads share. Lock-free.
 #[derive(Debug)]
@@ -32,6 +36,8 @@ pub(super) struct Pool {
     shard: u16,
     size: usize,
     spares: ArrayQueue<Arc<Segment>>,
+    /// How often one was asked for.
+    taken: AtomicU64,
     /// From the shard: segments that it writes to from now on, and those that it does not need any more.
     opened: SegQueue<(u64, Arc<Segment>)>,
     retired: SegQueue<Arc<Segment>>,
@@ -60,6 +66,7 @@ impl Pool {
             shard,
             size,
             spares: ArrayQueue::new(SPARES),
+            taken: AtomicU64::new(0),
             opened: SegQueue::new(),
             retired: SegQueue::new(),
             valid: AtomicU64::new(0),
@@ -88,6 +95,7 @@ impl Pool {
     /// A segment to write to; `None`: the disk has no room.
     pub fn take(&self, counts: &RuntimeCounts) -> Option<Arc<Segment>> {
         let ready = self.spares.pop();
+        self.taken.fetch_add(1, Ordering::Relaxed);
         if let Some(maker) = self.maker.get() {
             maker.unpark();
         }
@@ -183,11 +191,22 @@ impl Pool {
     }
 
     pub fn refill(&self) {
-        while !self.spares.is_full() {
+        while self.spares.len() < READY {
             let Ok(segment) = self.make() else { return };
             if let Err(segment) = self.spares.push(segment) {
                 segment.remove();
             }
+        }
+    }
+
+    /// Lets go of a spare that was of use when there was more to write: none has been taken since `seen`.
+    fn shrink(&self, seen: &mut u64) {
+        let taken = self.taken.load(Ordering::Relaxed);
+        if std::mem::replace(seen, taken) == taken
+            && self.spares.len() > READY
+            && let Some(segment) = self.spares.pop()
+        {
+            segment.remove();
         }
     }
 
@@ -357,8 +376,15 @@ impl Keeper {
         let over = Arc::<AtomicBool>::default();
         let (makers, ended) = (pools.to_vec(), Arc::clone(&over));
         let maker = spawn("journal-space", move || {
-            while !ended.load(Ordering::Acquire) {
+            let mut seen = vec![0; makers.len()];
+            for pass in 1_u32.. {
+                if ended.load(Ordering::Acquire) {
+                    return;
+                }
                 makers.iter().for_each(|pool| pool.refill());
+                if pass.is_multiple_of(IDLE_PASSES) {
+                    makers.iter().zip(&mut seen).for_each(|(pool, seen)| pool.shrink(seen));
+                }
                 std::thread::park_timeout(AGAIN);
             }
         });
