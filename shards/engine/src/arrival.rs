@@ -1,12 +1,12 @@
 //! An initial INVITE: which flow, may it come in, and the call that it becomes.
 
 use crate::audit::{History, What};
+use crate::body::{Body, sdp_range};
 use crate::books::text;
 use crate::call::{Call, Link, Message as Play};
 use crate::control::CallState;
 use crate::engine::Engine;
 use crate::leg::{InInvite, Leg, Role};
-use crate::link::sdp_range;
 use crate::provision::FlowDef;
 use crate::relay::push_line;
 use std::sync::Arc;
@@ -123,7 +123,7 @@ impl Engine {
         let session_id = self.ep.ids().nonce() >> 8;
         let mut leg = Leg::new(Role::Caller, local_tag, dialog, session_id);
         leg.inbound = Some(InInvite { txn, cseq, answered: false, ack_to: None });
-        leg.remote = Self::body_of(msg).into();
+        leg.remote = Body::of(msg).into();
         self.legs.insert(leg);
         self.note_session(key, msg);
         self.ep.set_user(txn, key.to_u64());

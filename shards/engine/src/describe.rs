@@ -2,10 +2,9 @@
 //! else passes as it came (spec: sip.md, "SDP").
 
 use crate::arena::Key;
+use crate::body::{Body, sdp_range};
 use crate::call::End;
 use crate::engine::Engine;
-use crate::leg::Body;
-use crate::link::sdp_range;
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
 use strowger_sip::msg::ContentType;
@@ -34,8 +33,12 @@ impl Engine {
         let mut body = std::mem::take(&mut self.body);
         draft.clear();
         body.clear();
-        let content_type = self.draft_description(end, to, usage, &mut draft);
-        let written = content_type.and_then(|content_type| self.with_origin(to, content_type, &draft, &mut body));
+        let written = if self.passes(end, to, usage).is_some() {
+            self.pass(end, to, usage, &mut body)
+        } else {
+            let content_type = self.draft_description(end, to, usage, &mut draft);
+            content_type.and_then(|content_type| self.with_origin(to, content_type, &draft, &mut body))
+        };
         self.draft = draft;
         self.body = body;
         if let Some(leg) = self.legs.get_mut(to).filter(|_| written.is_some()) {
@@ -44,26 +47,57 @@ impl Engine {
         written
     }
 
+    /// What `end` has described for leg `to`.
+    fn given(&self, end: End, to: Key, usage: Use) -> Option<&Body> {
+        let End::Leg(from) = end else { return None };
+        let leg = self.legs.get(from)?;
+        // A proposal is for the side that it is relayed to; all others get what holds.
+        let proposed = leg.proposed.as_ref().filter(|_| usage == Use::Offer && self.relay_partner(from) == Some(to));
+        proposed.or(leg.remote.as_ref()).map(|body| &**body)
+    }
+
+    /// That, where nothing of it changes but its origin line: as good as always.
+    fn passes(&self, end: End, to: Key, usage: Use) -> Option<&Body> {
+        let given = self.given(end, to, usage).filter(|b| b.content_type.is_none() && b.streams() > 0)?;
+        let (have, want) = (given.streams(), self.legs.get(to)?.remote.as_ref().map_or(0, |b| b.streams()));
+        let fits = match usage {
+            Use::Offer => have >= want,
+            Use::Answer => have <= want || want == 0,
+        };
+        fits.then_some(given)
+    }
+
+    fn pass(&mut self, end: End, to: Key, usage: Use, out: &mut Vec<u8>) -> Option<Kind> {
+        let (before, after) = self.passes(end, to, usage)?.around_origin();
+        let print = self.cfg.key.hash(&[before, after]);
+        let origin = self.origin(to, print)?;
+        let given = self.passes(end, to, usage)?;
+        let (before, after) = given.around_origin();
+        out.extend_from_slice(before);
+        origin.write(out);
+        if given.ends_with_cr() {
+            out.push(b'\r');
+        }
+        out.extend_from_slice(after);
+        Some(PLAIN)
+    }
+
     /// The description of `end`, its number of streams fitted to leg `to`, before the origin line is replaced.
     fn draft_description(&self, end: End, to: Key, usage: Use, draft: &mut Vec<u8>) -> Option<Kind> {
         let there = self.legs.get(to)?.remote.as_ref();
-        let End::Leg(from) = end else {
+        if !matches!(end, End::Leg(_)) {
             match there {
                 Some(there) => sdp::hold_inactive(there.sdp(), draft).ok()?,
                 None => draft.extend_from_slice(NOTHING),
             }
             return Some(PLAIN);
-        };
-        let leg = self.legs.get(from)?;
-        // A proposal is for the side that it is relayed to; all others get what holds.
-        let proposed = leg.proposed.as_ref().filter(|_| usage == Use::Offer && self.relay_partner(from) == Some(to));
-        let body: &Body = proposed.or(leg.remote.as_ref())?;
+        }
+        let body = self.given(end, to, usage)?;
         if let Some(content_type) = &body.content_type {
             draft.extend_from_slice(&body.data);
             return Some(content_type.to_vec().into());
         }
-        let count = |b: &Body| sdp::media_lines(b.sdp());
-        let (have, want) = (count(body), there.map_or(0, |t| count(t)));
+        let (have, want) = (body.streams(), there.map_or(0, |t| t.streams()));
         match usage {
             Use::Offer if have < want => {
                 sdp::pad_media(&body.data, there?.sdp(), draft).ok()?;
@@ -75,7 +109,14 @@ impl Engine {
     }
 
     fn with_origin(&mut self, to: Key, content_type: Kind, draft: &[u8], body: &mut Vec<u8>) -> Option<Kind> {
-        let print = self.fingerprint(draft);
+        let origin = self.origin(to, self.fingerprint(draft))?;
+        let parsed = ContentType::parse(&content_type)?;
+        sdp::rewrite_body_origin(&parsed, draft, &origin, body).ok()?;
+        Some(content_type)
+    }
+
+    /// The origin line of a leg for what has that fingerprint.
+    fn origin(&mut self, to: Key, print: u64) -> Option<Origin<'static>> {
         let leg = self.legs.get_mut(to)?;
         if leg.described != print {
             leg.described = print;
@@ -89,10 +130,7 @@ impl Engine {
             .contacts
             .get(usize::from(leg.dialog.path().listener.0))
             .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |(_, a)| *a);
-        let origin = Origin { user: b"", session: leg.session_id, version: u64::from(leg.version), addr };
-        let parsed = ContentType::parse(&content_type)?;
-        sdp::rewrite_body_origin(&parsed, draft, &origin, body).ok()?;
-        Some(content_type)
+        Some(Origin { user: b"", session: leg.session_id, version: u64::from(leg.version), addr })
     }
 
     /// An answer that refuses every stream of what leg `to` offered.

@@ -3,6 +3,7 @@
 use crate::agents::Wrapup;
 use crate::arena::{Arena, Key};
 use crate::audit::Auditor;
+use crate::body::Body;
 use crate::call::{Call, End};
 use crate::config::EngineConfig;
 use crate::control::{CallId, MeshMsg, Output};
@@ -448,7 +449,7 @@ impl Engine {
 
     fn on_reinvite_final(&mut self, key: Key, purpose: Purpose, code: u16, msg: Option<&Message<'_>>, now: Now) {
         let Some(c) = self.leg_call(key) else { return };
-        let answer = msg.and_then(Self::body_of).filter(|_| code < 300);
+        let answer = msg.and_then(Body::of).filter(|_| code < 300);
         match (purpose, code < 300) {
             (Purpose::Link, true) => self.on_link_accepted(c, answer, now),
             (Purpose::Link, false) => self.on_link_refused(c, code, now),
@@ -471,7 +472,7 @@ impl Engine {
             // the ACK must answer it (RFC 3261 section 13.2.2.4).
             if code < 300 {
                 leg.phase = Phase::Confirmed;
-                leg.remote = msg.and_then(Self::body_of).into();
+                leg.remote = msg.and_then(Body::of).into();
                 let answer = (!leg.offered && leg.remote.is_some()).then_some(End::Silence);
                 self.send_ack(key, invite.txn, invite.cseq, answer, now);
                 #[cfg(mutant)]
@@ -487,7 +488,7 @@ impl Engine {
         };
         if code < 300 {
             let medium = self.calls.get(c).map(|call| call.medium);
-            leg.remote = msg.and_then(Self::body_of).filter(|b| b.media() == medium).into();
+            leg.remote = msg.and_then(Body::of).filter(|b| b.media() == medium).into();
             if leg.remote.is_some() && !leg.offered {
                 leg.phase = Phase::OwesAck;
                 leg.owes_ack = Some((invite.txn, invite.cseq));

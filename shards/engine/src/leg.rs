@@ -1,6 +1,7 @@
 //! One dialog of a call: the caller's, a media server's, or an agent's.
 
 use crate::arena::Key;
+use crate::body::Body;
 use crate::provision::{AgentDef, FlowDef};
 use std::ops::Deref;
 use std::sync::Arc;
@@ -33,14 +34,6 @@ pub(crate) enum Phase {
     Confirmed,
     /// We have ended it: BYE sent, or due when the ACK comes.
     Closing,
-}
-
-/// A session description with its content type, as it came.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Body {
-    /// `None`: application/sdp.
-    pub content_type: Option<Box<[u8]>>,
-    pub data: Box<[u8]>,
 }
 
 /// Something that is replaced as a whole, and seldom: the journal asks whether it was.

@@ -17,6 +17,7 @@ mod arena;
 mod arrival;
 mod attempts;
 pub mod audit;
+mod body;
 mod books;
 pub mod buckets;
 mod call;

@@ -7,14 +7,11 @@
 
 use crate::arena::Key;
 use crate::audit::What;
+use crate::body::Body;
 use crate::books::Outcome;
 use crate::call::{End, Link, Mode, Preagent};
 use crate::engine::{Engine, TimerKind};
-use crate::leg::{Body, Phase, Purpose, Role};
-use std::ops::Range;
-use strowger_dispatch::Media;
-use strowger_sip::msg::{ContentType, Message, Name};
-use strowger_sip::sdp::{self, Flavour, Sdp};
+use crate::leg::{Phase, Purpose, Role};
 use strowger_sip::time::Now;
 
 /// Least pause after a 491 in a dialog whose Call-ID is ours, microseconds (RFC 3261 section 14.1).
@@ -141,7 +138,7 @@ impl Engine {
     /// Takes in what a side described last. Far ends that know another of the caller's are to be told.
     pub(crate) fn keep_description(&mut self, key: Key, body: Option<Box<Body>>) {
         let (Some(leg), Some(body)) = (self.legs.get_mut(key), body) else { return };
-        let changed = leg.remote.as_ref().is_some_and(|old| media_differs(old, &body));
+        let changed = leg.remote.as_ref().is_some_and(|old| old.differs_in_media(&body));
         leg.remote = Some(body).into();
         let Some(call) = leg.call.filter(|_| changed && leg.role == Role::Caller).and_then(|c| self.calls.get(c))
         else {
@@ -216,7 +213,7 @@ impl Engine {
     /// The far end's answer to the correction.
     pub(crate) fn on_corrected(&mut self, c: Key, far: Key, answer: Option<Box<Body>>, now: Now) {
         let before = self.legs.get(far).and_then(|l| (*l.remote).clone());
-        let differs = matches!((&before, &answer), (Some(old), Some(new)) if media_differs(old, new));
+        let differs = matches!((&before, &answer), (Some(old), Some(new)) if old.differs_in_media(new));
         self.keep_description(far, answer);
         let agent = self.calls.get(c).and_then(|call| call.attempt.as_ref()).is_some_and(|a| a.leg == far);
         if differs && agent {
@@ -319,52 +316,8 @@ impl Engine {
         self.end_call(c, Outcome::Abandoned, code, now);
     }
 
-    /// The description in a message, if it has a sound one.
-    pub(crate) fn body_of(msg: &Message<'_>) -> Option<Box<Body>> {
-        let data = msg.body();
-        if data.is_empty() {
-            return None;
-        }
-        let content_type = msg.first(Name::ContentType);
-        Sdp::parse(data.get(sdp_range(content_type, data)?)?).ok()?;
-        let other = content_type.filter(|t| !t.eq_ignore_ascii_case(PLAIN));
-        Some(Box::new(Body { content_type: other.map(Into::into), data: data.into() }))
-    }
-
     /// Whether the leg's dialog still belongs to a call.
     pub(crate) fn leg_call(&self, leg: Key) -> Option<Key> {
         self.legs.get(leg).filter(|l| l.phase != Phase::Closing).and_then(|l| l.call)
     }
-}
-
-const PLAIN: &[u8] = b"application/sdp";
-
-/// Where the session description stands in a body (no content type: the whole).
-pub(crate) fn sdp_range(content_type: Option<&[u8]>, data: &[u8]) -> Option<Range<usize>> {
-    match content_type.filter(|t| !t.eq_ignore_ascii_case(PLAIN)) {
-        None => Some(0..data.len()),
-        Some(other) => sdp::find_sdp(&ContentType::parse(other)?, data),
-    }
-}
-
-impl Body {
-    /// What its first stream in use carries; `None`: nothing that an agent takes.
-    pub(crate) fn media(&self) -> Option<Media> {
-        match Sdp::parse(self.sdp()).ok()?.flavour() {
-            Flavour::Audio => Some(Media::Audio),
-            Flavour::Chat => Some(Media::Chat),
-            Flavour::Other | Flavour::Unusable => None,
-        }
-    }
-
-    /// The session description in it.
-    pub(crate) fn sdp(&self) -> &[u8] {
-        let range = sdp_range(self.content_type.as_deref(), &self.data).unwrap_or(0..self.data.len());
-        &self.data[range]
-    }
-}
-
-/// Whether two descriptions differ in address, port or formats.
-pub(crate) fn media_differs(a: &Body, b: &Body) -> bool {
-    sdp::differs_in_media(a.sdp(), b.sdp())
 }

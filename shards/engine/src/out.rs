@@ -1,6 +1,7 @@
 //! Messages that the engine writes: INVITEs, answers, what passes from one leg to the other.
 
 use crate::arena::Key;
+use crate::body::Body;
 use crate::call::{Call, End};
 use crate::describe::{Kind, Use};
 use crate::engine::Engine;
@@ -402,7 +403,7 @@ impl Engine {
         }
         let mut fork = Leg::new(role, tag, dialog, 0);
         fork.phase = Phase::Confirmed;
-        fork.remote = Self::body_of(msg).into();
+        fork.remote = Body::of(msg).into();
         let fork = self.legs.insert(fork);
         let end = (!offered && self.legs.get(fork).is_some_and(|l| l.remote.is_some())).then_some(End::Silence);
         self.send_ack(fork, txn, cseq.number, end, now);

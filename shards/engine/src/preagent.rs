@@ -10,6 +10,7 @@
 
 use crate::arena::Key;
 use crate::attempts::Refusal;
+use crate::body::Body;
 use crate::call::{Call, End, Link, Mode, Preagent};
 use crate::control::CallState;
 use crate::engine::{Engine, TimerKind};
@@ -160,7 +161,7 @@ impl Engine {
         msg: Option<&Message<'_>>,
         now: Now,
     ) {
-        let body = msg.and_then(Self::body_of);
+        let body = msg.and_then(Body::of);
         let medium = call.and_then(|c| self.calls.get(c)).map(|call| call.medium);
         let usable = medium.is_some() && body.as_ref().and_then(|b| b.media()) == medium;
         let Some(leg) = self.legs.get_mut(key) else { return };

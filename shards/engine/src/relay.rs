@@ -3,11 +3,12 @@
 
 use crate::arena::Key;
 use crate::attempts::Refusal;
+use crate::body::Body;
 use crate::books::Outcome;
 use crate::call::{End, Link};
 use crate::ending::relayed_code;
 use crate::engine::Engine;
-use crate::leg::{Body, InInvite, OutInvite, Phase, Purpose, Relay, Role};
+use crate::leg::{InInvite, OutInvite, Phase, Purpose, Relay, Role};
 use strowger_sip::endpoint::ServerTxn;
 use strowger_sip::msg::{Message, Method, Name};
 use strowger_sip::time::Now;
@@ -57,11 +58,11 @@ impl Engine {
             (Phase::Closing, _) if leg.bye.is_none() => self.send_bye(key, now),
             (Phase::AwaitAck, Some(c)) => {
                 leg.phase = Phase::Confirmed;
-                self.on_caller_acked(c, Self::body_of(msg), now);
+                self.on_caller_acked(c, Body::of(msg), now);
             }
             (_, Some(c)) => {
                 if let Some(partner) = inbound.ack_to {
-                    self.pass_answer(key, partner, Self::body_of(msg), now);
+                    self.pass_answer(key, partner, Body::of(msg), now);
                 }
                 self.drive_link(c, now);
             }
@@ -163,7 +164,7 @@ impl Engine {
             return;
         }
         let _ = leg.dialog.refresh_target(msg);
-        let body = Self::body_of(msg);
+        let body = Body::of(msg);
         if body.is_none() && !msg.body().is_empty() {
             self.answer_final(key, txn, 488, now);
             return;
@@ -218,7 +219,7 @@ impl Engine {
         let asks = self.legs.get(from).is_some_and(|l| l.inbound.is_some_and(|i| i.txn == txn && !i.answered));
         let accepted = (200..300).contains(&code);
         if accepted {
-            self.relay_accepted(key, invite, (from, offered, asks), msg.and_then(Self::body_of), now);
+            self.relay_accepted(key, invite, (from, offered, asks), msg.and_then(Body::of), now);
         } else {
             if asks && self.take_inbound(from, txn) {
                 self.answer_final(from, txn, relayed_code(code), now);
@@ -276,7 +277,7 @@ impl Engine {
     fn on_update(&mut self, key: Key, txn: ServerTxn, msg: &Message<'_>, now: Now) {
         let Some(leg) = self.legs.get_mut(key) else { return };
         let _ = leg.dialog.refresh_target(msg);
-        let body = Self::body_of(msg);
+        let body = Body::of(msg);
         let ours = leg.invite.is_some() || leg.owes_ack.is_some() || leg.relays.iter().any(|r| r.offer);
         let theirs = leg.inbound.is_some() || leg.proposed.is_some();
         let unchanged = body.is_none() || body == *leg.remote;
@@ -332,7 +333,7 @@ impl Engine {
         let waits = self.take_pending(relay.from, relay.txn);
         if relay.offer {
             let accepted = (200..300).contains(&code);
-            self.keep_description(key, msg.and_then(Self::body_of).filter(|_| accepted));
+            self.keep_description(key, msg.and_then(Body::of).filter(|_| accepted));
             if accepted {
                 self.adopt_proposal(relay.from, key);
             } else if let Some(leg) = self.legs.get_mut(relay.from) {

@@ -1,6 +1,7 @@
 //! What the rules make of a request outside every dialog: a call, a feature code, a refusal.
 
 use crate::arrival::Refused;
+use crate::body::Body;
 use crate::call::End;
 use crate::engine::Engine;
 use crate::leg::{InInvite, Leg, Phase, Role};
@@ -124,7 +125,7 @@ impl Engine {
         (agent, on): (AgentRef, bool),
         now: Now,
     ) {
-        let offer = Self::body_of(msg);
+        let offer = Body::of(msg);
         if offer.is_none() && !msg.body().is_empty() {
             self.turn_away(txn, Refused::Code(self.cfg.call.refusals.bad_sdp), now);
             return;

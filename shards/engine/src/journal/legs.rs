@@ -4,8 +4,9 @@ use super::VERSION;
 use super::calls::{MEDIA, pick, read_key, version, write_key};
 use super::wire::{Corrupt, Reader, Writer};
 use crate::arena::Key;
+use crate::body::Body;
 use crate::engine::Engine;
-use crate::leg::{Body, Leg, Phase, Plan, Purpose, Role, Session};
+use crate::leg::{Leg, Phase, Plan, Purpose, Role, Session};
 use strowger_dispatch::Media;
 use strowger_sip::dialog::DialogParts;
 use strowger_sip::id::Token;
@@ -85,7 +86,7 @@ pub(super) struct BodyRecord<'a> {
 
 impl BodyRecord<'_> {
     pub(super) fn to_body(self) -> Box<Body> {
-        Box::new(Body { content_type: self.content_type.map(Into::into), data: self.data.into() })
+        Body::again(self.content_type, self.data)
     }
 }
 

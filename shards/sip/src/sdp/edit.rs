@@ -52,17 +52,12 @@ pub fn rewrite_origin(body: &[u8], origin: &Origin<'_>, out: &mut Vec<u8>) -> Re
 
 /// See [`rewrite_origin`].
 pub(super) fn copy_with_origin(sdp: &Sdp<'_>, origin: &Origin<'_>, out: &mut Vec<u8>) {
-    let mut done = false;
-    for line in lines(sdp.session()) {
-        if line.kind == b'o' && !done {
-            origin.write(out);
-            out.extend_from_slice(line_end(line.raw));
-            done = true;
-        } else {
-            out.extend_from_slice(line.raw);
-        }
-    }
-    out.extend_from_slice(&sdp.raw()[sdp.session().len()..]);
+    let (body, at) = (sdp.raw(), sdp.origin_text());
+    let text = &body[at.clone()];
+    out.extend_from_slice(&body[..at.start]);
+    origin.write(out);
+    out.extend_from_slice(&text[text.strip_suffix(b"\r").unwrap_or(text).len()..]);
+    out.extend_from_slice(&body[at.end..]);
 }
 
 /// Copies `body` with every direction attribute taken out and `a=inactive` at the end of each stream: the session

@@ -17,6 +17,7 @@ pub use multipart::{find_sdp, rewrite_body_origin};
 use crate::bytes::{self, find};
 use crate::msg::{number, trim};
 use std::net::IpAddr;
+use std::ops::Range;
 
 /// Why a session description cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -114,6 +115,8 @@ pub struct Sdp<'a> {
     body: &'a [u8],
     /// Length of the session part, up to the first m= line.
     session: usize,
+    /// Where its first o= line begins.
+    origin: usize,
 }
 
 impl<'a> Sdp<'a> {
@@ -123,7 +126,7 @@ impl<'a> Sdp<'a> {
     /// See [`SdpError`].
     pub fn parse(body: &'a [u8]) -> Result<Sdp<'a>, SdpError> {
         let mut session = body.len();
-        let mut origin = false;
+        let mut origin = None;
         let mut rest = body;
         if lines(body).next().is_none_or(|first| first.kind != b'v' || trim(first.value) != b"0") {
             return Err(SdpError::NoVersion);
@@ -131,7 +134,7 @@ impl<'a> Sdp<'a> {
         // Most lines are attributes, which nobody looks at here.
         while let [kind, next, ..] = rest {
             match (kind, next) {
-                (b'o', b'=') if session == body.len() => origin = true,
+                (b'o', b'=') if session == body.len() && origin.is_none() => origin = Some(body.len() - rest.len()),
                 (b'm', b'=') => {
                     session = session.min(body.len() - rest.len());
                     let line = lines(rest).next().and_then(|line| MediaLine::parse(line.value));
@@ -141,7 +144,8 @@ impl<'a> Sdp<'a> {
             }
             rest = find(b'\n', rest).map_or(b"", |end| &rest[end + 1..]);
         }
-        if origin { Ok(Sdp { body, session }) } else { Err(SdpError::NoOrigin) }
+        let origin = origin.ok_or(SdpError::NoOrigin)?;
+        Ok(Sdp { body, session, origin })
     }
 
     /// The bytes.
@@ -154,6 +158,13 @@ impl<'a> Sdp<'a> {
     #[must_use]
     pub fn session(&self) -> &'a [u8] {
         &self.body[..self.session]
+    }
+
+    /// Where the first o= line is, without its line feed.
+    #[must_use]
+    pub fn origin_text(&self) -> Range<usize> {
+        let rest = &self.session()[self.origin..];
+        self.origin..self.origin + find(b'\n', rest).unwrap_or(rest.len())
     }
 
     /// The o= line; None where its fields are not six.
@@ -221,7 +232,7 @@ impl<'a> Sdp<'a> {
 
 /// How many m= lines a description, or a part of one, has.
 #[must_use]
-pub fn media_lines(part: &[u8]) -> usize {
+fn media_lines(part: &[u8]) -> usize {
     let (mut count, mut rest) = (0, part);
     while !rest.is_empty() {
         count += usize::from(rest.starts_with(b"m="));
