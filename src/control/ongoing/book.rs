@@ -112,14 +112,18 @@ impl<R: Deref<Target = [u8]>> Book<R> {
         }
     }
 
-    /// An entity is no more.
+    /// An entity is no more, nor is its other half.
     pub fn remove(&mut self, shard: u16, entity: Entity) {
         match entity.kind {
             Kind::Call => self.remove_call(shard, entity.id),
             Kind::Leg => self.remove_leg(shard, entity.id),
-            Kind::Client | Kind::Server | Kind::Request | Kind::Answer => self.remove_request(shard, entity),
+            Kind::Client | Kind::Server => {
+                self.remove_request(shard, entity);
+                let half = entity.kind.other_half().map(|kind| Entity { kind, ..entity });
+                half.into_iter().for_each(|half| self.remove_request(shard, half));
+            }
             // They go with the other half.
-            Kind::Caller | Kind::Dialog => {}
+            Kind::Caller | Kind::Dialog | Kind::Request | Kind::Answer => {}
             Kind::Shard | Kind::Agent | Kind::FlowCounts | Kind::AgentCounts | Kind::Cdr => {}
         }
     }

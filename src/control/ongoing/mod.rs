@@ -17,9 +17,6 @@ mod tests;
 use crate::config::DbUrl;
 use crate::store::{CallStore, Missing, OngoingCall, StoreError, calls_at};
 use book::{Batch, Book};
-use foldhash::fast::RandomState;
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -106,7 +103,9 @@ struct Reader {
 #[derive(Default)]
 struct LastChanges {
     changes: Vec<(u16, Entity, Change)>,
-    at: HashMap<(u16, Entity), usize, RandomState>,
+    /// Where the change of whoever has that slot is, by shard, kind and slot; of an earlier look, or of a slot's user before, it
+    /// is another's.
+    at: Vec<[Vec<u32>; Kind::ALL.len()]>,
 }
 
 impl LastChanges {
@@ -114,19 +113,46 @@ impl LastChanges {
         if matches!(entity.kind, Kind::Shard | Kind::Agent | Kind::FlowCounts | Kind::AgentCounts | Kind::Cdr) {
             return;
         }
-        match self.at.entry((shard, entity)) {
-            Entry::Occupied(at) => self.changes[*at.get()].2 = change,
-            Entry::Vacant(at) => {
-                at.insert(self.changes.len());
+        if matches!(change, Change::Removed)
+            && let Some(kind) = entity.kind.other_half()
+            && let Some(half) = self.find(shard, Entity { kind, ..entity })
+        {
+            self.changes[half].2 = Change::Removed;
+        }
+        match self.find(shard, entity) {
+            Some(at) => self.changes[at].2 = change,
+            None => {
+                *self.place(shard, entity) = u32::try_from(self.changes.len()).unwrap_or(u32::MAX);
                 self.changes.push((shard, entity, change));
             }
         }
     }
 
+    fn find(&self, shard: u16, entity: Entity) -> Option<usize> {
+        let slots = &self.at.get(usize::from(shard))?[entity.kind as usize];
+        let at = *slots.get(slot(entity))? as usize;
+        self.changes.get(at).is_some_and(|(s, e, _)| (*s, *e) == (shard, entity)).then_some(at)
+    }
+
+    fn place(&mut self, shard: u16, entity: Entity) -> &mut u32 {
+        let shards = self.at.len().max(usize::from(shard) + 1);
+        self.at.resize_with(shards, Default::default);
+        let slots = &mut self.at[usize::from(shard)][entity.kind as usize];
+        let at = slot(entity);
+        if at >= slots.len() {
+            slots.resize((at + 1).next_power_of_two(), 0);
+        }
+        &mut slots[at]
+    }
+
     fn take(&mut self) -> impl Iterator<Item = (u16, Entity, Change)> + '_ {
-        self.at.clear();
         self.changes.drain(..)
     }
+}
+
+/// Small and dense (see [`Entity`]).
+fn slot(entity: Entity) -> usize {
+    (entity.id & 0xffff_ffff) as usize
 }
 
 impl Reader {

@@ -51,11 +51,17 @@ fn print(record: &[u8]) -> u64 {
     record.iter().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3))
 }
 
+/// An entity is no more, nor is its other half.
+fn forget(records: &mut Records, entity: Entity) -> Option<Box<[u8]>> {
+    entity.kind.other_half().map(|kind| records.remove(&Entity { kind, ..entity }));
+    records.remove(&entity)
+}
+
 fn apply(records: &mut Records, turn: &[(Entity, Option<Box<[u8]>>)]) {
     for (entity, record) in turn {
         match record {
             Some(record) => drop(records.insert(*entity, record.clone())),
-            None => drop(records.remove(entity)),
+            None => drop(forget(records, *entity)),
         }
     }
 }
@@ -71,7 +77,7 @@ impl Sink for Journal {
     fn remove(&mut self, entity: Entity) {
         self.real.journal.remove(entity);
         self.note(entity, None);
-        self.strays += u32::from(self.records.remove(&entity).is_none());
+        self.strays += u32::from(forget(&mut self.records, entity).is_none());
     }
 }
 

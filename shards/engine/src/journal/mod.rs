@@ -6,7 +6,8 @@
 //! Invariants
 //! - What changes often and what does not of a call, a leg or a transaction are two entities ([`Kind::other_half`]); neither
 //!   is without the other.
-//! - A record replaces the entity's earlier ones; a removal ends them. Order between entities of one turn has no meaning.
+//! - A record replaces the entity's earlier ones; a removal ends them, and its other half's. Order between entities of one
+//!   turn has no meaning.
 //! - Times in records are Unix time: the monotonic clock does not survive.
 //! - Records name flows and agents by their ids, never by index or slot: provisioning may differ after the restart.
 
@@ -88,6 +89,18 @@ impl Kind {
         }
     }
 
+    /// The kind that an entity of this kind goes by, and which half of it this is: 0, or 1 for [`Kind::other_half`].
+    #[must_use]
+    pub fn half(self) -> (Kind, usize) {
+        match self {
+            Kind::Caller => (Kind::Call, 1),
+            Kind::Dialog => (Kind::Leg, 1),
+            Kind::Request => (Kind::Client, 1),
+            Kind::Answer => (Kind::Server, 1),
+            whole => (whole, 0),
+        }
+    }
+
     /// The kind of that number.
     #[must_use]
     pub fn from_u8(n: u8) -> Option<Kind> {
@@ -107,7 +120,7 @@ pub struct Entity {
 pub trait Sink {
     /// The entity is now this.
     fn put(&mut self, entity: Entity, record: &[u8]);
-    /// The entity is no more.
+    /// The entity is no more, nor is its other half ([`Kind::other_half`]).
     fn remove(&mut self, entity: Entity);
 }
 

@@ -191,7 +191,7 @@ impl Engine {
     fn journal_calls<S: Sink + ?Sized>(&mut self, now: Now, sink: &mut S, out: &mut Vec<u8>) {
         let entity = |kind, key: Key| Entity { kind, id: key.to_u64() };
         for key in self.calls.drain_gone() {
-            [Kind::Call, Kind::Caller].into_iter().for_each(|kind| sink.remove(entity(kind, key)));
+            sink.remove(entity(Kind::Call, key));
         }
         let noted = self.calls.take_noted();
         for slot in &noted {
@@ -213,7 +213,7 @@ impl Engine {
     fn journal_legs<S: Sink + ?Sized>(&mut self, now: Now, sink: &mut S, out: &mut Vec<u8>) {
         let entity = |kind, key: Key| Entity { kind, id: key.to_u64() };
         for key in self.legs.drain_gone() {
-            [Kind::Leg, Kind::Dialog].into_iter().for_each(|kind| sink.remove(entity(kind, key)));
+            sink.remove(entity(Kind::Leg, key));
         }
         let noted = self.legs.take_noted();
         for slot in &noted {

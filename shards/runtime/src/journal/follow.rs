@@ -9,7 +9,7 @@
 //! - The bytes of a [`Written`] do not change: they are below a commit, and it holds their segment.
 
 use super::keeper::Pool;
-use super::record::{self, HEAD, Op};
+use super::record::{self, HEAD, Op, Salt};
 use super::segment::{self, HEADER, Segment};
 use std::collections::VecDeque;
 use std::fmt;
@@ -53,7 +53,7 @@ pub enum Change {
 #[derive(Debug)]
 struct Open {
     segment: Arc<Segment>,
-    salt: u32,
+    salt: Salt,
     /// How far it has been read.
     at: usize,
 }
@@ -130,7 +130,7 @@ impl Open {
         let written = unsafe { self.segment.written(end) };
         while let Some(rest) = written.get(self.at - HEADER..).filter(|rest| !rest.is_empty()) {
             // What has just been written can be read, or memory is broken.
-            let Some(head) = record::head(rest, self.salt) else {
+            let Some(head) = record::head(rest, &self.salt) else {
                 tracing::error!(path = %self.segment.path().display(), at = self.at, "journal: bytes that are no record");
                 return;
             };

@@ -16,10 +16,17 @@ pub struct Place {
 
 const CHUNK: usize = 1024;
 
+/// Of both halves of an entity ([`Kind::half`]).
 #[derive(Debug, Clone, Copy, Default)]
 struct Slot {
     generation: u32,
-    place: Place,
+    halves: [Place; 2],
+}
+
+impl Slot {
+    fn size(&self) -> u64 {
+        self.halves.iter().map(|place| u64::from(place.size)).sum()
+    }
 }
 
 /// See the module.
@@ -46,20 +53,53 @@ impl Places {
         let place = if entity.kind == Kind::Cdr {
             *self.cdrs.get(usize::try_from(entity.id.checked_sub(self.first_cdr)?).ok()?)?
         } else {
+            let (kind, half) = entity.kind.half();
             let (chunk, index, generation) = split(entity.id);
-            let slot = self.slots[entity.kind as usize].get(chunk)?.get(index)?;
-            (slot.generation == generation).then_some(slot.place)?
+            let slot = self.slots[kind as usize].get(chunk)?.get(index)?;
+            (slot.generation == generation).then_some(slot.halves[half])?
         };
         (place.segment != 0).then_some(place)
     }
 
-    /// The entity's record lies there now; `Place::default()`: nowhere.
+    /// The entity's record lies there now.
     pub fn set(&mut self, entity: Entity, place: Place) {
-        let Some(kept) = self.slot(entity, place.segment != 0) else { return };
+        let kept = if entity.kind == Kind::Cdr {
+            let Some(kept) = self.cdr(entity.id) else { return };
+            kept
+        } else {
+            let (kind, half) = entity.kind.half();
+            let (chunk, index, generation) = split(entity.id);
+            let chunks = &mut self.slots[kind as usize];
+            while chunks.len() <= chunk {
+                chunks.push(vec![Slot::default(); CHUNK].into_boxed_slice());
+            }
+            let Some(slot) = chunks[chunk].get_mut(index) else { return };
+            if slot.generation != generation {
+                self.live -= slot.size();
+                *slot = Slot { generation, ..Slot::default() };
+            }
+            &mut slot.halves[half]
+        };
         let before = std::mem::replace(kept, place).size;
         self.live = self.live + u64::from(place.size) - u64::from(before);
+    }
+
+    /// The entity has no record any more, nor has its other half, if it is the one that goes for both.
+    pub fn remove(&mut self, entity: Entity) {
         if entity.kind == Kind::Cdr {
-            self.trim();
+            let at = entity.id.checked_sub(self.first_cdr).and_then(|at| usize::try_from(at).ok());
+            if let Some(kept) = at.and_then(|at| self.cdrs.get_mut(at)) {
+                self.live -= u64::from(std::mem::take(kept).size);
+            }
+            return self.trim();
+        }
+        let (kind, half) = entity.kind.half();
+        let (chunk, index, generation) = split(entity.id);
+        let slot = self.slots[kind as usize].get_mut(chunk).and_then(|chunk| chunk.get_mut(index));
+        if let Some(slot) = slot.filter(|slot| slot.generation == generation) {
+            for place in &mut slot.halves[half..] {
+                self.live -= u64::from(std::mem::take(place).size);
+            }
         }
     }
 
@@ -77,28 +117,16 @@ impl Places {
         any
     }
 
-    /// The place of an entity that is there, or is to be.
-    fn slot(&mut self, entity: Entity, add: bool) -> Option<&mut Place> {
-        if entity.kind == Kind::Cdr {
-            if self.cdrs.is_empty() && add {
-                self.first_cdr = entity.id;
-            }
-            let at = usize::try_from(entity.id.checked_sub(self.first_cdr)?).ok()?;
-            if add && at >= self.cdrs.len() {
-                self.cdrs.resize(at + 1, Place::default());
-            }
-            return self.cdrs.get_mut(at);
+    /// The place of a CDR that is to be there.
+    fn cdr(&mut self, id: u64) -> Option<&mut Place> {
+        if self.cdrs.is_empty() {
+            self.first_cdr = id;
         }
-        let (chunk, index, generation) = split(entity.id);
-        let chunks = &mut self.slots[entity.kind as usize];
-        while add && chunks.len() <= chunk {
-            chunks.push(vec![Slot::default(); CHUNK].into_boxed_slice());
+        let at = usize::try_from(id.checked_sub(self.first_cdr)?).ok()?;
+        if at >= self.cdrs.len() {
+            self.cdrs.resize(at + 1, Place::default());
         }
-        let slot = chunks.get_mut(chunk)?.get_mut(index)?;
-        if add {
-            slot.generation = generation;
-        }
-        (slot.generation == generation).then_some(&mut slot.place)
+        self.cdrs.get_mut(at)
     }
 
     /// Lets go of places at the queue's head whose records are gone.
@@ -131,12 +159,29 @@ mod tests {
         places.set(call(1), place(1, 100));
         places.set(call(2), place(1, 50));
         assert_eq!((places.get(call(1)), places.get(call(2)), places.live()), (None, Some(place(1, 50)), 50));
-        places.set(call(1), Place::default());
+        places.remove(call(1));
         assert_eq!((places.get(call(2)), places.live()), (Some(place(1, 50)), 50));
-        places.set(call(2), Place::default());
+        places.remove(call(2));
         assert_eq!((places.get(call(2)), places.live()), (None, 0));
-        places.set(Entity { kind: Kind::Leg, id: 1 << 20 }, Place::default());
+        places.remove(Entity { kind: Kind::Leg, id: 1 << 20 });
         assert!(places.slots[Kind::Leg as usize].is_empty(), "a removal makes no room");
+    }
+
+    #[test]
+    fn both_halves_of_an_entity_go_together_and_with_their_slot() {
+        let of = |kind, generation: u64| Entity { kind, id: generation << 32 | 7 };
+        let mut places = Places::default();
+        places.set(of(Kind::Leg, 1), place(1, 10));
+        places.set(of(Kind::Dialog, 1), place(1, 20));
+        assert_eq!((places.get(of(Kind::Dialog, 1)), places.live()), (Some(place(1, 20)), 30));
+        places.remove(of(Kind::Dialog, 1));
+        assert_eq!((places.get(of(Kind::Leg, 1)), places.live()), (Some(place(1, 10)), 10));
+        places.set(of(Kind::Dialog, 1), place(1, 20));
+        places.set(of(Kind::Leg, 2), place(1, 10));
+        assert_eq!((places.get(of(Kind::Dialog, 2)), places.live()), (None, 10), "it was the slot's user's before");
+        places.set(of(Kind::Dialog, 2), place(1, 20));
+        places.remove(of(Kind::Leg, 2));
+        assert_eq!((places.get(of(Kind::Dialog, 2)), places.live()), (None, 0));
     }
 
     #[test]
@@ -145,7 +190,7 @@ mod tests {
         (10..15).for_each(|id| places.set(cdr(id), place(1, 10)));
         assert!(places.drop_cdrs(11) && !places.drop_cdrs(11));
         assert_eq!((places.get(cdr(11)), places.get(cdr(12)), places.live()), (None, Some(place(1, 10)), 30));
-        places.set(cdr(12), Place::default());
+        places.remove(cdr(12));
         assert!(places.drop_cdrs(100));
         assert_eq!((places.live(), places.cdrs.len()), (0, 0));
         places.set(cdr(1 << 40), place(2, 10));

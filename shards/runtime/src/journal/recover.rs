@@ -4,7 +4,7 @@
 //! committed record counts.
 
 use super::JournalError;
-use super::record::{self, ALIGN, Head, Op};
+use super::record::{self, ALIGN, Head, Op, Salt};
 use super::segment::{self, HEADER, Header};
 use std::collections::HashMap;
 use std::fmt;
@@ -196,7 +196,7 @@ impl Replay<'_> {
             let header = self.segments[i].header;
             self.missing(dir, expected..header.number);
             self.count(header.first);
-            self.segment(i, segment::salt(generation, shard, header.number));
+            self.segment(i, &segment::salt(generation, shard, header.number));
             expected = header.number + 1;
             if header.next.is_some_and(|n| n != 0) {
                 self.apply_pending();
@@ -233,7 +233,7 @@ impl Replay<'_> {
         }
     }
 
-    fn segment(&mut self, i: usize, salt: u32) {
+    fn segment(&mut self, i: usize, salt: &Salt) {
         let Loaded { path, header, bytes } = &self.segments[i];
         // Where the field is damaged, the marks tell.
         let expected = header.committed.unwrap_or(0);
@@ -283,7 +283,10 @@ impl Replay<'_> {
         for (op, entity, i, payload) in self.pending.drain(..) {
             match op {
                 Op::Put => drop(self.latest.insert(entity, (i, payload))),
-                Op::Remove => drop(self.latest.remove(&entity)),
+                Op::Remove => {
+                    self.latest.remove(&entity);
+                    entity.kind.other_half().map(|kind| self.latest.remove(&Entity { kind, ..entity }));
+                }
                 Op::RemoveUpTo => self.latest.retain(|e, _| e.kind != entity.kind || e.id > entity.id),
                 Op::Commit => {}
             }
@@ -292,7 +295,7 @@ impl Replay<'_> {
 }
 
 /// Where the next intact record begins, or `end`.
-fn find(bytes: &[u8], from: usize, end: usize, salt: u32) -> usize {
+fn find(bytes: &[u8], from: usize, end: usize, salt: &Salt) -> usize {
     let intact = |at: &usize| {
         let rest = &bytes[*at..];
         record::head(rest, salt).is_some_and(|h| record::payload(rest, &h, salt).is_some())

@@ -10,6 +10,7 @@
 
 use super::JournalError;
 use super::ground::Copy;
+use super::record::Salt;
 use memmap2::{Advice, MmapOptions, MmapRaw};
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -20,7 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Bytes of the header.
 pub const HEADER: usize = 4096;
 /// Of the layout of segments and records; engine records have a version of their own.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 const MAGIC: [u8; 8] = *b"strwjrnl";
 /// The fixed part: magic, version, shard, size, checksum.
 const FIXED: usize = 32;
@@ -72,8 +73,8 @@ pub struct Header {
 
 /// What the records of a segment are salted with.
 #[must_use]
-pub fn salt(generation: u64, shard: u16, number: u64) -> u32 {
-    (mix(generation ^ u64::from(shard) << 48, number) >> 32) as u32
+pub fn salt(generation: u64, shard: u16, number: u64) -> Salt {
+    Salt::new((mix(generation ^ u64::from(shard) << 48, number) >> 32) as u32)
 }
 
 const fn mix(a: u64, b: u64) -> u64 {

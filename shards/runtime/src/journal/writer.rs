@@ -6,7 +6,7 @@
 
 use super::keeper::Pool;
 use super::places::{Place, Places};
-use super::record::{self, HEAD, Op};
+use super::record::{self, HEAD, Op, Salt};
 use super::segment::{self, HEADER, Segment};
 use crate::counts::{self, RuntimeCounts};
 use std::collections::{HashMap, VecDeque};
@@ -27,6 +27,7 @@ const MARK: Entity = Entity { kind: Kind::Shard, id: 0 };
 struct Closed {
     segment: Arc<Segment>,
     number: u64,
+    salt: Salt,
     end: usize,
 }
 
@@ -38,7 +39,7 @@ pub struct Journal {
     current: Option<Arc<Segment>>,
     /// Number and salt of the current segment, and where its next record begins.
     number: u64,
-    salt: u32,
+    salt: Salt,
     at: usize,
     /// Full ones, the oldest first; how many of the last of them were closed since the last commit.
     closed: VecDeque<Closed>,
@@ -69,7 +70,7 @@ impl Journal {
             pool,
             current: None,
             number: 0,
-            salt: 0,
+            salt: Salt::new(0),
             at: 0,
             closed: VecDeque::new(),
             fresh: 0,
@@ -146,7 +147,7 @@ impl Journal {
         let Some(current) = &self.current else { return };
         // SAFETY: this journal is the segment's only writer, and below `at` is what it has written.
         let free = unsafe { current.free(self.at) };
-        self.at += record::write(free, self.salt, Op::Commit, Entity { id: self.records, ..MARK }, &[]);
+        self.at += record::write(free, &self.salt, Op::Commit, Entity { id: self.records, ..MARK }, &[]);
         let mut next = self.number;
         for closed in self.closed.iter().rev().take(self.fresh) {
             closed.segment.commit(closed.end);
@@ -176,7 +177,8 @@ impl Journal {
         let Some(next) = self.pool.take(&self.counts) else { return false };
         self.number += 1;
         if let Some(full) = self.current.take() {
-            self.closed.push_back(Closed { segment: full, number: self.number - 1, end: self.at });
+            let salt = self.salt.clone();
+            self.closed.push_back(Closed { segment: full, number: self.number - 1, salt, end: self.at });
             self.fresh += 1;
         }
         if self.number == 1 {
@@ -196,10 +198,11 @@ impl Journal {
         let Some(current) = &self.current else { return };
         // SAFETY: this journal is the segment's only writer, and below `at` is what it has written.
         let free = unsafe { current.free(self.at) };
-        let size = record::write(free, self.salt, op, entity, payload);
-        if op != Op::RemoveUpTo {
-            let place = if op == Op::Put { self.place(self.number, self.at, size) } else { Place::default() };
-            self.places.set(entity, place);
+        let size = record::write(free, &self.salt, op, entity, payload);
+        match op {
+            Op::Put => self.places.set(entity, self.place(self.number, self.at, size)),
+            Op::Remove => self.places.remove(entity),
+            Op::RemoveUpTo | Op::Commit => {}
         }
         self.at += size;
         self.records += 1;
@@ -215,10 +218,9 @@ impl Journal {
     pub(super) fn clean(&mut self) {
         let mut left = CLEAN_LEAST.max(self.appended * CLEAN_FACTOR);
         while left > 0 && self.is_long() {
-            let Some(Closed { segment, number, end }) = self.closed.front() else { return };
+            let Some(Closed { segment, number, salt, end }) = self.closed.front() else { return };
             let (segment, number, end) = (Arc::clone(segment), *number, *end);
             let at = self.cleaned.max(HEADER);
-            let salt = segment::salt(self.pool.generation(), self.pool.shard(), number);
             // SAFETY: this journal wrote all below `end`, and takes the segment out of use itself, after this.
             let written = unsafe { segment.written(end) };
             let rest = &written[(at - HEADER).min(written.len())..];
@@ -273,7 +275,8 @@ impl Sink for Journal {
         if self.unwritten.is_empty() && self.room(record::size(0)) {
             self.append(Op::Remove, entity, &[]);
         } else {
-            self.unwritten.insert(entity, None);
+            let half = entity.kind.other_half().map(|kind| Entity { kind, ..entity });
+            self.unwritten.extend([Some(entity), half].into_iter().flatten().map(|gone| (gone, None)));
         }
     }
 }

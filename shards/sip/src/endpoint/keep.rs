@@ -62,9 +62,9 @@ pub enum Record {
 }
 
 impl Record {
-    /// State and bytes of a transaction.
-    fn both(server: bool) -> [Record; 2] {
-        if server { [Record::Server, Record::Answer] } else { [Record::Client, Record::Request] }
+    /// The one that goes for both of a transaction.
+    fn first(server: bool) -> Record {
+        if server { Record::Server } else { Record::Client }
     }
 }
 
@@ -248,12 +248,12 @@ fn server_body<'a>(r: &mut Reader<'a>, b: &mut Reader<'a>) -> Result<ServerBody<
 }
 
 impl Endpoint {
-    /// Hands out what changed since the last call: `put(what, number, record)`, without a record for what is to be
-    /// forgotten. From the first call on a journal is kept; it hands out everything. `out` is scratch.
+    /// Hands out what changed since the last call: `put(what, number, record)`, without a record for a
+    /// transaction of which both are to be forgotten. From the first call on a journal is kept; it hands out everything. `out` is scratch.
     pub fn journal(&mut self, now: Now, out: &mut Vec<u8>, mut put: impl FnMut(Record, u64, Option<&[u8]>)) {
         self.keep_journal();
         for (server, number) in self.notes.gone.drain(..) {
-            Record::both(server).into_iter().for_each(|what| put(what, number, None));
+            put(Record::first(server), number, None);
         }
         let mut noted = std::mem::take(&mut self.notes.clients);
         for number in noted.drain(..) {
@@ -270,7 +270,7 @@ impl Endpoint {
                 self.write_client(slot, number, now, out);
                 put(Record::Client, number, Some(out));
             } else if was.kept {
-                Record::both(false).into_iter().for_each(|what| put(what, number, None));
+                put(Record::Client, number, None);
             }
             self.clients[slot].mark = Mark { noted: false, kept, laid: kept };
         }
@@ -290,7 +290,7 @@ impl Endpoint {
                 self.write_server(slot, now, out);
                 put(Record::Server, number, Some(out));
             } else if was.kept {
-                Record::both(true).into_iter().for_each(|what| put(what, number, None));
+                put(Record::Server, number, None);
             }
             self.servers[slot].mark = Mark { noted: false, kept, laid: kept };
         }
