@@ -10,6 +10,7 @@ mod view;
 pub use books::Summary;
 
 use crate::config::{Config, ConfigError, Setting};
+use crate::control::clock;
 use crate::server::{Server, ServerError};
 use crate::store::{Cell, StoreError, open_cdrs, open_provisioning};
 use books::Outcome;
@@ -100,7 +101,7 @@ const APOLOGY: Duration = Duration::from_secs(1);
 /// Short, so that things move.
 const WRAPUP: Duration = Duration::from_secs(1);
 const RING_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long shards may take to finish what the generator has finished.
+/// How long shards may take to finish what the generator has finished, the agents' wrap-ups not counted.
 const SETTLE: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -250,7 +251,7 @@ async fn provision(config: &Config, args: &DemoArgs, agents: SocketAddr, media: 
 
 /// Waits until no shard has a call; false when one keeps some.
 async fn settle(server: &Server) -> Result<bool, DemoError> {
-    let until = Instant::now() + SETTLE;
+    let until = Instant::now() + SETTLE + longest_wrapup(server);
     loop {
         let audit = server.audit().await?;
         if audit.calls == 0 && audit.wrapups == 0 {
@@ -261,6 +262,15 @@ async fn settle(server: &Server) -> Result<bool, DemoError> {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// How long the last wrap-up still takes: those after chats add up.
+fn longest_wrapup(server: &Server) -> Duration {
+    let plane = server.plane();
+    let board = &plane.statistics.hub().board;
+    let agents = plane.provisioning();
+    let ends = agents.agents_by_id.values().filter_map(|agent| board.peek(agent.slot).map(|b| b.wrapup_ends())).max();
+    Duration::from_micros(ends.unwrap_or(0).saturating_sub(clock::unix_us()))
 }
 
 fn agents_in_call(server: &Server) -> u64 {
