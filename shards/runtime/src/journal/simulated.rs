@@ -85,6 +85,7 @@ pub fn read(files: Files, generation: u64, shard: u16) -> Result<(Recovered, Vec
 mod tests {
     use super::super::recover::Trouble;
     use super::*;
+    use std::collections::BTreeSet;
     use std::io;
     use std::sync::{Mutex, PoisonError};
     use strowger_engine::journal::{Entity, Kind, Sink};
@@ -127,6 +128,23 @@ mod tests {
             }
             at = end;
         }
+    }
+
+    #[test]
+    fn a_busy_journal_writes_to_the_same_segments_again() {
+        let disk = Arc::<Writes>::default();
+        let mut journal = Simulated::new(disk.clone(), 3, 0, 16 << 10);
+        for turn in 0..400_u64 {
+            journal.journal.put(Entity { kind: Kind::Call, id: turn % 3 }, &[7; 2000]);
+            journal.journal.commit();
+            journal.refill();
+            if turn % 16 == 0 {
+                journal.sync().unwrap();
+            }
+        }
+        let all = std::mem::take(&mut *disk.0.lock().unwrap());
+        let made: BTreeSet<_> = all.iter().map(|(name, ..)| name).collect();
+        assert!(journal.opened() > 50 && made.len() < 12, "{} made for {}", made.len(), journal.opened());
     }
 
     #[test]
