@@ -165,9 +165,9 @@ fn without_room_nothing_is_lost_and_it_is_written_when_there_is_room_again() {
         b.journal.commit();
     }
     let expected: State = (0..200).filter(|id| *id != 150).map(|id| (call(id), record.as_slice().into())).collect();
+    drop(keeper);
     assert!(b.read() == (expected, vec![]));
     assert_eq!(b.counts.journal_unwritten.get(), 0);
-    drop(keeper);
 }
 
 #[test]
