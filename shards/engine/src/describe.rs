@@ -33,8 +33,10 @@ impl Engine {
         let mut body = std::mem::take(&mut self.body);
         draft.clear();
         body.clear();
-        let written = if self.passes(end, to, usage).is_some() {
-            self.pass(end, to, usage, &mut body)
+        let passing =
+            self.passes(end, to, usage).map(|given| self.cfg.key.hash(&<[_; 2]>::from(given.around_origin())));
+        let written = if let Some(print) = passing {
+            self.pass(end, to, usage, print, &mut body)
         } else {
             let content_type = self.draft_description(end, to, usage, &mut draft);
             content_type.and_then(|content_type| self.with_origin(to, content_type, &draft, &mut body))
@@ -67,11 +69,10 @@ impl Engine {
         fits.then_some(given)
     }
 
-    fn pass(&mut self, end: End, to: Key, usage: Use, out: &mut Vec<u8>) -> Option<Kind> {
-        let (before, after) = self.passes(end, to, usage)?.around_origin();
-        let print = self.cfg.key.hash(&[before, after]);
+    /// Writes a description that [`passes`](Self::passes); `print`: its fingerprint.
+    fn pass(&mut self, end: End, to: Key, usage: Use, print: u64, out: &mut Vec<u8>) -> Option<Kind> {
         let origin = self.origin(to, print)?;
-        let given = self.passes(end, to, usage)?;
+        let given = self.given(end, to, usage)?;
         let (before, after) = given.around_origin();
         out.extend_from_slice(before);
         origin.write(out);
