@@ -119,7 +119,7 @@ impl<R: Deref<Target = [u8]>> Book<R> {
             Kind::Leg => self.remove_leg(shard, entity.id),
             Kind::Client | Kind::Server => {
                 self.remove_request(shard, entity);
-                let half = entity.kind.other_half().map(|kind| Entity { kind, ..entity });
+                let half = entity.other_half();
                 half.into_iter().for_each(|half| self.remove_request(shard, half));
             }
             // They go with the other half.

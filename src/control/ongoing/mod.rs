@@ -114,8 +114,7 @@ impl LastChanges {
             return;
         }
         if matches!(change, Change::Removed)
-            && let Some(kind) = entity.kind.other_half()
-            && let Some(half) = self.find(shard, Entity { kind, ..entity })
+            && let Some(half) = entity.other_half().and_then(|half| self.find(shard, half))
         {
             self.changes[half].2 = Change::Removed;
         }

@@ -188,7 +188,7 @@ pub fn records(data: &[u8]) {
     let again = bundle(records.iter().map(|(entity, record)| (*entity, &**record)));
     assert_eq!(unbundle(&again).as_ref(), Ok(&records));
     for (entity, record) in &records {
-        let rest = entity.kind.other_half().map(|kind| Entity { kind, id: entity.id });
+        let rest = entity.other_half();
         let rest = records.iter().find(|(e, _)| Some(*e) == rest).map_or(&[][..], |(_, rest)| rest);
         let _ = (part(entity.kind, record), Ongoing::decode(record, rest));
     }

@@ -37,7 +37,7 @@ impl Sink for Journal {
 
     fn remove(&mut self, entity: Entity) {
         assert!(self.0.remove(&entity).is_some(), "{entity:?} was never written");
-        entity.kind.other_half().map(|kind| self.0.remove(&Entity { kind, ..entity }));
+        entity.other_half().map(|half| self.0.remove(&half));
     }
 }
 

@@ -53,7 +53,7 @@ fn print(record: &[u8]) -> u64 {
 
 /// An entity is no more, nor is its other half.
 fn forget(records: &mut Records, entity: Entity) -> Option<Box<[u8]>> {
-    entity.kind.other_half().map(|kind| records.remove(&Entity { kind, ..entity }));
+    entity.other_half().map(|half| records.remove(&half));
     records.remove(&entity)
 }
 

@@ -116,6 +116,14 @@ pub struct Entity {
     pub id: u64,
 }
 
+impl Entity {
+    /// The one that holds the rest of it ([`Kind::other_half`]).
+    #[must_use]
+    pub fn other_half(self) -> Option<Entity> {
+        self.kind.other_half().map(|kind| Entity { kind, ..self })
+    }
+}
+
 /// Where an engine writes its records. Never fails and never blocks: whoever keeps them reports his troubles elsewhere.
 pub trait Sink {
     /// The entity is now this.

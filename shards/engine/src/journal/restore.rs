@@ -103,10 +103,7 @@ impl Engine {
         let mut fault = |entity: &Entity, why: Corrupt| self.unreadable(old.shard, entity, &why.to_string(), told);
         let all: BTreeMap<Entity, &[u8]> = old.records.iter().map(|(e, record)| (*e, &**record)).collect();
         // What is not there cannot be read.
-        let rest = |e: &Entity| {
-            let kind = e.kind.other_half().unwrap_or(e.kind);
-            all.get(&Entity { kind, ..*e }).copied().unwrap_or_default()
-        };
+        let rest = |e: &Entity| e.other_half().and_then(|half| all.get(&half)).copied().unwrap_or_default();
         for (entity, record) in &old.records {
             let key = Key::from_u64(entity.id);
             match entity.kind {

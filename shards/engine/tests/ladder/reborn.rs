@@ -36,7 +36,7 @@ impl Sink for Journal {
 
     fn remove(&mut self, entity: Entity) {
         assert!(self.records.remove(&entity).is_some(), "{entity:?} was never written");
-        entity.kind.other_half().map(|kind| self.records.remove(&Entity { kind, ..entity }));
+        entity.other_half().map(|half| self.records.remove(&half));
     }
 }
 

@@ -285,7 +285,7 @@ impl Replay<'_> {
                 Op::Put => drop(self.latest.insert(entity, (i, payload))),
                 Op::Remove => {
                     self.latest.remove(&entity);
-                    entity.kind.other_half().map(|kind| self.latest.remove(&Entity { kind, ..entity }));
+                    entity.other_half().map(|half| self.latest.remove(&half));
                 }
                 Op::RemoveUpTo => self.latest.retain(|e, _| e.kind != entity.kind || e.id > entity.id),
                 Op::Commit => {}

@@ -275,7 +275,7 @@ impl Sink for Journal {
         if self.unwritten.is_empty() && self.room(record::size(0)) {
             self.append(Op::Remove, entity, &[]);
         } else {
-            let half = entity.kind.other_half().map(|kind| Entity { kind, ..entity });
+            let half = entity.other_half();
             self.unwritten.extend([Some(entity), half].into_iter().flatten().map(|gone| (gone, None)));
         }
     }
