@@ -9,7 +9,7 @@
 //! acquire order may read the bytes below it, which do not change until the segment is used anew.
 
 use super::JournalError;
-use super::ground::Copy;
+use super::ground::{Copy, PAGE};
 use super::record::Salt;
 use memmap2::{Advice, MmapOptions, MmapRaw};
 use std::fs::{File, OpenOptions};
@@ -252,6 +252,8 @@ impl Segment {
         };
         // SAFETY: committed, and only the syncing thread, which is here, takes a segment out of use.
         let bytes = unsafe { self.written(to) };
+        // From a page's beginning: what is there already is written again as it is.
+        let from = from / PAGE * PAGE;
         copy.write(&bytes[from - HEADER..], from as u64)
     }
 
