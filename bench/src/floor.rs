@@ -40,7 +40,7 @@ pub fn echo(messages: &[Vec<u8>], run: Duration) -> f64 {
             let mut set = PollSet::new([socket.as_raw_fd()]);
             let mut packets = 0u64;
             while !stop.load(Ordering::Relaxed) {
-                let n = rx.receive(socket.as_fd()).unwrap_or(0);
+                let n = rx.receive(socket.as_fd(), BATCH).unwrap_or(0);
                 if n == 0 {
                     set.wait(10_000_000);
                 }
@@ -85,7 +85,7 @@ pub fn saturate(addr: SocketAddr, messages: &[Vec<u8>], run: Duration) -> u64 {
             // Something was dropped: open the window again.
             got = sent;
         }
-        got = (got + rx.receive(peer.as_fd()).unwrap_or(0) as u64).min(sent);
+        got = (got + rx.receive(peer.as_fd(), BATCH).unwrap_or(0) as u64).min(sent);
     }
     got
 }

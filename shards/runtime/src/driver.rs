@@ -42,6 +42,8 @@ pub trait Driver {
     fn nap(&mut self, until: Option<u64>) -> bool;
     /// Blocks until something is readable or `until` has (nearly) come. May return early.
     fn park(&mut self, until: Option<u64>);
+    /// Whether the last nap or park found that socket readable.
+    fn readable(&self, socket: usize) -> bool;
 }
 
 /// The mailbox's end that wakes: one byte on a socket pair.
@@ -102,6 +104,11 @@ impl Driver for GlommioDriver {
 
     fn park(&mut self, until: Option<u64>) {
         self.wait(until, PARK_NS);
+    }
+
+    fn readable(&self, socket: usize) -> bool {
+        // The mailbox is before them.
+        self.set.readable(socket + 1)
     }
 }
 

@@ -39,6 +39,8 @@ use strowger_sip::time::{Mono, Now};
 const COMMANDS: usize = 64;
 const MESH_ITEMS: usize = 256;
 const BATCHES: usize = 8;
+/// Datagrams that are asked for first.
+const FIRST: usize = 8;
 const NEW_CALLS: usize = 64;
 const REFUSALS: usize = 512;
 /// When something waits for another's room (a full ring, channel or socket), look again after this.
@@ -85,11 +87,14 @@ struct Turn {
 pub(crate) fn run<M: Machine, D: Driver>(mut shard: Shard<M>, mut driver: D) {
     let mut rx = RxBatch::default();
     let inlets: Vec<Inlet> = shard.sockets.inlets().collect();
+    // Those that may have something.
+    let mut ready = inlets.clone();
     loop {
-        let turn = shard.turn(&mut rx, &inlets);
+        let turn = shard.turn(&mut rx, &ready);
         if turn.stop {
             return;
         }
+        ready.clone_from(&inlets);
         if turn.more || shard.poll.goes_on(turn.worked, mono_ns, shard.due_ns()) || shard.arm_and_look() {
             continue;
         }
@@ -99,6 +104,7 @@ pub(crate) fn run<M: Machine, D: Driver>(mut shard: Shard<M>, mut driver: D) {
             shard.flush();
             driver.park(shard.wake_at());
         }
+        ready.retain(|inlet| driver.readable(inlet.index));
         shard.mesh.bell().disarm();
         shard.awake();
     }
@@ -225,8 +231,10 @@ impl<M: Machine> Shard<M> {
 
     /// Drains one socket, at most [`BATCHES`] batches.
     fn take_datagrams(&mut self, inlet: Inlet, rx: &mut RxBatch, turn: &mut Turn) {
-        for _ in 0..BATCHES {
-            let (n, lost) = match self.sockets.receive(inlet, rx) {
+        for round in 0..BATCHES {
+            // Mostly a few are there.
+            let most = if round == 0 { FIRST } else { BATCH };
+            let (n, lost) = match self.sockets.receive(inlet, rx, most) {
                 Ok(received) => received,
                 Err(error) => {
                     tracing::error!(%error, "a listener can not be read");
@@ -246,7 +254,7 @@ impl<M: Machine> Shard<M> {
                     _ => self.counts.unusable.add(1),
                 }
             }
-            if n < BATCH {
+            if n < most {
                 return;
             }
         }

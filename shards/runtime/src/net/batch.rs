@@ -39,6 +39,8 @@ pub struct RxBatch {
     bytes: Vec<u8>,
     addrs: Box<[RawAddr; BATCH]>,
     controls: Box<[Control; BATCH]>,
+    /// For the call alone.
+    vectors: Box<[libc::iovec; BATCH]>,
     /// What the kernel said of each slot; its pointers are not used after the call.
     headers: Vec<libc::mmsghdr>,
 }
@@ -55,19 +57,21 @@ impl Default for RxBatch {
             bytes: vec![0; BATCH * STRIDE],
             addrs: Box::new([RawAddr::empty(); BATCH]),
             controls: Box::new([[0; CONTROL_WORDS]; BATCH]),
+            vectors: Box::new([NO_VECTOR; BATCH]),
             headers: Vec::with_capacity(BATCH),
         }
     }
 }
 
 impl RxBatch {
-    /// Takes what the socket holds, at most [`BATCH`] datagrams, without waiting. 0: it is empty.
+    /// Takes what the socket holds, at most so many datagrams and [`BATCH`], without waiting. 0: it is empty. Each that is asked
+    /// for costs, come or not.
     ///
     /// # Errors
     /// Those of recvmmsg; an error queued by ICMP costs no datagram, the call is simply made again.
-    pub fn receive(&mut self, fd: BorrowedFd<'_>) -> io::Result<usize> {
+    pub fn receive(&mut self, fd: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
         for _ in 0..4 {
-            match self.receive_once(fd) {
+            match self.receive_once(fd, most.min(BATCH)) {
                 Ok(n) => return Ok(n),
                 Err(e) => match e.raw_os_error() {
                     Some(libc::EAGAIN) => return Ok(0),
@@ -80,11 +84,10 @@ impl RxBatch {
         Ok(0)
     }
 
-    fn receive_once(&mut self, fd: BorrowedFd<'_>) -> io::Result<usize> {
-        let mut vectors = [libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }; BATCH];
+    fn receive_once(&mut self, fd: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
         self.headers.clear();
         let slots = self.bytes.chunks_exact_mut(STRIDE).zip(self.addrs.iter_mut()).zip(self.controls.iter_mut());
-        for (((slot, addr), control), vector) in slots.zip(vectors.iter_mut()) {
+        for (((slot, addr), control), vector) in slots.zip(self.vectors.iter_mut()).take(most) {
             *vector = libc::iovec { iov_base: slot.as_mut_ptr().cast(), iov_len: MAX_DATAGRAM };
             let mut header = empty_header();
             header.msg_hdr.msg_name = ptr::from_mut(addr).cast();
@@ -95,16 +98,11 @@ impl RxBatch {
             header.msg_hdr.msg_controllen = size_of::<Control>() as _;
             self.headers.push(header);
         }
-        // SAFETY: `headers` holds BATCH headers, whose name, vector and control pointers were set above to memory
-        // that `self` and `vectors` own, exclusively borrowed for this call, with the lengths given.
+        let asked = libc::c_uint::try_from(self.headers.len()).unwrap_or(0);
+        // SAFETY: `headers` holds so many headers, whose name, vector and control pointers were set above to memory that `self`
+        // owns, exclusively borrowed for this call, with the lengths given.
         let n = unsafe {
-            libc::recvmmsg(
-                fd.as_raw_fd(),
-                self.headers.as_mut_ptr(),
-                BATCH as libc::c_uint,
-                libc::MSG_DONTWAIT as _,
-                ptr::null_mut(),
-            )
+            libc::recvmmsg(fd.as_raw_fd(), self.headers.as_mut_ptr(), asked, libc::MSG_DONTWAIT as _, ptr::null_mut())
         };
         let n = usize::try_from(n).map_err(|_| io::Error::last_os_error());
         self.headers.truncate(*n.as_ref().unwrap_or(&0));
@@ -142,6 +140,8 @@ impl RxBatch {
         notes(&self.controls[i], used).find_map(|n| if let Note::Dropped(n) = n { Some(n) } else { None })
     }
 }
+
+const NO_VECTOR: libc::iovec = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
 
 fn empty_header() -> libc::mmsghdr {
     // SAFETY: mmsghdr is integers and pointers; all zero bits are a valid value of each.
@@ -224,6 +224,9 @@ pub enum SendError {
 pub struct TxBatch {
     addrs: Box<[RawAddr; BATCH]>,
     controls: Box<[Control; BATCH]>,
+    /// Both for the call alone.
+    vectors: Box<[libc::iovec; BATCH]>,
+    headers: Vec<libc::mmsghdr>,
 }
 
 impl std::fmt::Debug for TxBatch {
@@ -234,7 +237,12 @@ impl std::fmt::Debug for TxBatch {
 
 impl Default for TxBatch {
     fn default() -> TxBatch {
-        TxBatch { addrs: Box::new([RawAddr::empty(); BATCH]), controls: Box::new([[0; CONTROL_WORDS]; BATCH]) }
+        TxBatch {
+            addrs: Box::new([RawAddr::empty(); BATCH]),
+            controls: Box::new([[0; CONTROL_WORDS]; BATCH]),
+            vectors: Box::new([NO_VECTOR; BATCH]),
+            headers: Vec::with_capacity(BATCH),
+        }
     }
 }
 
@@ -249,15 +257,15 @@ impl TxBatch {
         fd: BorrowedFd<'_>,
         items: impl Iterator<Item = Outgoing<'a>>,
     ) -> Result<usize, SendError> {
-        let mut vectors = [libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }; BATCH];
-        let mut headers = [empty_header(); BATCH];
-        let mut count = 0;
-        let room = vectors.iter_mut().zip(headers.iter_mut()).zip(self.addrs.iter_mut().zip(self.controls.iter_mut()));
-        for (item, ((vector, header), (addr, control))) in items.zip(room) {
+        self.headers.clear();
+        let room = self.addrs.iter_mut().zip(self.controls.iter_mut()).zip(self.vectors.iter_mut());
+        // Room first: an item is not asked for that has none.
+        for (((addr, control), vector), item) in room.zip(items) {
             // The kernel only reads through this pointer; iovec has no const form.
             *vector = libc::iovec { iov_base: item.bytes.as_ptr().cast_mut().cast(), iov_len: item.bytes.len() };
             let (raw, len) = RawAddr::from_std(item.to);
             *addr = raw;
+            let mut header = empty_header();
             header.msg_hdr.msg_name = ptr::from_mut(addr).cast();
             header.msg_hdr.msg_namelen = len;
             header.msg_hdr.msg_iov = vector;
@@ -266,15 +274,16 @@ impl TxBatch {
                 header.msg_hdr.msg_controllen = source(control, from) as _;
                 header.msg_hdr.msg_control = control.as_mut_ptr().cast();
             }
-            count += 1;
+            self.headers.push(header);
         }
+        let count = libc::c_uint::try_from(self.headers.len()).unwrap_or(0);
         for _ in 0..4 {
-            // SAFETY: the first `count` headers point at names, vectors, payloads and controls that `self`,
-            // `vectors` and the items' lifetime `'a` keep alive for this call, with their true lengths.
+            // SAFETY: the `count` headers point at names, vectors, payloads and controls that `self` and the items' lifetime
+            // `'a` keep alive for this call, with their true lengths.
             let n = unsafe {
                 libc::sendmmsg(
                     fd.as_raw_fd(),
-                    headers.as_mut_ptr(),
+                    self.headers.as_mut_ptr(),
                     count,
                     (libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) as _,
                 )
@@ -335,7 +344,7 @@ mod tests {
     /// Waits until the socket holds something, then takes a batch.
     fn take(rx: &mut RxBatch, fd: BorrowedFd<'_>) -> usize {
         crate::sys::PollSet::new([fd.as_raw_fd()]).wait(5_000_000_000);
-        rx.receive(fd).unwrap()
+        rx.receive(fd, BATCH).unwrap()
     }
 
     #[test]
@@ -361,7 +370,7 @@ mod tests {
         for want in [3, 65_000, 0] {
             assert_eq!(peer.recv_from(&mut buffer).unwrap(), (want, addr));
         }
-        assert_eq!(rx.receive(socket.as_fd()).unwrap(), 0, "empty is no error");
+        assert_eq!(rx.receive(socket.as_fd(), BATCH).unwrap(), 0, "empty is no error");
     }
 
     #[test]
@@ -435,7 +444,7 @@ mod tests {
             peer.send_to(&[0; 1000], addr).unwrap();
         }
         let kept = take(&mut rx, socket.as_fd());
-        while rx.receive(socket.as_fd()).unwrap() > 0 {}
+        while rx.receive(socket.as_fd(), BATCH).unwrap() > 0 {}
         peer.send_to(b"after", addr).unwrap();
         assert_eq!(take(&mut rx, socket.as_fd()), 1);
         assert_eq!(rx.dropped().unwrap() as usize, 100 - kept);

@@ -29,7 +29,8 @@ pub struct Sockets {
 /// One socket to read from.
 #[derive(Debug, Clone, Copy)]
 pub struct Inlet {
-    index: usize,
+    /// Place in [`Sockets::inlets`] and [`Sockets::fds`].
+    pub index: usize,
     listener: ListenerId,
     own: bool,
 }
@@ -65,14 +66,14 @@ impl Sockets {
         socket.map(AsFd::as_fd)
     }
 
-    /// Takes a batch from an inlet; how many, and how many the kernel had to drop since the last time.
+    /// Takes a batch of at most so many from an inlet; how many, and how many the kernel had to drop since the last time.
     ///
     /// # Errors
     /// Those of [`RxBatch::receive`].
-    pub fn receive(&mut self, inlet: Inlet, batch: &mut RxBatch) -> std::io::Result<(usize, u32)> {
+    pub fn receive(&mut self, inlet: Inlet, batch: &mut RxBatch, most: usize) -> std::io::Result<(usize, u32)> {
         let own = if inlet.own { self.shard + 1 } else { 0 };
         let Some(fd) = self.fd(inlet.listener, own) else { return Ok((0, 0)) };
-        let n = batch.receive(fd)?;
+        let n = batch.receive(fd, most)?;
         let (Some(told), Some(last)) = (batch.dropped(), self.dropped.get_mut(inlet.index)) else { return Ok((n, 0)) };
         Ok((n, told.wrapping_sub(std::mem::replace(last, told))))
     }
@@ -124,8 +125,8 @@ mod tests {
         let mut batch = RxBatch::default();
         let inlets: Vec<Inlet> = zero.inlets().collect();
         assert_eq!((inlets.len(), zero.fds().count()), (2, 2));
-        assert_eq!(zero.receive(inlets[0], &mut batch).unwrap(), (0, 0));
-        assert_eq!(zero.receive(inlets[1], &mut batch).unwrap(), (1, 0));
+        assert_eq!(zero.receive(inlets[0], &mut batch, 1).unwrap(), (0, 0));
+        assert_eq!(zero.receive(inlets[1], &mut batch, 8).unwrap(), (1, 0));
         let path = zero.path(inlets[1], batch.get(0).unwrap().from, None);
         let (fd, from) = one.route(&path).unwrap();
         assert_eq!(from, None);
