@@ -8,6 +8,7 @@ use crate::control::cdr::spool::{Spool, SpoolError};
 use crate::control::cdr::{self, CdrCounts};
 use crate::control::fronts::{self, FrontError, Fronts};
 use crate::control::hlog::Hlog;
+use crate::control::latency::add_cdrs;
 use crate::control::ongoing::{self, Table};
 use crate::control::stats::Statistics;
 use crate::control::{self, ControlError, ControlPlane, events, http, resolve, wrapup};
@@ -167,7 +168,7 @@ impl Server {
         takeover::forget(takeover.generation).await;
         let pause = Duration::from_millis(config.journal.rows_ms.0);
         let rows = follower.zip(table).map(|(follower, table)| keep_rows(follower, table, pause, &plane));
-        let hlog = keep_hlog(&config.metrics, &shards)?;
+        let hlog = keep_hlog(&config.metrics, &shards, &cdrs)?;
         let patience = http::Patience { max_body: config.mi.max_request_size.usize(), ..http::Patience::default() };
         let metrics = config.metrics.enabled.0.then_some(&*config.metrics.path.0);
         let router = http::router(Arc::clone(&plane), &config.mi.http_path.0, metrics, patience);
@@ -322,12 +323,16 @@ impl Server {
 }
 
 /// Latency histograms on disk, if they are to be there.
-fn keep_hlog(config: &Metrics, shards: &Arc<Shards>) -> Result<Option<Hlog>, ServerError> {
+fn keep_hlog(config: &Metrics, shards: &Arc<Shards>, cdrs: &Arc<CdrCounts>) -> Result<Option<Hlog>, ServerError> {
     if config.hlog_dir.is_empty() {
         return Ok(None);
     }
-    let (dir, shards) = (PathBuf::from(&config.hlog_dir), Arc::downgrade(shards));
-    let source = Box::new(move || shards.upgrade().map(|shards| shards.latency()));
+    let (dir, shards, cdrs) = (PathBuf::from(&config.hlog_dir), Arc::downgrade(shards), Arc::clone(cdrs));
+    let source = Box::new(move || {
+        let mut snapshot = shards.upgrade()?.latency();
+        add_cdrs(&mut snapshot, &cdrs);
+        Some(snapshot)
+    });
     let hlog = Hlog::begin(&dir, Duration::from_secs(config.hlog_s.0), source);
     hlog.map(Some).map_err(|source| ServerError::File { path: dir, source })
 }

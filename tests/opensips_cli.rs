@@ -242,7 +242,7 @@ const CASES: &[Case] = &[
         "strowger:latency",
         &[],
         Ok(
-            "{receive_to_send: STAGE, dispatch: STAGE, mesh: STAGE, timer_lateness: STAGE, turn: STAGE, command_cpu: STAGE}",
+            "{receive_to_send: STAGE, receive_to_parse: STAGE, parse_to_decision: STAGE, decision_to_send: STAGE, dispatch: STAGE, mesh: STAGE, timer_lateness: STAGE, turn: STAGE, command_cpu: STAGE, cdr_durable: STAGE}",
         ),
     ),
     ("log_level", "core:log_level", &[], Ok("{Processes: [{PID: number, Log level: number, Type: text}]}")),

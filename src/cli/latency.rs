@@ -52,10 +52,10 @@ fn interval(now: &[Histogram<u64>], before: &[Histogram<u64>]) -> Vec<Histogram<
 
 fn table(stages: &[Histogram<u64>]) -> String {
     let heads: String = PERCENTILES.iter().map(|(name, _)| format!("{name:>11}")).collect();
-    let mut lines = vec![format!("{:<16}{:>11}{heads}   (microseconds)", "stage", "count")];
+    let mut lines = vec![format!("{:<18}{:>11}{heads}   (microseconds)", "stage", "count")];
     for (Stage { name, what, .. }, histogram) in STAGES.iter().zip(stages) {
         let values: String = percentiles_us(histogram).iter().map(|(_, us)| format!("{us:>11.1}")).collect();
-        lines.push(format!("{name:<16}{:>11}{values}   {what}", histogram.len()));
+        lines.push(format!("{name:<18}{:>11}{values}   {what}", histogram.len()));
     }
     lines.join("\n")
 }
@@ -74,9 +74,9 @@ mod tests {
         assert_eq!(interval(&[histogram(50, 3)], &[histogram(50, 2)])[0].len(), 1);
         assert_eq!(interval(&[histogram(50, 3)], &[histogram(70, 9)])[0].len(), 3);
         let shown = table(&vec![histogram(1_500, 4); STAGES.len()]);
-        assert!(
-            shown.lines().nth(2).is_some_and(|l| l.starts_with("dispatch                  4        1.5")),
-            "{shown}"
-        );
+        let line = shown.lines().find(|l| l.starts_with("dispatch"));
+        assert!(line.is_some_and(|l| l.starts_with("dispatch                    4        1.5")), "{shown}");
+        let names = STAGES.iter().map(|stage| stage.name.len());
+        assert!(names.max() < Some(18), "a column between the name and the count");
     }
 }

@@ -1,5 +1,6 @@
 //! What the shards have measured, for people: percentiles of each stage, since the start or over an interval.
 
+use super::cdr::CdrCounts;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Deserializer, Serializer, V2Serializer};
 use serde_json::{Map, Value, json};
@@ -26,12 +27,30 @@ const fn stage(
 }
 
 /// The stages, in the order in which a call meets them.
-pub const STAGES: [Stage; 6] = [
+pub const STAGES: [Stage; 10] = [
     stage(
         "receive_to_send",
         "strowger_receive_to_send_seconds",
         "a datagram in the kernel to the answers that it caused on the socket",
         |l| &l.receive_to_send,
+    ),
+    stage(
+        "receive_to_parse",
+        "strowger_receive_to_parse_seconds",
+        "a datagram in the kernel until its shard began to read it",
+        |l| &l.receive_to_parse,
+    ),
+    stage(
+        "parse_to_decision",
+        "strowger_parse_to_decision_seconds",
+        "from there until the engine had decided what follows",
+        |l| &l.parse_to_decision,
+    ),
+    stage(
+        "decision_to_send",
+        "strowger_decision_to_send_seconds",
+        "from there until the answers were on the socket, the journal's turn included",
+        |l| &l.decision_to_send,
     ),
     stage(
         "dispatch",
@@ -48,7 +67,21 @@ pub const STAGES: [Stage; 6] = [
         "CPU time of a turn that ran a command (a reload, a page of a list)",
         |l| &l.command_cpu,
     ),
+    stage(
+        "cdr_durable",
+        "strowger_cdr_durable_seconds",
+        "a CDR handed over by its shard until database or spool had it",
+        |l| &l.cdr_durable,
+    ),
 ];
+
+/// Adds what the writer of CDRs has measured.
+pub fn add_cdrs(snapshot: &mut LatencySnapshot, cdrs: &CdrCounts) {
+    for value in cdrs.latency().durable.iter_recorded() {
+        // It grows by itself: every value fits.
+        let _ = snapshot.cdr_durable.record_n(value.value_iterated_to() * 1000, value.count_at_value());
+    }
+}
 
 /// Percentiles that are told, with their names.
 pub const PERCENTILES: [(&str, f64); 5] =

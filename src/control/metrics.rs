@@ -319,7 +319,7 @@ fn shards(plane: &ControlPlane, page: &mut Page) {
             }
         }
     }
-    if let Some(latency) = plane.shards.latency() {
+    if let Some(latency) = plane.latency() {
         let bounds = BOUNDS_NS.map(|ns| ns as f64 / 1e9);
         for Stage { metric, what, histogram, .. } in STAGES {
             page.family(metric, Kind::Histogram, &sentence(what));
@@ -377,18 +377,11 @@ fn cdrs(plane: &ControlPlane, page: &mut Page) {
     }
     let bounds = BOUNDS_NS.map(|ns| ns as f64 / 1e9);
     let latency = c.latency();
-    for (metric, help, histogram) in [
-        ("strowger_cdr_durable_seconds", "From hand-over of a CDR until database or spool had it.", &latency.durable),
-        (
-            "strowger_cdr_written_seconds",
-            "From hand-over of a CDR until the database had it, without the spool.",
-            &latency.written,
-        ),
-    ] {
-        page.family(metric, Kind::Histogram, help);
-        let (counts, sum) = buckets(histogram, 1000);
-        page.histogram(metric, &[], &bounds, &counts, sum / 1e9);
-    }
+    let (metric, help) =
+        ("strowger_cdr_written_seconds", "From hand-over of a CDR until the database had it, without the spool.");
+    page.family(metric, Kind::Histogram, help);
+    let (counts, sum) = buckets(&latency.written, 1000);
+    page.histogram(metric, &[], &bounds, &counts, sum / 1e9);
 }
 
 fn rows(plane: &ControlPlane, page: &mut Page) {

@@ -129,6 +129,13 @@ impl ControlPlane {
         }
     }
 
+    /// What shards and the writer of CDRs have measured; `None` where there is nothing that measures.
+    pub(crate) fn latency(&self) -> Option<strowger_runtime::LatencySnapshot> {
+        let mut snapshot = self.shards.latency()?;
+        latency::add_cdrs(&mut snapshot, &self.cdrs);
+        Some(snapshot)
+    }
+
     /// What is provisioned now.
     #[must_use]
     pub fn provisioning(&self) -> Arc<Provisioning> {

@@ -3,9 +3,18 @@
 //! Buckets are log-linear, 64 to a power of two (values are right within 1.6 %), atomics written by plain load and
 //! store since each has one writer. A reader rebuilds HdrHistograms and adds the shards up.
 
+use crate::clock::mono_ns;
 use hdrhistogram::Histogram;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// With the feature `unmeasured` nothing is measured: to know what measuring costs.
+const MEASURES: bool = !cfg!(feature = "unmeasured");
+
+/// Nanoseconds of the monotonic clock, for a [`Recorder`].
+pub fn stamp_ns() -> u64 {
+    if MEASURES { mono_ns() } else { 0 }
+}
 
 const SUB_BITS: u32 = 6;
 const SUB: usize = 1 << SUB_BITS;
@@ -26,6 +35,9 @@ impl Default for Recorder {
 impl Recorder {
     /// Counts one value, in nanoseconds. Only the shard that owns the histogram may call this.
     pub fn record(&self, ns: u64) {
+        if !MEASURES {
+            return;
+        }
         let bucket = &self.0[index(ns)];
         bucket.store(bucket.load(Relaxed) + 1, Relaxed);
     }
@@ -74,6 +86,12 @@ pub struct ShardLatency {
     pub command_cpu: Recorder,
     /// A datagram reached the kernel until the answers that it caused were handed to the socket.
     pub receive_to_send: Recorder,
+    /// Its first part: until the shard began to read it.
+    pub receive_to_parse: Recorder,
+    /// Its second: until the engine had decided what follows.
+    pub parse_to_decision: Recorder,
+    /// Its third: until the answers were handed to the socket, the journal's turn included.
+    pub decision_to_send: Recorder,
     /// The first due timer of a turn: how late it fired.
     pub timer_lateness: Recorder,
     /// A message or datagram was put on the ring until the other shard took it off.
@@ -87,8 +105,13 @@ pub struct LatencySnapshot {
     pub turn: Histogram<u64>,
     pub command_cpu: Histogram<u64>,
     pub receive_to_send: Histogram<u64>,
+    pub receive_to_parse: Histogram<u64>,
+    pub parse_to_decision: Histogram<u64>,
+    pub decision_to_send: Histogram<u64>,
     pub timer_lateness: Histogram<u64>,
     pub mesh: Histogram<u64>,
+    /// A CDR handed over until database or spool had it. Not the shards', who know nothing of it: the control plane adds it.
+    pub cdr_durable: Histogram<u64>,
 }
 
 impl LatencySnapshot {
@@ -105,8 +128,12 @@ impl LatencySnapshot {
             turn: merged(|s| &s.turn),
             command_cpu: merged(|s| &s.command_cpu),
             receive_to_send: merged(|s| &s.receive_to_send),
+            receive_to_parse: merged(|s| &s.receive_to_parse),
+            parse_to_decision: merged(|s| &s.parse_to_decision),
+            decision_to_send: merged(|s| &s.decision_to_send),
             timer_lateness: merged(|s| &s.timer_lateness),
             mesh: merged(|s| &s.mesh),
+            cdr_durable: empty(),
         }
     }
 }

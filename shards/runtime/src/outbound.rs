@@ -3,22 +3,28 @@
 //! Invariants: order is kept; a message is given back to its machine exactly once, as sent or as failed; what a full
 //! socket does not take waits (the machine's transactions bound how much) and goes first the next time.
 
-use crate::clock::mono_ns;
 use crate::counts::RuntimeCounts;
-use crate::latency::ShardLatency;
+use crate::latency::{ShardLatency, stamp_ns};
 use crate::machine::Machine;
 use crate::net::{BATCH, Outgoing, SendError, Sockets, TxBatch};
 use crate::overload::Refusals;
 use std::collections::VecDeque;
 use strowger_sip::endpoint::Transmit;
 
+/// A datagram that was worked on: when it arrived and when that was done, monotonic nanoseconds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cause {
+    pub received: u64,
+    pub decided: u64,
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Outbound {
     batch: TxBatch,
     pending: VecDeque<Transmit>,
-    /// When the datagrams arrived that caused what is pending, monotonic nanoseconds.
-    causes: Vec<u64>,
+    /// The datagrams that caused what is pending.
+    causes: Vec<Cause>,
     full: bool,
 }
 
@@ -27,9 +33,9 @@ impl Outbound {
         self.pending.push_back(transmit);
     }
 
-    /// A datagram received at `ns` caused the last pushes.
-    pub fn caused_by(&mut self, ns: u64) {
-        self.causes.push(ns);
+    /// That datagram caused the last pushes.
+    pub fn caused_by(&mut self, cause: Cause) {
+        self.causes.push(cause);
     }
 
     /// Enough for a whole batch.
@@ -80,7 +86,7 @@ impl Outbound {
     }
 
     fn done<M: Machine>(&mut self, n: usize, machine: &mut M, latency: &ShardLatency, counts: &RuntimeCounts) {
-        let now = mono_ns();
+        let now = stamp_ns();
         for t in self.pending.drain(..n) {
             if t.stamp != 0 {
                 latency.dispatch.record(now.saturating_sub(t.stamp.saturating_mul(1000)));
@@ -89,7 +95,10 @@ impl Outbound {
         }
         counts.sent.add(i64::try_from(n).unwrap_or(0));
         if self.pending.is_empty() {
-            self.causes.drain(..).for_each(|received| latency.receive_to_send.record(now.saturating_sub(received)));
+            for Cause { received, decided } in self.causes.drain(..) {
+                latency.receive_to_send.record(now.saturating_sub(received));
+                latency.decision_to_send.record(now.saturating_sub(decided));
+            }
         }
     }
 

@@ -17,11 +17,11 @@ use crate::counts::{self, RuntimeCounts};
 use crate::door::{Door, Entry};
 use crate::driver::Driver;
 use crate::journal::Journal;
-use crate::latency::ShardLatency;
+use crate::latency::{ShardLatency, stamp_ns};
 use crate::machine::Machine;
 use crate::mesh::{Item, Label, Parcel, Port};
 use crate::net::{BATCH, Datagram, Inlet, RxBatch, Sockets};
-use crate::outbound::Outbound;
+use crate::outbound::{Cause, Outbound};
 use crate::overload::{OverloadConfig, SourceLimits};
 use crate::owner::{Route, Router};
 use crate::relay::{Command, Relay, ResolveRequest};
@@ -133,7 +133,7 @@ impl<M: Machine> Shard<M> {
         self.flush();
         self.relay.pass_cdrs();
         if turn.worked {
-            self.latency.turn.record(mono_ns() - began);
+            self.latency.turn.record(stamp_ns().saturating_sub(began));
         }
         if let Some(cpu) = turn.commanded_at_cpu {
             self.latency.command_cpu.record(thread_cpu_ns() - cpu);
@@ -348,9 +348,12 @@ impl<M: Machine> Shard<M> {
     }
 
     fn work(&mut self, bytes: &[u8], path: Path, received_ns: u64) {
-        let now = self.now();
+        let (began, now) = self.clock.now();
         self.machine.handle_datagram(now, path, bytes);
-        self.drain(Some(received_ns));
+        let decided = stamp_ns();
+        self.latency.receive_to_parse.record(began.saturating_sub(received_ns));
+        self.latency.parse_to_decision.record(decided.saturating_sub(began));
+        self.drain(Some(Cause { received: received_ns, decided }));
     }
 
     fn fire_timers(&mut self, turn: &mut Turn) {
@@ -380,7 +383,7 @@ impl<M: Machine> Shard<M> {
     }
 
     /// Takes all that the machine has to say after an input.
-    fn drain(&mut self, caused_by: Option<u64>) {
+    fn drain(&mut self, caused_by: Option<Cause>) {
         let mut sends = false;
         loop {
             while let Some(t) = self.machine.poll_transmit() {
@@ -395,8 +398,8 @@ impl<M: Machine> Shard<M> {
                 self.machine.handle_resolved(now, question.id, Err(()), 0);
             }
         }
-        if let (true, Some(ns)) = (sends, caused_by) {
-            self.out.caused_by(ns);
+        if let (true, Some(cause)) = (sends, caused_by) {
+            self.out.caused_by(cause);
         }
         if self.out.batch_is_full() {
             self.send();

@@ -38,7 +38,7 @@ pub fn version() -> Value {
 /// What the shards measure; nothing where there is nothing that measures.
 pub fn latency(plane: &ControlPlane, args: &Args<'_>) -> Result<Value, MiError> {
     let whole = args.integer("histograms")?.is_some_and(|on| on != 0);
-    Ok(plane.shards.latency().map_or_else(|| json!({}), |snapshot| measured::tell(&snapshot, whole)))
+    Ok(plane.latency().map_or_else(|| json!({}), |snapshot| measured::tell(&snapshot, whole)))
 }
 
 /// Since when it runs.
