@@ -314,7 +314,8 @@ section! {
     pin: Switch = Switch(true);
     /// For so many microseconds after it had work, and before a timer is due, a shard looks for more without sleeping:
     /// waking up takes the machine time. One that wakes up also wakes others where calls wait, so that they are ready when it
-    /// frees an agent. What it costs is a part of a core. 0: never; 1000000: a loaded shard never sleeps.
+    /// frees an agent. While calls wait it also plays calls of nobody's, which keeps the way to the next agent in the processor's
+    /// caches. What it costs is a part of a core. 0: never; 1000000: a loaded shard never sleeps.
     busy_poll_us: Whole<0, 1_000_000> = Whole(0);
     /// Most agents that may ever be provisioned in the life of the process.
     max_agents: Whole<1, 16_777_216> = Whole(1_048_576);

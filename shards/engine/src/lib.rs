@@ -39,6 +39,7 @@ mod out;
 mod preagent;
 pub mod provision;
 pub mod registry;
+pub mod rehearsal;
 mod relay;
 mod routing;
 pub mod rules;

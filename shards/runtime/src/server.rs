@@ -27,6 +27,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use strowger_dispatch::Dispatch;
 use strowger_engine::control::{AgentEvent, Control, Reply};
 use strowger_engine::journal::{Recovered, Restored};
+use strowger_engine::rehearsal::Rehearsal;
 use strowger_engine::{Cdr, Engine, EngineConfig, MeshMsg, Provisioning, StatsHub};
 use strowger_sip::time::Now;
 
@@ -341,6 +342,7 @@ fn assemble<M: Machine>(parts: Parts, build: impl FnOnce(u16, &ServerSpec, Now) 
         held: VecDeque::new(),
         journal,
         poll: BusyPoll::new(spec.busy_poll_us),
+        rehearsal: if spec.busy_poll_us > 0 { Rehearsal::new() } else { None },
         serving,
         latency,
         counts,

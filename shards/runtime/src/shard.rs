@@ -29,6 +29,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use strowger_engine::audit::{Report, describe};
+use strowger_engine::rehearsal::Rehearsal;
 use strowger_engine::{MeshMsg, Output, StatsHub};
 use strowger_sip::endpoint::Transmit;
 use strowger_sip::net::Path;
@@ -64,6 +65,8 @@ pub(crate) struct Shard<M> {
     pub held: VecDeque<Output>,
     pub journal: Option<Journal>,
     pub poll: BusyPoll,
+    /// What a shard that polls does meanwhile, if calls wait.
+    pub rehearsal: Option<Rehearsal>,
     /// Whether sockets are read.
     pub serving: Arc<AtomicBool>,
     pub latency: Arc<ShardLatency>,
@@ -95,7 +98,14 @@ pub(crate) fn run<M: Machine, D: Driver>(mut shard: Shard<M>, mut driver: D) {
             return;
         }
         ready.clone_from(&inlets);
-        if turn.more || shard.poll.goes_on(turn.worked, mono_ns, shard.due_ns()) || shard.arm_and_look() {
+        if turn.more {
+            continue;
+        }
+        if shard.poll.goes_on(turn.worked, mono_ns, shard.due_ns()) {
+            shard.rehearse(turn.worked);
+            continue;
+        }
+        if shard.arm_and_look() {
             continue;
         }
         if !driver.nap(shard.wake_at()) {
@@ -139,6 +149,17 @@ impl<M: Machine> Shard<M> {
             self.latency.command_cpu.record(thread_cpu_ns() - cpu);
         }
         turn
+    }
+
+    /// Has the processor's caches hold what the next free agent will need, a message at a time; not right after work: more may
+    /// have come meanwhile.
+    fn rehearse(&mut self, worked: bool) {
+        if !worked
+            && self.machine.waits()
+            && let Some(rehearsal) = &mut self.rehearsal
+        {
+            rehearsal.step();
+        }
     }
 
     /// When the next timer is due, monotonic nanoseconds.

@@ -135,7 +135,7 @@ fn kind_of(record: Record) -> Kind {
 impl Engine {
     /// Writes what changed since the last call; the first one writes everything. To be called each turn, before anything
     /// that the turn put out is sent.
-    pub fn journal<S: Sink + ?Sized>(&mut self, now: Now, sink: &mut S) {
+    pub fn journal(&mut self, now: Now, sink: &mut dyn Sink) {
         self.keep_journal();
         self.list_all();
         let mut out = std::mem::take(&mut self.notes.scratch);
@@ -188,7 +188,7 @@ impl Engine {
         home_shard(AgentRef { slot, gen_: 0 }, self.cfg.buckets.shards()) == self.shard
     }
 
-    fn journal_calls<S: Sink + ?Sized>(&mut self, now: Now, sink: &mut S, out: &mut Vec<u8>) {
+    fn journal_calls(&mut self, now: Now, sink: &mut dyn Sink, out: &mut Vec<u8>) {
         let entity = |kind, key: Key| Entity { kind, id: key.to_u64() };
         for key in self.calls.drain_gone() {
             sink.remove(entity(Kind::Call, key));
@@ -210,7 +210,7 @@ impl Engine {
         self.calls.done(noted);
     }
 
-    fn journal_legs<S: Sink + ?Sized>(&mut self, now: Now, sink: &mut S, out: &mut Vec<u8>) {
+    fn journal_legs(&mut self, now: Now, sink: &mut dyn Sink, out: &mut Vec<u8>) {
         let entity = |kind, key: Key| Entity { kind, id: key.to_u64() };
         for key in self.legs.drain_gone() {
             sink.remove(entity(Kind::Leg, key));
@@ -235,7 +235,7 @@ impl Engine {
         self.legs.done(noted);
     }
 
-    fn journal_counts<S: Sink + ?Sized>(&mut self, sink: &mut S, out: &mut Vec<u8>) {
+    fn journal_counts(&mut self, sink: &mut dyn Sink, out: &mut Vec<u8>) {
         if self.notes.shard.take() {
             out.clear();
             self.write_shard(out);
@@ -269,7 +269,7 @@ impl Engine {
     }
 
     /// Agents that changed, and now and then one more: a reload changes them where no shard sees it.
-    fn journal_agents<S: Sink + ?Sized>(&mut self, now: Now, sink: &mut S, out: &mut Vec<u8>) {
+    fn journal_agents(&mut self, now: Now, sink: &mut dyn Sink, out: &mut Vec<u8>) {
         let mut noted = std::mem::take(self.notes.agents.get_mut());
         self.notes.turns = self.notes.turns.wrapping_add(1);
         if self.notes.turns.is_multiple_of(SWEEP_TURNS) {
