@@ -2,12 +2,15 @@
 
 use crate::agents::RELEASE_GRACE_US;
 use crate::arena::Key;
+use crate::attempts::Refusal;
 use crate::books::Outcome;
 use crate::call::{End, Link};
 use crate::control::CallState;
 use crate::engine::{Engine, TimerKind};
 use crate::leg::{Phase, Plan, Purpose, Role};
 use strowger_dispatch::{Abandon, Release};
+use strowger_sip::endpoint::ServerTxn;
+use strowger_sip::msg::{Message, Method};
 use strowger_sip::time::Now;
 
 /// Answer to a request whose other side went away under way. Not 481, which would end the asker's own dialog with
@@ -177,7 +180,7 @@ impl Engine {
     }
 
     /// Their unanswered INVITE `txn` is taken off the leg; false when it is not there any more.
-    pub(crate) fn take_inbound(&mut self, key: Key, txn: strowger_sip::endpoint::ServerTxn) -> bool {
+    pub(crate) fn take_inbound(&mut self, key: Key, txn: ServerTxn) -> bool {
         match self.legs.get_mut(key) {
             Some(leg) if leg.inbound.is_some_and(|i| i.txn == txn && !i.answered) => {
                 leg.inbound = None;
@@ -258,6 +261,31 @@ impl Engine {
         }
     }
 
+    /// A request with a tag of ours, for no dialog that is known: a hang-up may have overtaken the 2xx that makes its dialog.
+    pub(crate) fn on_unmatched(&mut self, txn: ServerTxn, msg: &Message<'_>, now: Now) {
+        let early = self.unanswered_leg_of(msg).filter(|_| msg.method() == Some(Method::Bye));
+        #[cfg(mutant)]
+        let early = early.filter(|_| !strowger_dispatch::mutant::is("early-hang-up-refused"));
+        match early {
+            Some(key) => self.on_early_bye(key, txn, now),
+            None => self.refuse(txn, 481, b"", now),
+        }
+    }
+
+    /// Whom our first INVITE calls has hung up before its 2xx has come here (RFC 3261 section 15 has it wait for our ACK, or for
+    /// the end of its 2xx; what it sent may be lost, or late). The INVITE is cancelled, for nobody knows whether that 2xx will
+    /// come at all; if it comes it gets its ACK, and the BYE that any answer gets which crosses a CANCEL: it may be another branch's.
+    fn on_early_bye(&mut self, key: Key, txn: ServerTxn, now: Now) {
+        self.ep.set_user(txn, key.to_u64());
+        self.answer_final(key, txn, 200, now);
+        let Some(leg) = self.legs.get(key) else { return };
+        let Some(c) = leg.call else { return };
+        match leg.role {
+            Role::Agent => self.reject(c, Refusal::Refused(0), now),
+            Role::Media | Role::FlowMessage | Role::Caller => self.drop_peer(key, 0, now),
+        }
+    }
+
     /// An agent's hang-up: of an answered call the end, within `min_talk_time` a rejection.
     fn on_agent_gone(&mut self, c: Key, key: Key, code: u16, now: Now) {
         let attempt = self.calls.get(c).and_then(|call| call.attempt.as_ref());
@@ -275,7 +303,7 @@ impl Engine {
         if talked {
             self.end_call(c, Outcome::Handled, code, now);
         } else {
-            self.reject(c, crate::attempts::Refusal::Refused(code), now);
+            self.reject(c, Refusal::Refused(code), now);
         }
         self.leg_gone(key, now);
     }

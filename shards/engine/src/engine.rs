@@ -294,7 +294,7 @@ impl Engine {
         match event {
             Event::Request { txn } => match self.leg_of(msg) {
                 Some(key) => self.in_dialog(key, txn, msg, now),
-                None if msg.to_tag().is_some() => self.refuse(txn, 481, b"", now),
+                None if msg.to_tag().is_some() => self.on_unmatched(txn, msg, now),
                 None if msg.method() == Some(Method::Invite) => self.on_arrival(txn, msg, path, now),
                 None => self.on_other_request(txn, msg, path, now),
             },
@@ -311,14 +311,26 @@ impl Engine {
     /// The leg that a request's To tag names, if the whole dialog matches.
     fn leg_of(&self, msg: &Message<'_>) -> Option<Key> {
         let (to, from, call_id) = (msg.to_tag()?, msg.from_tag().unwrap_or_default(), msg.call_id().ok()?);
-        let matches = |leg: &Leg| leg.dialog.matches(call_id, to, from);
-        if let Some((key, _)) = self.legs.at(tag_slot(to)?).filter(|(_, leg)| matches(leg)) {
+        self.leg_named(to, |leg| leg.dialog.matches(call_id, to, from))
+    }
+
+    /// The leg whose first INVITE has no final answer yet, by our tag and its Call-ID: who answers it first is not known before that.
+    pub(crate) fn unanswered_leg_of(&self, msg: &Message<'_>) -> Option<Key> {
+        let (to, call_id) = (msg.to_tag()?, msg.call_id().ok()?);
+        self.leg_named(to, |leg| {
+            leg.invite.is_some_and(|i| i.purpose == Purpose::Initial) && leg.dialog.matches(call_id, to, b"")
+        })
+    }
+
+    /// The leg that a tag of ours names, if it `matches`.
+    fn leg_named(&self, tag: &[u8], matches: impl Fn(&Leg) -> bool) -> Option<Key> {
+        if let Some((key, _)) = self.legs.at(tag_slot(tag)?).filter(|(_, leg)| matches(leg)) {
             return Some(key);
         }
         if self.revived.is_empty() {
             return None;
         }
-        let key = *self.revived.get(&self.tag_hash(to))?;
+        let key = *self.revived.get(&self.tag_hash(tag))?;
         self.legs.get(key).filter(|leg| matches(leg)).map(|_| key)
     }
 

@@ -2,7 +2,8 @@
 
 mod ladder;
 
-use ladder::{Bench, ENGINE, Phone, agent, flow};
+use ladder::{Bench, ENGINE, Phone, Scene, agent, flow};
+use strowger_dispatch::AgentState;
 use strowger_engine::AgentOffer;
 use strowger_sip::msg::Name;
 
@@ -143,4 +144,103 @@ fn a_branch_of_a_fork_that_answers_after_the_call_has_its_offer_refused() {
     let ack = ann.expect(&mut bench, "ACK");
     assert!(ack.sdp('m').starts_with("audio 0 "), "every stream is refused: {}", ack.body());
     ann.expect(&mut bench, "BYE");
+}
+
+/// Found by `cargo sim`: the BYE got 481, the 200 behind it made a talk, and the agent was busy until somebody else ended it.
+#[test]
+fn a_hang_up_that_overtakes_the_agents_200_is_a_refusal() {
+    let mut s = Scene::new();
+    s.call();
+    let invite = s.ann_rings();
+    s.caller.expect(&mut s.bench, "180");
+    s.wait_ms(1_000);
+    s.ann.send(&mut s.bench, "BYE", "");
+    s.ann.expect(&mut s.bench, "200");
+    s.assert_cdrs(&["type -2 agent ann fstats 3 rejected 0 wait 1s pickup 1s talk 0s cause 0"]);
+    assert_eq!(s.ann_state(), AgentState::Wrapup);
+    let cancel = s.ann.expect(&mut s.bench, "CANCEL");
+    s.media_answers();
+    s.caller_acks();
+    let sdp = s.ann.sdp();
+    s.ann.answer(&mut s.bench, &invite, 200, &sdp);
+    s.ann.expect(&mut s.bench, "ACK");
+    let bye = s.ann.expect(&mut s.bench, "BYE");
+    s.ann.answer(&mut s.bench, &invite, 200, &sdp);
+    s.ann.expect(&mut s.bench, "ACK");
+    s.ann.answer(&mut s.bench, &cancel, 200, "");
+    s.ann.answer(&mut s.bench, &bye, 481, "");
+    assert_eq!((s.bench.cdrs.len(), s.gauges()), (1, (1, 1)), "the caller waits on");
+    s.bench.login("ann", false);
+    s.caller_leaves_queue();
+    s.assert_counts([1, 1, 0, 1]);
+    ladder::drawn!(s.bench);
+    s.assert_rest();
+}
+
+/// As above; its 200 is lost for good.
+#[test]
+fn a_hang_up_whose_200_never_comes_leaves_nothing() {
+    let mut s = Scene::queued();
+    s.bench.login("ann", true);
+    s.ann_rings();
+    s.ann.send(&mut s.bench, "BYE", "");
+    s.ann.expect(&mut s.bench, "200");
+    let cancel = s.ann.expect(&mut s.bench, "CANCEL");
+    // Once more, in a transaction of its own: nothing more comes of it.
+    s.ann.send(&mut s.bench, "BYE", "");
+    s.ann.expect(&mut s.bench, "200");
+    s.ann.answer(&mut s.bench, &cancel, 481, "");
+    s.bench.login("ann", false);
+    s.assert_cdrs(&["type -2 agent ann fstats 3 rejected 0 wait 0s pickup 0s talk 0s cause 0"]);
+    s.wait_ms(33_000);
+    s.caller_leaves_queue();
+    s.assert_rest();
+}
+
+/// Who does not know the whole dialog ends nothing.
+#[test]
+fn a_hang_up_with_another_call_id_ends_no_call_that_rings() {
+    let mut s = Scene::new();
+    s.call();
+    let invite = s.ann_rings();
+    s.caller.expect(&mut s.bench, "180");
+    let bye = format!(
+        "BYE sip:{ENGINE} SIP/2.0\r\nVia: SIP/2.0/UDP {ANN};branch=z9hG4bKforged\r\nFrom: {};tag=any\r\nTo: {}\r\nCall-ID: {}x\r\n\
+         CSeq: 9 BYE\r\nContent-Length: 0\r\n\r\n",
+        invite.header(Name::To),
+        invite.header(Name::From),
+        invite.header(Name::CallId),
+    );
+    s.bench.datagram(ANN.parse().unwrap(), bye.as_bytes());
+    s.ann.expect(&mut s.bench, "481");
+    s.ann_answers(&invite);
+    s.caller_acks();
+    s.wait_ms(2_000);
+    s.caller_hangs_up_on_ann();
+    s.assert_counts([1, 1, 1, 0]);
+    s.assert_rest();
+}
+
+/// Of a message it is the message's end: the caller heard nothing behind a server that was gone.
+#[test]
+fn a_hang_up_that_overtakes_the_welcomes_200_moves_the_call_on() {
+    let mut s = Scene::with(|_, flows, agents| {
+        flows[0].message_welcome = Some("sip:welcome@10.0.3.2:5060".into());
+        agents[0].logstate = Some(0);
+    });
+    s.call();
+    let invite = s.news.expect(&mut s.bench, "INVITE");
+    s.news.answer(&mut s.bench, &invite, 180, "");
+    s.news.send(&mut s.bench, "BYE", "");
+    s.news.expect(&mut s.bench, "200");
+    let cancel = s.news.expect(&mut s.bench, "CANCEL");
+    let sdp = s.news.sdp();
+    s.news.answer(&mut s.bench, &invite, 200, &sdp);
+    s.news.expect(&mut s.bench, "ACK");
+    s.news_bye();
+    s.news.answer(&mut s.bench, &cancel, 481, "");
+    s.media_answers();
+    s.caller_acks();
+    s.caller_leaves_queue();
+    s.assert_rest();
 }

@@ -72,8 +72,11 @@ pub struct Ledger {
     described: HashMap<(String, SocketAddr), (String, u64, String)>,
     /// Call-IDs of dialogs that the engine has ended, or has seen ended.
     pub ended_dialogs: HashSet<String>,
-    /// Call-IDs of INVITEs to peers that were sent already.
+    /// Call-IDs of INVITEs to peers that were sent already, and of those that have no final answer yet, with the engine's tag.
     invited: HashSet<String>,
+    unanswered: HashMap<String, String>,
+    /// Branches of BYEs that came before that answer: with what tag of the peer's does not matter.
+    pub early: HashSet<String>,
     pub stages: Stages,
     /// The call whose agent hung up last, and when.
     agent_left: Option<(u32, u64)>,
@@ -81,8 +84,10 @@ pub struct Ledger {
     cids: HashMap<u64, u32>,
     /// What must become of each caller's first request, once it has come.
     pub expects: Vec<Option<Expect>>,
-    /// Calls of which datagrams were damaged: how they go on is not foretold.
+    /// Calls of which datagrams were damaged: how they go on is not foretold. And these datagrams' Call-IDs, for where nothing
+    /// else in a message tells its call any more.
     pub damaged: Vec<bool>,
+    pub damaged_ids: HashSet<String>,
     /// The shards have gone on from what was on their disks, each from another moment: what was seen before does not count.
     pub lost_power: bool,
     /// The reference, and what it is told.
@@ -126,6 +131,7 @@ impl Ledger {
             let foretold = |n: &u32| matches!(self.expects.get(*n as usize), Some(Some(Expect::Call { .. })));
             self.told.gets(msg, call.filter(foretold), now);
         }
+        self.notes_early_bye(id, msg);
         let received_unix_us = (EPOCH + now).saturating_add_signed(self.stages.skew_us);
         match (msg.method(), msg.code()) {
             _ if is_stray(msg) => {}
@@ -157,6 +163,25 @@ impl Ledger {
         }
     }
 
+    /// A BYE that overtakes the final answer to its dialog's INVITE ends the attempt, a stray one as well: there is no tag yet
+    /// that it could lack.
+    fn notes_early_bye(&mut self, id: &str, msg: &Message<'_>) {
+        match (msg.method(), msg.code()) {
+            (None, Some(200..)) if msg.cseq().is_ok_and(|c| c.method == Method::Invite) => {
+                self.unanswered.remove(id);
+            }
+            (Some(Method::Bye), _)
+                if self.unanswered.get(id).is_some_and(|tag| msg.to_tag() == Some(tag.as_bytes())) =>
+            {
+                let first = branch(msg).is_some_and(|b| self.early.insert(b.to_owned()));
+                if first && is_stray(msg) && !self.lost_power && !self.is_damaged(msg) {
+                    self.told.phone_hangs_up(id, msg);
+                }
+            }
+            _ => {}
+        }
+    }
+
     /// Whether a provisional answer to the INVITE of this branch has reached the engine before it gave up.
     #[must_use]
     pub fn is_heard(&self, branch: &str) -> bool {
@@ -181,7 +206,9 @@ impl Ledger {
             (None, Some(code)) if !self.is_damaged(msg) => {
                 self.one_final_answer(code, msg).map_err(wrong)?;
                 self.answers_as_foretold(code, msg).map_err(wrong)?;
-                stray_is_refused(code, msg).map_err(wrong)?;
+                if branch(msg).is_none_or(|b| !self.early.contains(b)) {
+                    stray_is_refused(code, msg).map_err(wrong)?;
+                }
             }
             (Some(Method::Cancel), _) => {
                 let known = branch(msg).is_some_and(|b| self.provisional.contains(b));
@@ -206,6 +233,8 @@ impl Ledger {
         if !self.invited.insert(id.to_owned()) {
             return Ok(None);
         }
+        let tag = msg.from_tag().map(text::text).unwrap_or_default().to_owned();
+        self.unanswered.insert(id.to_owned(), tag);
         let Some(call) = text::call_number(msg) else { return Err("INVITE of no caller".to_owned()) };
         if !self.is_damaged(msg) {
             self.begins_as_foretold(call, msg)?;

@@ -116,6 +116,13 @@ impl Model {
         }
     }
 
+    /// The agent has hung up, and its phone's answer has not come: it refuses. One that is called once more may have talked
+    /// already.
+    pub fn left_unheard(&mut self, call: u32) {
+        self.refused(call);
+        self.agent_left(call);
+    }
+
     /// The agent's phone has named another address.
     pub fn redirected(&mut self, call: u32) {
         if let Some(attempt) = &mut self.calls[call as usize].attempt {
@@ -286,6 +293,17 @@ mod tests {
         m.agent_left(0);
         assert!(m.clone().writes(0, &row(Kind::Handled, Some(4), 7, [3 * S, 3 * S, S / 2]), 3 * S + S / 2).is_err());
         assert_eq!(m.writes(0, &row(Kind::Rejected, Some(4), 3, [3 * S + S / 2, 3 * S, 0]), 3 * S + S / 2), Ok(true));
+    }
+
+    #[test]
+    fn a_hang_up_before_the_answer_is_a_refusal() {
+        let mut m = Model::new(1, S, 10 * S);
+        m.arrives(0, 0);
+        m.offered(0, 4, false, S);
+        m.left_unheard(0);
+        assert!(m.clone().moment_is_over(0).is_err());
+        assert!(m.clone().writes(0, &row(Kind::Handled, Some(4), 7, [3 * S, 2 * S, 0]), 3 * S).is_err());
+        assert_eq!(m.writes(0, &row(Kind::Rejected, Some(4), 3, [3 * S, 2 * S, 0]), 3 * S), Ok(true));
     }
 
     #[test]

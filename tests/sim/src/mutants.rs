@@ -27,6 +27,7 @@ const MUTANTS: &[(&str, Tool)] = &[
     ("drain-ignored", Tool::Simulator),
     ("dissuading-hangup-ignored", Tool::Simulator),
     ("double-booking", Tool::Simulator),
+    ("early-hang-up-refused", Tool::Simulator),
     ("failure-ends-the-rules", Tool::Simulator),
     ("forged-param-passed", Tool::Simulator),
     ("gauge-drifts", Tool::Simulator),

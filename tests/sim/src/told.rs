@@ -106,8 +106,14 @@ impl Told {
         }
     }
 
-    fn phone_hangs_up(&mut self, id: &str, msg: &Message<'_>) {
+    /// A hang-up. One that overtakes the answer refuses, whatever its tag: nobody knows yet who answers.
+    pub fn phone_hangs_up(&mut self, id: &str, msg: &Message<'_>) {
         let Some((call, phone)) = with(&mut self.phones, id) else { return };
+        if !phone.over {
+            self.moment = Some(call);
+            self.model.left_unheard(call);
+            return;
+        }
         let tag = msg.from().ok().and_then(|f| f.tag().map(|t| text::text(t).to_owned()));
         if phone.tag.is_some() && phone.tag == tag {
             self.moment = Some(call);
