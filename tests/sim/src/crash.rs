@@ -230,8 +230,8 @@ impl World {
             }
         }
         let inside = |e: &Event| {
-            use Event::{Command, Commit, Mesh, NewCall, NoName, Records, Timers};
-            matches!(e, Mesh { .. } | Command { .. } | Timers(_) | Commit | NoName { .. } | Records | NewCall(_))
+            use Event::{Command, Commit, Mesh, Name, NewCall, Records, Timers};
+            matches!(e, Mesh { .. } | Command { .. } | Timers(_) | Commit | Name { .. } | Records | NewCall(_))
         };
         for event in self.forget(|e| !inside(e)) {
             if let Event::Mesh { msg: MeshMsg::ChatOver(over), .. } = event {

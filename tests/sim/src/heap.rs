@@ -5,7 +5,7 @@ use crate::plan::Op;
 use crate::text::Bytes;
 use crate::ua::Tick;
 use std::cmp::Ordering;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use strowger_engine::{Control, MeshMsg};
 
 #[derive(Debug)]
@@ -42,10 +42,11 @@ pub(crate) enum Event {
     Records,
     /// The wall clock is set, so far from the truth.
     SetClock(i64),
-    /// What an engine asked a name server is answered: there is no such name.
-    NoName {
+    /// What an engine asked a name server is answered; none: there is no such name.
+    Name {
         shard: u16,
         id: u32,
+        address: Option<IpAddr>,
     },
 }
 

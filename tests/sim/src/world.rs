@@ -80,6 +80,8 @@ pub struct World {
     pub(crate) reloaded: u64,
     /// Draws for what came later than the runs of `net`.
     pub(crate) extra: Rng,
+    /// Which addresses become names, and whether these are found.
+    pub(crate) names: Rng,
     /// How far the wall clock has been from the truth.
     pub(crate) skews: Vec<i64>,
     pub(crate) records: Records,
@@ -188,6 +190,7 @@ impl World {
             foreseen: None,
             reloaded: 0,
             extra: Rng::new(seed ^ 0x6d6f_7265_0000_0001),
+            names: Rng::new(seed ^ 0x6e61_6d65_7300_0000),
             skews: vec![0],
             records: Records::new(archive),
             doors,
@@ -289,7 +292,7 @@ impl World {
             Event::Timers(shard)
             | Event::NewCall(shard)
             | Event::Command { shard, .. }
-            | Event::NoName { shard, .. }
+            | Event::Name { shard, .. }
             | Event::Mesh { to: shard, .. } => *shard,
             _ => return None,
         };
@@ -389,8 +392,9 @@ impl World {
                 self.set_clock(skew_us);
                 Ok(())
             }
-            Event::NoName { shard, id } => {
-                self.engines[usize::from(shard)].handle_resolved(now, id, Err(()), 10 * SECOND);
+            Event::Name { shard, id, address } => {
+                let found = address.as_ref().map(std::slice::from_ref).ok_or(());
+                self.engines[usize::from(shard)].handle_resolved(now, id, found, 10 * SECOND);
                 self.after(shard, true)?;
                 self.moves_are_right(false)
             }
@@ -402,7 +406,11 @@ impl World {
         let mut begun = None;
         if let Some(msg) = text::parse(bytes) {
             begun = self.foretell(shard, &msg);
+            let before = self.ledger.early.len();
             self.ledger.engine_gets(&msg, self.now);
+            if self.ledger.early.len() > before {
+                self.saw("hang-up before its answer");
+            }
             self.trace.message(self.now, from, None, shard, &msg);
         }
         let (now, path) = (self.clock(), Path::udp(from, ListenerId(0)));
@@ -456,9 +464,7 @@ impl World {
             self.transport(bytes, to, None);
         }
         while let Some(asked) = self.engines[s].poll_resolve() {
-            self.saw("asked for a name");
-            let way = self.extra.range(1, 6 * SECOND);
-            self.push(self.now + way, Event::NoName { shard, id: asked.id });
+            self.look_up(shard, &asked);
         }
         if let Some(due) = self.engines[s].next_due() {
             let due = due.0.max(self.now);
