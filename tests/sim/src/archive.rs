@@ -85,7 +85,7 @@ impl Archive {
             machine: Machine::new(settings, 0),
             settings,
             bad: if rng.chance(200) { 7 } else { 0 },
-            room: *rng.pick(&[10, 40, 1000]),
+            room: *rng.pick(&[3, 10, 40, 1000]),
             rng,
             troubles,
             now: 0,
@@ -104,7 +104,7 @@ impl Archive {
     }
 
     pub(crate) fn without_troubles(&mut self) {
-        (self.troubles, self.bad) = (Vec::new(), 0);
+        (self.troubles, self.bad, self.room) = (Vec::new(), 0, 1000);
     }
 
     /// Whether shards must refuse new calls.

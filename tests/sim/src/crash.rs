@@ -41,7 +41,10 @@ pub(crate) struct Ends {
     /// What happens to the journals' memory and disks.
     disks: Rng,
     /// Kept only in runs with an end.
-    journals: Vec<Journal>,
+    pub(crate) journals: Vec<Journal>,
+    /// What their disk has room for; and what became of them.
+    pub(crate) room: Option<u64>,
+    pub(crate) seen: Vec<&'static str>,
     /// What the process that has ended left in them.
     left: Vec<Records>,
     keeps: bool,
@@ -77,6 +80,8 @@ impl Ends {
             sync: Rng::new(seed ^ 0x7379_6e63_0000_0000),
             disks: Rng::new(seed ^ 0x6469_736b_0000_0000),
             journals: Vec::new(),
+            room: None,
+            seen: Vec::new(),
             left: Vec::new(),
             keeps: options.crashes,
             planned,
@@ -112,7 +117,7 @@ impl Ends {
         if self.keeps {
             let journal = &mut self.journals[usize::from(shard)];
             engine.journal(now, journal);
-            journal.commit();
+            self.seen.extend(journal.commit());
             let syncs = if self.syncs > 0 { self.sync.chance(self.syncs) } else { self.disks.chance(SYNCS) };
             if syncs {
                 journal.sync()?;
@@ -138,7 +143,7 @@ impl Ends {
 
     /// A record that leaves its shard is in the journal, as it is.
     pub(crate) fn holds(&mut self, shard: u16, cdr: &Cdr, lost_power: bool) -> Checked {
-        if !self.keeps || lost_power {
+        if !self.keeps || lost_power || self.is_full(shard) {
             return Ok(());
         }
         let id = (cdr.key & 0xffff_ffff_ffff) as u64;
@@ -238,6 +243,7 @@ impl World {
                 self.forgive_chat(&over);
             }
         }
+        self.forget_unkept();
         (self.in_flight, self.reload, self.foreseen) = (0, None, None);
         for agent in &mut self.ledger.agents {
             (agent.decided, agent.pending) = (None, Vec::new());
@@ -307,6 +313,7 @@ impl World {
             self.ends.commit(shard, engine, now)?;
         }
         self.ends.journals.iter_mut().try_for_each(Journal::sync)?;
+        self.ends.set_room(self.ends.room);
         self.ends.lives += 1;
         let life = self.ends.lives;
         self.ends.deaf_until = self.now + if self.ends.rng.chance(500) { 0 } else { self.ends.rng.below(2 * SECOND) };

@@ -1,4 +1,5 @@
-//! A disk whose power may go: between two writes, or in the midst of one, which leaves any of its sectors. And what damage does to files.
+//! A disk whose power may go: between two writes, or in the midst of one, which leaves any of its sectors; and that others may
+//! fill. And what damage does to files.
 
 use crate::rng::Rng;
 use std::collections::BTreeMap;
@@ -20,6 +21,8 @@ struct State {
     unsynced: Vec<String>,
     /// Writes until the power goes.
     left: Option<u64>,
+    /// Files that there is room for; none: as many as one likes.
+    room: Option<u64>,
 }
 
 /// See the module.
@@ -28,7 +31,14 @@ pub(crate) struct PowerDisk(Mutex<State>);
 
 impl PowerDisk {
     pub(crate) fn new(rng: Rng) -> PowerDisk {
-        PowerDisk(Mutex::new(State { rng, files: BTreeMap::new(), made: 0, unsynced: Vec::new(), left: None }))
+        PowerDisk(Mutex::new(State {
+            rng,
+            files: BTreeMap::new(),
+            made: 0,
+            unsynced: Vec::new(),
+            left: None,
+            room: None,
+        }))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -43,6 +53,11 @@ impl PowerDisk {
     /// The power goes with the write after so many.
     pub(crate) fn fail_after(&self, writes: u64) {
         self.state().left = Some(writes);
+    }
+
+    /// From now on there is room for so many files more.
+    pub(crate) fn limit(&self, room: Option<u64>) {
+        self.state().room = room;
     }
 
     /// What is there when the power is back.
@@ -67,6 +82,9 @@ impl Disk for PowerDisk {
     fn create(&self, name: &str, size: usize) -> io::Result<()> {
         let mut state = self.state();
         state.is_on()?;
+        if let Some(room) = &mut state.room {
+            *room = room.checked_sub(1).ok_or(io::ErrorKind::StorageFull)?;
+        }
         state.files.insert(name.to_owned(), vec![0; size]);
         state.unsynced.push(name.to_owned());
         state.made += 1;
@@ -99,7 +117,10 @@ impl Disk for PowerDisk {
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        self.state().files.remove(name).map(drop).ok_or(io::ErrorKind::NotFound.into())
+        let mut state = self.state();
+        state.files.remove(name).ok_or(io::ErrorKind::NotFound)?;
+        state.room = state.room.map(|room| room + 1);
+        Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {

@@ -1,5 +1,5 @@
 //! The way in: new INVITEs under pressure wait in the real backlog of their shard, and are refused by the real rules
-//! (`runtime/door.rs`) when too many wait, when they have waited too long, or while too many records wait.
+//! (`runtime/door.rs`) when too many wait, when they have waited too long, while too many records wait, or the journal has no room.
 
 use crate::check::Checked;
 use crate::heap::Event;
@@ -61,8 +61,8 @@ impl Doors {
 }
 
 impl World {
-    /// A datagram comes to its shard.
-    pub(crate) fn arrives(&mut self, shard: u16, from: SocketAddr, bytes: &[u8]) -> Checked {
+    /// A datagram comes to its shard, which has left it in its socket for so many microseconds.
+    pub(crate) fn arrives(&mut self, shard: u16, from: SocketAddr, bytes: &[u8], waited: u64) -> Checked {
         let scanned = scan(bytes, &KEY);
         let bucket = if let Owner::Bucket(bucket) = scanned.owner { Some(bucket) } else { None };
         if scanned.class != Class::NewInvite {
@@ -76,7 +76,11 @@ impl World {
         if text::parse(bytes).is_some_and(|msg| self.comes_too_late(&msg)) {
             return Ok(());
         }
-        let (path, received_ns) = (Path::udp(from, ListenerId(0)), self.now * 1000);
+        let waited = if self.plan.hazards.ages { waited } else { 0 };
+        if waited > 0 {
+            self.saw("new call aged by a stall");
+        }
+        let (path, received_ns) = (Path::udp(from, ListenerId(0)), (self.now - waited) * 1000);
         let rate = self.plan.hazards.pressure.rate;
         let waiting = self.doors.of[usize::from(shard)].waiting();
         let pressed = rate > 0 && !self.calm && (self.doors.rng.chance(rate) || waiting > 0);
@@ -111,12 +115,17 @@ impl World {
 
     /// A new INVITE whose turn has come.
     fn admit(&mut self, shard: u16, path: Path, bytes: &[u8], bucket: Option<u16>, received_ns: u64) -> Checked {
-        let full = self.records.archive.is_full();
+        let (full, unkept) = (self.records.archive.is_full(), self.ends.is_full(shard));
         let door = &mut self.doors.of[usize::from(shard)];
         let late = door.is_late(self.now * 1000, received_ns);
-        let entry = door.decide(bytes, path, bucket, full || late);
+        let entry = door.decide(bytes, path, bucket, full || late || unkept);
         if entry == Entry::Refused {
-            self.saw(if late { "refused: waited too long" } else { "refused: too many records wait" });
+            self.saw(match (late, full) {
+                (true, _) => "refused: waited too long",
+                (false, true) => "refused: too many records wait",
+                (false, false) if unkept => "refused: no room for the journal",
+                _ => "refused: a copy of a refused one",
+            });
         }
         self.enter(shard, entry, path, bytes)
     }

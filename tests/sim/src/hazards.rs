@@ -5,6 +5,7 @@ use crate::clock::{Step, draw_steps};
 use crate::door::Pressure;
 use crate::plan::{MOST_AGENTS, Op, SECOND};
 use crate::rng::Rng;
+use crate::room::Squeeze;
 use crate::text::{self, Request};
 use crate::ua::{Ctx, Dialog};
 use std::net::{IpAddr, SocketAddr};
@@ -61,6 +62,10 @@ pub struct Hazards {
     /// The machine may lose its power, where processes end at all.
     pub power: bool,
     pub pressure: Pressure,
+    /// When the journals' disk has no room.
+    pub squeezes: Vec<Squeeze>,
+    /// New calls that a stall has kept waiting in the socket are as old as that.
+    pub ages: bool,
 }
 
 const HOUR_US: u64 = 3600 * SECOND;

@@ -13,6 +13,8 @@ pub(crate) enum Event {
     ToEngine {
         from: SocketAddr,
         bytes: Bytes,
+        /// How long the shard has left it in its socket.
+        waited: u64,
     },
     ToPeer {
         to: SocketAddr,
@@ -40,6 +42,8 @@ pub(crate) enum Event {
     Crash(End),
     /// The CDR pipeline has something to do.
     Records,
+    /// The journals' disk has room for so many files more.
+    Room(Option<u64>),
     /// The wall clock is set, so far from the truth.
     SetClock(i64),
     /// What an engine asked a name server is answered; none: there is no such name.

@@ -2,6 +2,7 @@
 //! process ends, what a new one reads of it is compared.
 //!
 //! - A kill leaves all turns that were committed, and nothing of one that was not.
+//! - Without room on its disk it has all turns up to the last before that, and when there is room again all of them.
 //! - A loss of power leaves the journal as it was at the end of some turn since the last sync that came to its end.
 //! - Of damaged files nothing is read that was not written; and after one damage, what is missing, or older than it should be,
 //!   is told.
@@ -30,6 +31,9 @@ pub(crate) struct Journal {
     /// What the disk has for sure, and what each turn since has changed.
     synced: Records,
     turns: Vec<Turn>,
+    /// How many of these turns it holds: the rest wait for room.
+    kept: usize,
+    full: bool,
     /// Removals of what was never written.
     strays: u32,
     /// All that was ever put, by a fingerprint.
@@ -88,6 +92,8 @@ impl Journal {
             records: Records::new(),
             synced: Records::new(),
             turns: vec![Vec::new()],
+            kept: 0,
+            full: false,
             strays: 0,
             past: BTreeSet::new(),
             safe: 0,
@@ -105,8 +111,8 @@ impl Journal {
         }
     }
 
-    /// The turn is over.
-    pub(crate) fn commit(&mut self) {
+    /// The turn is over. What there is to say of its room.
+    pub(crate) fn commit(&mut self) -> Option<&'static str> {
         self.real.journal.commit();
         if self.turns.last().is_some_and(|turn| !turn.is_empty()) {
             self.turns.push(Vec::new());
@@ -114,14 +120,35 @@ impl Journal {
         if self.rng.chance(30) {
             self.real.refill();
         }
+        let full = self.real.journal.is_full();
+        if !full {
+            self.kept = self.turns.len() - 1;
+        }
+        match (std::mem::replace(&mut self.full, full), full) {
+            (false, true) => Some("journal without room"),
+            (true, false) => Some("journal with room again"),
+            _ => None,
+        }
     }
 
-    /// The disk has all of it.
+    /// Whether changes wait for room.
+    pub(crate) fn is_full(&self) -> bool {
+        self.full
+    }
+
+    /// Its disk has room for so many files more; it is asked for it, as by the keeper's thread now and then.
+    pub(crate) fn set_room(&mut self, files: Option<u64>) -> Option<&'static str> {
+        self.disk.limit(files);
+        self.real.refill();
+        self.commit()
+    }
+
+    /// The disk has all that the journal holds.
     pub(crate) fn sync(&mut self) -> Result<(), Violation> {
         let synced = self.real.sync();
         synced.map_err(|error| Violation::new(format!("the journal does not reach its disk: {error}")))?;
-        self.synced.clone_from(&self.records);
-        self.turns = vec![Vec::new()];
+        self.turns.drain(..self.kept).for_each(|turn| apply(&mut self.synced, &turn));
+        self.kept = 0;
         Ok(())
     }
 
@@ -144,7 +171,7 @@ impl Journal {
             return Err(Violation::new(format!("{} entities that were never written were removed", self.strays)));
         }
         // In the midst of a turn: something was written, and is not committed.
-        let torn = self.rng.chance(500) && !self.records.is_empty();
+        let torn = self.rng.chance(500) && !self.records.is_empty() && !self.full;
         if torn {
             self.tear();
         }
@@ -153,18 +180,23 @@ impl Journal {
         }
         let files = self.real.killed();
         let (found, faults) = recovered(files.clone(), self.generation, self.shard)?;
-        if differs(&found, &self.records, self.safe) {
+        let mut was = std::mem::take(&mut self.synced);
+        self.turns.iter().take(self.kept).for_each(|turn| apply(&mut was, turn));
+        if differs(&found, &was, self.safe) {
             return Err(self.wrong("after a kill", &found, &faults));
         }
         self.only_torn(&faults)?;
-        if faults.is_empty() == torn {
+        // What waits for room may be there in part, and is not committed.
+        if self.full {
+            saw.push("killed while the journal had no room");
+        } else if faults.is_empty() == torn {
             return Err(Violation::new(format!("a turn that was cut is not told, or one that was not: {faults:?}")));
         }
         if torn {
             saw.push("turn that was not committed left out");
         }
-        self.damage(&files, &found, true, &mut saw)?;
-        Ok((std::mem::take(&mut self.records), saw))
+        self.damage(&files, &found, !self.full, &mut saw)?;
+        Ok((was, saw))
     }
 
     /// The machine loses its power.
@@ -182,14 +214,14 @@ impl Journal {
         let (found, faults) = recovered(files.clone(), self.generation, self.shard)?;
         self.only_torn(&faults)?;
         let mut was = std::mem::take(&mut self.synced);
-        let mut turns = std::mem::take(&mut self.turns).into_iter();
+        let mut turns = std::mem::take(&mut self.turns).into_iter().take(self.kept);
         while differs(&found, &was, self.safe) {
             let Some(turn) = turns.next() else {
                 return Err(self.wrong("after a loss of power", &found, &faults));
             };
             apply(&mut was, &turn);
         }
-        self.damage(&files, &found, !amid, &mut saw)?;
+        self.damage(&files, &found, !amid && !self.full, &mut saw)?;
         Ok((was, saw))
     }
 

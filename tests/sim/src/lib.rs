@@ -34,6 +34,7 @@ mod records;
 mod recount;
 mod rest;
 pub mod rng;
+mod room;
 mod routes;
 mod rules;
 mod script;

@@ -65,6 +65,7 @@ const MUTANTS: &[(&str, Tool)] = &[
     ("restart-forgets-wrapups", Tool::Crashes),
     ("restart-reuses-tickets", Tool::Crashes),
     ("torn-turn-counted", Tool::Crashes),
+    ("unwritten-forgotten", Tool::Crashes),
     ("agent-fence-dropped", Tool::Loom),
     ("call-fence-dropped", Tool::Loom),
     ("failed-commit-keeps-claim", Tool::Loom),

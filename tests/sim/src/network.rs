@@ -30,7 +30,7 @@ impl World {
             } else {
                 "datagram came again after minutes"
             });
-            self.push(self.now + late, Event::ToEngine { from, bytes: bytes.clone() });
+            self.push(self.now + late, Event::ToEngine { from, bytes: bytes.clone(), waited: 0 });
         }
         let copies = match self.calm {
             true => 1,
@@ -49,7 +49,7 @@ impl World {
             let bytes = self.maybe_damage(bytes.clone(), peer);
             match from {
                 None => self.push(at, Event::ToPeer { to, bytes }),
-                Some(from) => self.push(at, Event::ToEngine { from, bytes }),
+                Some(from) => self.push(at, Event::ToEngine { from, bytes, waited: 0 }),
             }
         }
         if copies == 0 {

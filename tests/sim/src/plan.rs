@@ -62,6 +62,8 @@ pub const SUBJECTS: &[Subject] = &[
     ("power", |p| p.hazards.power = false),
     ("many-shards", |p| p.hazards.shards = 0),
     ("pressure", |p| p.hazards.pressure.rate = 0),
+    ("journal-disk", |p| p.hazards.squeezes = Vec::new()),
+    ("ages", |p| p.hazards.ages = false),
 ];
 
 /// Rates in per mille, times in microseconds.

@@ -12,6 +12,7 @@ use crate::placing::Expected;
 use crate::plan::{self, MOST_AGENTS, Options, Plan, SECOND};
 use crate::records::Records;
 use crate::rng::Rng;
+use crate::room::draw_squeezes;
 use crate::rules::{Asked, Guide, draw_refusals};
 use crate::stages::Crowd;
 use crate::text::{self, Bytes, ENGINE};
@@ -100,6 +101,8 @@ impl World {
         plan.hazards = Hazards::draw(&mut Rng::new(seed ^ 0x6861_7a61_7264_0000), plan.faults_us, plan.calls);
         plan.hazards.draw_more(&mut Rng::new(seed ^ 0x6d6f_7265_0000_0000), plan.faults_us);
         plan.hazards.pressure = Pressure::draw(&mut Rng::new(seed ^ 0x7072_6573_7300_0000));
+        plan.hazards.squeezes = draw_squeezes(&mut Rng::new(seed ^ 0x726f_6f6d_0000_0000), plan.faults_us);
+        plan.hazards.ages = Rng::new(seed ^ 0x6167_6573_0000_0000).chance(500);
         for (bit, (_, leave_out)) in plan::SUBJECTS.iter().enumerate() {
             if options.without >> bit & 1 == 1 {
                 leave_out(&mut plan);
@@ -107,6 +110,8 @@ impl World {
         }
         if options.crashes {
             plan.hazards.clock = Vec::new(); // Whoever starts knows no other clock.
+        } else {
+            plan.hazards.squeezes = Vec::new(); // No journal is kept.
         }
         if plan.hazards.shards > 0 && options.shards == 0 {
             plan.shards = plan.hazards.shards;
@@ -236,6 +241,10 @@ impl World {
         for (at, op) in std::mem::take(&mut self.plan.ops).into_iter().chain(drains) {
             self.push(self.now + at, Event::Operate(op));
         }
+        for squeeze in std::mem::take(&mut self.plan.hazards.squeezes) {
+            self.push(self.now + squeeze.from_us, Event::Room(Some(squeeze.files)));
+            self.push(self.now + squeeze.until_us, Event::Room(None));
+        }
         self.push(self.now + self.plan.faults_us, Event::Calm);
         for (at, end) in std::mem::take(&mut self.ends.planned) {
             self.push(self.now + at, Event::Crash(end));
@@ -304,9 +313,17 @@ impl World {
             && let Some(until) = self.waits_for(&event)
         {
             self.saw("a shard stalled");
-            let Event::Timers(shard) = event else {
-                self.push(until, event);
-                return Ok(());
+            let shard = match event {
+                Event::Timers(shard) => shard,
+                Event::ToEngine { from, bytes, waited } => {
+                    let waited = waited + until - self.now;
+                    self.push(until, Event::ToEngine { from, bytes, waited });
+                    return Ok(());
+                }
+                _ => {
+                    self.push(until, event);
+                    return Ok(());
+                }
             };
             // A turn of the runtime takes in what waits before it fires timers: a request that was sent twice must not
             // find its transaction over just because both waited.
@@ -320,12 +337,12 @@ impl World {
         self.ledger.stages.behind = self.plan.hazards.is_behind(self.now);
         let now = self.clock();
         match event {
-            Event::ToEngine { from, bytes } => {
+            Event::ToEngine { from, bytes, waited } => {
                 // Nobody listens for a moment after the end of a process.
                 let Some(shard) = self.owner(&bytes).filter(|_| self.now >= self.ends.deaf_until) else {
                     return Ok(());
                 };
-                self.arrives(shard, from, &bytes)
+                self.arrives(shard, from, &bytes, waited)
             }
             Event::NewCall(shard) => self.on_new_call(shard),
             Event::Timers(shard) => {
@@ -388,6 +405,10 @@ impl World {
             }
             Event::Crash(end) => self.end(end),
             Event::Records => self.on_records(),
+            Event::Room(files) => {
+                self.set_room(files);
+                Ok(())
+            }
             Event::SetClock(skew_us) => {
                 self.set_clock(skew_us);
                 Ok(())
@@ -441,6 +462,9 @@ impl World {
         let mut offers: Vec<Offer> = Vec::new();
         let now = self.clock();
         self.ends.commit(shard, &mut self.engines[s], now)?;
+        for what in std::mem::take(&mut self.ends.seen) {
+            self.saw(what);
+        }
         if self.ends.is_due() {
             return self.crash();
         }

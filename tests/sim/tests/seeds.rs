@@ -95,6 +95,7 @@ const SOMETIMES: &[&str] = &[
     "refused: too many calls wait",
     "refused: too many records wait",
     "refused: waited too long",
+    "new call aged by a stall",
     "spool replayed",
     "spool's disk full",
 ];
@@ -104,16 +105,21 @@ const SOMETIMES_WITH_CRASHES: &[&str] = &[
     "journal read after a kill",
     "journal read after a loss of power",
     "journal's damage told",
+    "journal with room again",
+    "journal without room",
+    "killed while the journal had no room",
     "power lost",
     "power lost amid a sync",
     "process killed",
     "records taken over from a journal",
+    "refused: no room for the journal",
     "segment of a journal used again",
     "turn that was not committed left out",
 ];
 
 /// Subjects that were added after those seeds of the past were noted.
-const NEWER: [&str; 8] = ["damage", "hours", "clock", "drains", "records", "power", "many-shards", "pressure"];
+const NEWER: [&str; 10] =
+    ["damage", "hours", "clock", "drains", "records", "power", "many-shards", "pressure", "journal-disk", "ages"];
 
 /// `Options::without` these.
 fn without(names: &[&str]) -> u64 {

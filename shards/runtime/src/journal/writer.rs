@@ -9,7 +9,7 @@ use super::places::{Place, Places};
 use super::record::{self, HEAD, Op, Salt};
 use super::segment::{self, HEADER, Segment};
 use crate::counts::{self, RuntimeCounts};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use strowger_engine::journal::{Entity, Kind, Sink};
@@ -55,8 +55,8 @@ pub struct Journal {
     marked: u64,
     /// Bytes written since the last mark.
     appended: usize,
-    /// What could not be written: `None` is a removal.
-    unwritten: HashMap<Entity, Option<Box<[u8]>>>,
+    /// What could not be written: `None` is a removal. In an order, so that a simulation's journal is the same each time.
+    unwritten: BTreeMap<Entity, Option<Box<[u8]>>>,
     /// How many CDRs, in order, are safe elsewhere, and how many of them were dropped here.
     safe: Arc<[AtomicU64]>,
     dropped: u64,
@@ -81,7 +81,7 @@ impl Journal {
             records: 0,
             marked: 0,
             appended: 0,
-            unwritten: HashMap::new(),
+            unwritten: BTreeMap::new(),
             safe,
             dropped: 0,
             counts,
@@ -128,17 +128,21 @@ impl Journal {
 
     /// Writes what waits for room; false when there is not enough.
     fn catch_up(&mut self) -> bool {
-        while let Some(entity) = self.unwritten.keys().next().copied() {
-            let len = self.unwritten.get(&entity).and_then(Option::as_ref).map_or(0, |r| r.len());
+        while let Some((&entity, record)) = self.unwritten.first_key_value() {
+            let len = record.as_ref().map_or(0, |r| r.len());
             if !self.room(record::size(len)) {
                 return false;
             }
-            match self.unwritten.remove(&entity).flatten() {
+            let record = self.unwritten.remove(&entity).flatten();
+            #[cfg(mutant)]
+            if strowger_dispatch::mutant::is("unwritten-forgotten") {
+                continue;
+            }
+            match record {
                 Some(record) => self.append(Op::Put, entity, &record),
                 None => self.append(Op::Remove, entity, &[]),
             }
         }
-        self.unwritten.shrink_to_fit();
         counts::set(&self.counts.journal_unwritten, 0);
         true
     }
