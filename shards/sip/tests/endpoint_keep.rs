@@ -142,6 +142,52 @@ fn a_refused_request_of_a_dialog_that_is_over_stays_where_its_messages_arrive() 
 }
 
 #[test]
+fn an_acknowledged_request_of_a_dialog_stays_there_however_often_the_process_ends() {
+    let (mut side, mut journal) = (Side::default(), Journal::new());
+    let txn = side.request(common::Req { cseq: 2, ..common::Req::new("INVITE", "z9hG4bKre").tagged("sw1a4-9") });
+    side.respond(txn, 200);
+    commit(&mut side, &mut journal);
+    side.ep.acked(txn);
+    commit(&mut side, &mut journal);
+    for _ in 0..3 {
+        assert!(decoded(&journal).any(|kept| kept.bucket(&HashKey(1, 2)) == 0x1a4));
+        side = reborn(&side, &journal).0;
+        journal.clear();
+        commit(&mut side, &mut journal);
+    }
+}
+
+/// Its CANCEL has the same branch, and lies where that points to.
+#[test]
+fn a_cancel_takes_no_answers_of_an_invite_that_is_in_another_slot_than_its_branch_says() {
+    for cancel_first in [true, false] {
+        let (mut side, mut journal) = (Side::default(), Journal::new());
+        side.send(Method::Invite, 7);
+        let invite = side.one();
+        side.receive(answer(&invite, 180, "b1"));
+        commit(&mut side, &mut journal);
+        let (mut side, _, restored) = reborn(&side, &journal);
+        let [Restored::Client(txn)] = restored[..] else { panic!("{restored:?}") };
+        side.wait(33 * SECOND); // The other request is given up: its slot is free.
+        side.sent();
+        side.cancel(txn);
+        let cancel = side.one();
+        if cancel_first {
+            side.receive(answer(&cancel, 200, "b1"));
+            side.wait(6 * SECOND);
+            side.sent();
+        }
+        assert_eq!(side.receive(answer(&invite, 487, "b1")), Some(Event::Response { txn, user: 8 }));
+        assert_eq!(first_line(&side.one()), "ACK sip:bob@192.0.2.1 SIP/2.0");
+        side.receive(answer(&cancel, 200, "b1"));
+        side.wait(6 * SECOND);
+        side.sent();
+        side.receive(answer(&invite, 487, "b1"));
+        assert_eq!(first_line(&side.one()), "ACK sip:bob@192.0.2.1 SIP/2.0", "once more");
+    }
+}
+
+#[test]
 fn bytes_are_written_when_they_change_alone() {
     let (mut side, mut journal) = (Side::default(), Journal::new());
     side.send(Method::Invite, 7);

@@ -302,12 +302,17 @@ impl Endpoint {
         let via = msg.top_via().ok()?;
         let (bucket, id) = id::read_any_branch(via.branch()?)?;
         let method = msg.cseq().ok()?.method;
-        let named = |c: &&Client| c.nonce == id.nonce && c.bucket == bucket && c.branch_slot == id.slot;
-        let slot = match self.clients.get(id.slot as usize).filter(named) {
-            Some(_) => id.slot as usize,
-            None => *self.revived.get(&id.nonce)? as usize,
+        // A CANCEL has its INVITE's branch, and may lie in the slot that this names, where the INVITE of a process before does not.
+        let named = |c: &&Client| {
+            c.nonce == id.nonce && c.bucket == bucket && c.branch_slot == id.slot && c.cancel_target().is_none()
         };
-        let client = self.clients.get(slot).filter(named).filter(|c| c.cancel_target().is_none())?;
+        let (slot, client) = match self.clients.get(id.slot as usize).filter(named) {
+            Some(client) => (id.slot as usize, client),
+            None => {
+                let slot = *self.revived.get(&id.nonce)? as usize;
+                (slot, self.clients.get(slot).filter(named)?)
+            }
+        };
         if msg.values(Name::Via).nth(1).is_some() {
             return None;
         }
@@ -455,7 +460,8 @@ impl Endpoint {
     fn remove_client(&mut self, slot: usize) {
         let client = self.clients.remove(slot);
         self.note_gone(false, handle(slot, client.generation), client.mark);
-        if !self.revived.is_empty() && client.branch_slot as usize != slot {
+        // Not for a CANCEL, of whose nonce the INVITE's slot is noted.
+        if !self.revived.is_empty() && self.revived.get(&client.nonce) == Some(&(slot as u32)) {
             self.revived.remove(&client.nonce);
         }
         self.wheel.cancel(client.retransmit);

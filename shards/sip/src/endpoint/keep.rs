@@ -518,7 +518,8 @@ impl Endpoint {
             let head = self.pool.store(head);
             self.open.insert(Open { head, offsets }) as u32
         });
-        let answer = if state.is_sent_no_more() { b"" } else { body.answer };
+        // Of a request inside a dialog the next process needs the answer once more, to know whose it is ([`Kept::bucket`]).
+        let answer = if state.is_sent_no_more() && !second.is_empty() { b"" } else { body.answer };
         let buf = self.pool.store(&[body.identity, answer].concat());
         let retransmit = self.resume(now, state.retransmits(), kept.retransmit, txn, Class::Server);
         let expire = self.resume(now, state.expires(), kept.expire, txn, Class::Server);
