@@ -153,7 +153,8 @@ impl Ledger {
             }
             (_, Some(code)) if code < 200 => {
                 if let Some(branch) = branch(msg) {
-                    self.provisional.insert(branch.to_owned());
+                    // Of one letter a damaged bit makes the other, and branches are compared without case (section 7.3.1).
+                    self.provisional.insert(branch.to_ascii_lowercase());
                     if self.sent.get(branch).is_some_and(|at| now < at + TIMER_B_US) {
                         self.heard.insert(branch.to_owned());
                     }
@@ -211,7 +212,7 @@ impl Ledger {
                 }
             }
             (Some(Method::Cancel), _) => {
-                let known = branch(msg).is_some_and(|b| self.provisional.contains(b));
+                let known = branch(msg).is_some_and(|b| self.provisional.contains(&b.to_ascii_lowercase()));
                 if !known {
                     return Err(wrong("CANCEL before any provisional answer (RFC 3261 section 9.1)".to_owned()));
                 }
@@ -327,6 +328,7 @@ impl Ledger {
         self.recorded_as_foretold(&cdr, call).map_err(wrong)?;
         let followed = !self.damaged[call as usize] && self.told.follows(call);
         self.by_message = followed && self.told.writes(call, &cdr, now).map_err(wrong)?;
+        self.stages.of[call as usize].timed = !self.by_message;
         let rows = &mut self.calls[call as usize];
         if rows.ended.is_some() {
             return Err(wrong(format!("record {:?} after the call's last one", cdr.call_type)));

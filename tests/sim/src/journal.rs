@@ -187,7 +187,8 @@ impl Journal {
         }
         self.only_torn(&faults)?;
         // What waits for room may be there in part, and is not committed.
-        if self.full {
+        let unkept = self.real.journal.is_full();
+        if unkept {
             saw.push("killed while the journal had no room");
         } else if faults.is_empty() == torn {
             return Err(Violation::new(format!("a turn that was cut is not told, or one that was not: {faults:?}")));
@@ -195,7 +196,7 @@ impl Journal {
         if torn {
             saw.push("turn that was not committed left out");
         }
-        self.damage(&files, &found, !self.full, &mut saw)?;
+        self.damage(&files, &found, !unkept, &mut saw)?;
         Ok((was, saw))
     }
 

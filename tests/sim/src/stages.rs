@@ -53,6 +53,9 @@ pub struct Course {
     pub held: bool,
     /// It may have been: the process was killed when it had just come back, and it has an agent before it is seen again.
     pub maybe_held: bool,
+    /// Its last record was caused by no message: a timer of the same moment may have given it another agent, when it had waited
+    /// for no time.
+    pub timed: bool,
     /// Its session is MSRP.
     pub chat: bool,
     /// What its datagrams said may not be what came.
@@ -138,6 +141,7 @@ impl Stages {
         if next == Stage::Queued {
             course.queued = Some(now);
         }
+        course.maybe_held |= stage == Stage::Back && course.timed;
         if next.with_agent() && !stage.with_agent() {
             (course.offered, course.answered) = (now, None);
         }
