@@ -12,7 +12,6 @@ use crate::{
     reclaim::Local,
     set::{Entry, Heights},
     sync::plain,
-    waiting::Close,
 };
 
 /// One per shard; see [`Dispatch::handle`]. May be moved to another thread, not shared.
@@ -77,23 +76,16 @@ impl Handle {
 
     /// The caller left, or the call leaves the queue otherwise. Frees the entry either way; a `Match` for it that is still under way is stale.
     pub fn abandon(&mut self, wait: WaitRef) -> Abandon {
-        if wait.shard != self.shard {
-            return Abandon::Left;
+        if self.leave(wait) { Abandon::Left } else { self.take(wait).map_or(Abandon::Left, Abandon::Taken) }
+    }
+
+    /// As [`abandon`](Self::abandon), but an entry that is taken stays as it is, for [`take`](Self::take). False: it is taken, or stale.
+    pub fn leave(&mut self, wait: WaitRef) -> bool {
+        let left = wait.shard == self.shard && self.op().leave(wait);
+        if left {
+            self.free.push(wait.slot);
         }
-        let op = self.op();
-        let closed = op.close(wait);
-        drop(op);
-        match closed {
-            Close::Stale => Abandon::Left,
-            Close::Left => {
-                self.free.push(wait.slot);
-                Abandon::Left
-            }
-            Close::Taken(agent) => {
-                self.free.push(wait.slot);
-                Abandon::Taken(self.claimed(agent))
-            }
-        }
+        left
     }
 
     /// Consumes a match: the agent is the call's now, the entry is free. `None` when the reference is stale or the call still waits.

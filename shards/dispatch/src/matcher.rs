@@ -13,7 +13,7 @@ use crate::{
     set::{Entry, Heights, Node, fetch_early},
     slot::{AgentSlot, Links, SkillLink},
     sync::{Ordering, fence, plain::Relaxed},
-    waiting::{Close, Commit},
+    waiting::Commit,
 };
 
 /// One operation: pinned, with what it needs of its handle.
@@ -74,17 +74,17 @@ impl<'a> Op<'a> {
         WaitRef { gen_, ..wait }
     }
 
-    /// The owner closes an entry; one that still waited is unlinked.
-    pub(crate) fn close(&self, wait: WaitRef) -> Close {
-        let (Some(slot), Some(call)) = (self.d.wait_word(wait), self.d.wait_call(wait)) else { return Close::Stale };
+    /// The owner takes an entry that still waits out. False: it is taken, or stale.
+    pub(crate) fn leave(&self, wait: WaitRef) -> bool {
+        let (Some(slot), Some(call)) = (self.d.wait_word(wait), self.d.wait_call(wait)) else { return false };
         let (node, skill, media) = (slot.node.load(Ordering::Relaxed), call.skill(), call.media());
         fetch_early(node);
-        let closed = slot.state.transition_to_abandoned(wait.gen_);
-        if let (Close::Left, Some(node), Some(skill)) = (&closed, NonNull::new(node), self.d.index.skill(skill)) {
+        let left = slot.state.transition_to_abandoned(wait.gen_);
+        if let (true, Some(node), Some(skill)) = (left, NonNull::new(node), self.d.index.skill(skill)) {
             // SAFETY: written by the owner, who asks; inserted before the word said waiting; we won that word.
             unsafe { skill.waiting(media).remove(node, self.behind(node), &self.pin) };
         }
-        closed
+        left
     }
 
     /// The node of the call that is guessed to be right before this one's, if it waits.

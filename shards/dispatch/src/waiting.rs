@@ -53,18 +53,6 @@ pub(crate) enum Commit {
     Gone,
 }
 
-/// What the owner finds when it closes an entry.
-#[must_use]
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Close {
-    /// It was still waiting: the owner's to unlink.
-    Left,
-    /// Taken by the agent in this slot.
-    Taken(u32),
-    /// Another generation, or free.
-    Stale,
-}
-
 #[derive(Debug, Default)]
 pub(crate) struct WaitState(AtomicU64);
 
@@ -117,13 +105,11 @@ impl WaitState {
         Some((seen & SLOT_MASK) as u32)
     }
 
-    /// Owner: frees the entry whatever its state.
-    pub(crate) fn transition_to_abandoned(&self, gen_: u32) -> Close {
+    /// Owner: frees the entry if its call still waits; then the owner is to unlink it. False: it is taken, or stale.
+    #[must_use]
+    pub(crate) fn transition_to_abandoned(&self, gen_: u32) -> bool {
         let (from, to) = (word(gen_, WAITING, 0), word(gen_.wrapping_add(1), FREE, 0));
-        match self.0.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed) {
-            Ok(_) => Close::Left,
-            Err(_) => self.transition_to_consumed(gen_).map_or(Close::Stale, Close::Taken),
-        }
+        self.0.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 }
 

@@ -113,6 +113,18 @@ fn a_call_that_left_is_not_matched_and_its_reference_is_stale() {
 }
 
 #[test]
+fn a_call_that_leaves_leaves_its_match_to_be_taken() {
+    let mut h = House::new(ChatPolicy::Balancing);
+    let gone = h.call(SALES, 5);
+    assert!(h.shard.leave(gone) && !h.shard.leave(gone));
+    let agent = h.agent(&[SALES], true, 0);
+    let taken = h.call(SALES, 5);
+    assert!(!h.shard.leave(taken) && !h.shard.leave(WaitRef { shard: 1, ..taken }));
+    assert_eq!((h.shard.peek(taken), h.shard.take(taken)), (Some(agent), Some(agent)));
+    assert_eq!(h.shard.waiting(), 0);
+}
+
+#[test]
 fn who_refused_is_taken_only_when_there_is_no_other() {
     let mut h = House::new(ChatPolicy::Balancing);
     let (first, second) = (h.agent(&[SALES], true, 0), h.agent(&[SALES], true, 0));

@@ -62,13 +62,19 @@ impl Engine {
     /// Starts the wrap-up after an audio call.
     pub(crate) fn begin_wrapup(&mut self, claim: &Claim, us: u64, now: Now) {
         self.shared.set_owner(claim.agent, None);
-        self.shared_release(claim.agent, Release::Wrapup, now.mono);
-        self.time_wrapup(claim.agent, now.mono.plus_us(us), None, now);
+        self.release_to_wrapup(claim.agent, us, now);
         // One who logged out during the call was reported offline then, and stays so.
         if self.shared.agent(claim.agent).is_some_and(|v| v.logged_in) {
             let ends = (now.unix_us + us) / 1_000_000;
             self.report(&claim.def.clone(), AgentReport::Wrapup { ends_unix_s: ends }, now);
         }
+    }
+
+    /// Releases an agent after an audio call into a wrap-up of `us`. It is timed before the table says so, and longer: whoever looks on
+    /// (audits of other shards) never finds one that nobody times.
+    pub(crate) fn release_to_wrapup(&mut self, agent: AgentRef, us: u64, now: Now) {
+        self.time_wrapup(agent, now.mono.plus_us(us), None, now);
+        self.shared_release(agent, Release::Wrapup, now.mono);
     }
 
     /// Times a wrap-up, from its beginning or anew.
@@ -97,7 +103,6 @@ impl Engine {
         let due = self.wrapups.get(&u64::from(agent.slot)).filter(|w| w.agent == agent).copied();
         let Some(wrapup) = due else { return };
         self.wrapups.remove(&u64::from(agent.slot));
-        self.stats.shard(self.shard).agents.at(agent.slot).timed.set(0);
         self.notes.agent(agent);
         let mut made = std::mem::take(&mut self.made);
         if let Some(pause) = wrapup.pause.filter(|pause| *pause < wrapup.until) {
@@ -109,6 +114,7 @@ impl Engine {
         }
         self.dispatch.wrapup_over(agent, &mut made);
         self.made = made;
+        self.stats.shard(self.shard).agents.at(agent.slot).timed.set(0);
         if self.shared.agent(agent).is_some() {
             self.stats.board.at(agent.slot).set_wrapup_ends(0);
         }
@@ -125,14 +131,18 @@ impl Engine {
 
     /// The entry is no more; an agent that has taken it is the shard's.
     pub(crate) fn abandon(&mut self, wait: WaitRef) -> Abandon {
-        if let Some(agent) = self.consume(wait) {
-            return Abandon::Taken(agent);
+        if self.dispatch.leave(wait) { Abandon::Left } else { self.consume(wait).map_or(Abandon::Left, Abandon::Taken) }
+    }
+
+    /// A claim of the process before, or one that the table has lost, is the shard's again: counted before it is claimed, as any.
+    pub(crate) fn reclaim(&mut self, agent: AgentRef, medium: Media) -> bool {
+        self.count_held(agent, 1);
+        let reclaimed = self.dispatch.reclaim(agent, medium);
+        self.dispatch.take_late(&mut self.made);
+        if !reclaimed {
+            self.count_held(agent, -1);
         }
-        let abandoned = self.dispatch.abandon(wait);
-        if let Abandon::Taken(agent) = abandoned {
-            self.count_held(agent, 1);
-        }
-        abandoned
+        reclaimed
     }
 
     /// Claims that the shard has and must release, for audits.

@@ -8,7 +8,7 @@ use crate::config::AgentOffer;
 use crate::control::{AgentReport, CallState, ChatOver};
 use crate::engine::{Engine, TimerKind};
 use crate::leg::{Claim, Phase, Purpose, Role};
-use strowger_dispatch::{AgentRef, Media, Release, WaitRef, WaitSpec};
+use strowger_dispatch::{AgentRef, Media, WaitRef, WaitSpec};
 use strowger_sip::sdp::Sdp;
 use strowger_sip::time::{Mono, Now};
 
@@ -184,8 +184,7 @@ impl Engine {
         let pause_us = self.backoff_us();
         match call.medium {
             Media::Audio => {
-                self.shared_release(agent, Release::Wrapup, now.mono);
-                self.time_wrapup(agent, now.mono.plus_us(pause_us), None, now);
+                self.release_to_wrapup(agent, pause_us, now);
             }
             Media::Chat => {
                 let over = ChatOver { agent, report: None, wrapup_us: pause_us, pause_us, ended: now.mono };

@@ -12,7 +12,8 @@
 //! - **No agent is taken for stuck who is not.** A claim is counted before its queue entry is consumed, and uncounted after its release;
 //!   it never changes its shard. The home first reads the agent's word, then which entries name it, then the counts, then the word
 //!   again: the word, which counts claims, is the one of the first look and nobody has the agent in hand. So all claims that it shows were
-//!   there at both looks, and each had its entry or its count where it was looked for.
+//!   there at both looks, and each had its entry or its count where it was looked for. A wrap-up is timed before the table says so, and
+//!   until it says so no more. (So a shard that has no CPU for seconds, at whatever instruction, makes nobody stuck.)
 //! - **Repairs are what the engine does anyway**: a release, a BYE, a record, an entry into the queue, a timer; so gauges, records, events
 //!   and the journal follow by themselves. A repair that leaves a second mismatch behind is followed by that one's.
 //! - What a repair does not mend is told once, and looked at on.
@@ -22,7 +23,8 @@
 //! A slice looks at [`SLICE`] things at most; slices are [`SLICE_US`] apart, whole sweeps [`SWEEP_US`] at least. A shard with 100 calls and
 //! 200 agents is gone over in one slice, so that damage is repaired within `SWEEP_US + AGAIN_US`, half a second. One with 20 000 calls
 //! (40 000 legs, as many requests under way) and 10 000 agents takes 5 s for a sweep, and as much longer to find what is behind. [`SUSPECTS`] are under
-//! suspicion at a time; what else there is waits for the next sweep. Gauges are recounted in one go, and only of at most [`RECOUNT`] calls.
+//! suspicion at a time; what else there is waits for the next sweep. Gauges are recounted in one go, and only of at most [`RECOUNT`] calls
+//! in [`SCANNED`] slots.
 //!
 //! The driver has a slice done when it is due ([`Engine::audit_due`], [`Engine::handle_audit`]); it is an input like any other. It is no
 //! timer of the wheel, so that a shard at rest is at rest.
@@ -60,7 +62,9 @@ pub const AGAIN_US: u64 = 300_000;
 /// Mismatches that wait for another look.
 pub const SUSPECTS: usize = 64;
 /// Calls whose gauges are recounted.
-pub const RECOUNT: usize = 512;
+pub const RECOUNT: usize = 2_048;
+/// Slots of calls, empty ones included, that are looked at for it.
+pub const SCANNED: usize = 32_768;
 /// Reports that are kept for the control plane.
 const REPORTS: usize = 32;
 
@@ -181,6 +185,7 @@ impl Engine {
     /// A slice of the audit.
     pub fn handle_audit(&mut self, now: Now) {
         self.auditor.now = now.mono;
+        self.auditor.gauges.spoil();
         self.look_again(now);
         if self.auditor.due <= now.mono {
             self.look_on(now);
@@ -259,9 +264,7 @@ impl Engine {
             Stage::Ours => size(self.ep.client_slots()),
             Stage::Theirs => size(self.ep.server_slots()),
             Stage::Flows => {
-                if self.auditor.at == 0 {
-                    self.recount();
-                }
+                self.recount();
                 self.auditor.gauges.extent()
             }
         }
@@ -329,6 +332,7 @@ impl Engine {
         let mut report = self.report_of(place, found.0, now);
         self.repair(place, found.0, now);
         self.settle(now);
+        self.auditor.gauges.spoil();
         report.repaired = self.look_at(place, true) != Some(found);
         let counts = &self.stats.shard(self.shard).audit;
         counts.found[found.0 as usize].add(1);

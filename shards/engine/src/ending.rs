@@ -55,7 +55,7 @@ impl Engine {
     }
 
     /// Takes the call out of the waiting set; an agent that was given to it meanwhile goes back.
-    fn leave_queue(&mut self, c: Key, now: Now) {
+    pub(crate) fn leave_queue(&mut self, c: Key, now: Now) {
         let Some(wait) = self.calls.get(c).and_then(|call| call.wait) else { return };
         self.forget_wait(c);
         if let Abandon::Taken(agent) = self.abandon(wait) {

@@ -258,7 +258,7 @@ impl<T: Default> Segments<T> {
 }
 
 /// What a shard's audit has done (`audit.rs`).
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct AuditCounts {
     /// Times that it has looked at everything, and how long the last of them took.
     pub sweeps: Count,
@@ -268,6 +268,14 @@ pub struct AuditCounts {
     /// Mismatches, by [`Fault`], and those of them that were gone after their repair.
     pub found: [Count; Fault::COUNT],
     pub repaired: Count,
+}
+
+impl Default for AuditCounts {
+    fn default() -> AuditCounts {
+        let count = Count::default;
+        let found = std::array::from_fn(|_| count());
+        AuditCounts { sweeps: count(), sweep_us: count(), looked: count(), found, repaired: count() }
+    }
 }
 
 /// One shard's counters.

@@ -40,16 +40,17 @@ impl Engine {
             return None;
         }
         let look = self.shared.look(agent).filter(|l| l.at_rest)?;
-        if self.is_unheld(agent, look, closely) {
-            return Some((Fault::AgentUnheld, look.mark));
+        let claims = if look.claims > 0 { self.fault_of_claims(agent, look, closely) } else { None };
+        if let Some(fault) = claims {
+            return Some((fault, look.mark));
         }
-        if look.wraps && self.stats.agent(slot, |c| c.timed.get()) == 0 {
+        if look.wraps && self.stats.agent(slot, |c| c.timed.get()) == 0 && (!closely || self.still(agent, look)) {
             return Some(match self.stats.board.at(slot).chats_on_their_way() {
                 0 => (Fault::WrapupUntimed, look.mark),
                 n => (Fault::ChatEndLost, mark(&[look.mark, u64::from(n)])),
             });
         }
-        if look.claims == 0 && look.owner.is_some() && self.stats.agent(slot, |c| c.held.get()) == 0 {
+        if look.claims == 0 && look.owner.is_some() && self.held(agent) == 0 {
             return Some((Fault::OwnerWrong, look.mark));
         }
         let waits = |skill| self.shared.queue_len(skill) > 0;
@@ -62,24 +63,34 @@ impl Engine {
         self.prov.agents.get(slot as usize)?.as_ref().map(|def| def.agent)
     }
 
-    /// More claims in the agent's word than shards hold. `closely`: exact, by the order of the reads (see the module).
-    fn is_unheld(&self, agent: AgentRef, look: AgentLook, closely: bool) -> bool {
-        let held = || self.stats.agent(agent.slot, |c| c.held.get());
-        let claims = i64::from(look.claims);
-        if claims <= held() {
-            return false;
-        }
-        !closely || {
-            let taken = i64::from(self.shared.taken_by(agent));
-            claims > taken + held() && self.shared.look(agent).is_some_and(|now| now.mark == look.mark)
-        }
+    /// Claims on the agent that all shards say to have.
+    pub(super) fn held(&self, agent: AgentRef) -> i64 {
+        self.stats.agent(agent.slot, |c| c.held.get())
     }
 
-    /// Claims in the agent's word that nobody holds, at present.
-    pub(super) fn unheld(&self, agent: AgentRef) -> i64 {
-        let claims = self.shared.look(agent).map_or(0, |look| i64::from(look.claims));
+    /// Whether nothing has happened to the agent since that look.
+    fn still(&self, agent: AgentRef, look: AgentLook) -> bool {
+        self.shared.look(agent).is_some_and(|now| now.mark == look.mark)
+    }
+
+    /// The claims in the agent's word against those that shards hold. `closely`: exact, by the order of the reads (see the module).
+    fn fault_of_claims(&self, agent: AgentRef, look: AgentLook, closely: bool) -> Option<Fault> {
+        let (claims, held) = (i64::from(look.claims), self.held(agent));
+        let unheld = || !closely || self.unheld(agent, look).is_some_and(|n| n > 0);
+        if claims > held {
+            return unheld().then_some(Fault::AgentUnheld);
+        }
+        // Of an audio call, and of chats of which the table has none, the legs say so themselves.
+        let fewer = claims < held && !look.in_call && (!closely || self.still(agent, look));
+        fewer.then_some(Fault::AgentUndercounted)
+    }
+
+    /// How many claims more the agent's word had at that look than shards hold, or fewer. `None` when it was in somebody's hand or is
+    /// another by now: then nothing can be said.
+    pub(super) fn unheld(&self, agent: AgentRef, look: AgentLook) -> Option<i64> {
         let taken = i64::from(self.shared.taken_by(agent));
-        claims - taken - self.stats.agent(agent.slot, |c| c.held.get())
+        let unheld = i64::from(look.claims) - taken - self.held(agent);
+        (look.at_rest && self.still(agent, look)).then_some(unheld)
     }
 
     /// A wait slot of this shard.

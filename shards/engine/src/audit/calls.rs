@@ -35,6 +35,9 @@ impl Engine {
     /// It has a place in the queue, an agent, or a message that will end.
     fn fault_of_place(&self, c: Key, call: &Call) -> Option<Fault> {
         if let Some(wait) = call.wait {
+            if call.attempt.is_some() {
+                return Some(Fault::StillQueued);
+            }
             let known = self.waiting.get(wait.slot as usize).copied().flatten() == Some(c);
             let entry = self.shared.look_at_wait(wait.shard, wait.slot);
             let live = entry.is_some_and(|(gen_, state)| gen_ == wait.gen_ && state != WaitLook::Free);

@@ -28,6 +28,8 @@ faults! {
     AgentUnclaimed = "agent_unclaimed";
     /// A leg holds an agent whom the table gives to another call: given up.
     AgentHeldTwice = "agent_held_twice";
+    /// Legs hold more chats of an agent than the table says: claimed again.
+    AgentUndercounted = "agent_undercounted";
     /// The shard's count of its claims on an agent is not that of its legs: set right.
     HoldsMiscounted = "holds_miscounted";
     /// The table names another call as the agent's: set right.
@@ -48,6 +50,8 @@ faults! {
     CallerGone = "caller_gone";
     /// A call that believes to wait, and has no entry: it enters the queue again, in its place.
     NotQueued = "not_queued";
+    /// A call that has an agent and waits all the same: taken out of the queue.
+    StillQueued = "still_queued";
     /// A call that waits for nothing: sent on from its state.
     CallIdle = "call_idle";
     /// A message or music whose leg is gone: as if its server had hung up.
@@ -90,11 +94,11 @@ faults! {
 
 impl Fault {
     /// Looks at which it must be the same. A match may wait for a control plane that has made thousands of them and has little CPU, news
-    /// of a chat's end in the outbox of a shard that has none for seconds.
+    /// of a chat's end in the outbox of a shard that has none for seconds. A claim's release is seen before its count goes down.
     pub(super) const fn looks(self) -> u32 {
         match self {
             Fault::ChatEndLost => 10,
-            Fault::MatchLost | Fault::MatchMissed => 3,
+            Fault::MatchLost | Fault::MatchMissed | Fault::AgentUndercounted => 3,
             _ => 2,
         }
     }

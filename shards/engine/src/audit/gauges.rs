@@ -1,6 +1,6 @@
 //! Gauges of flows against the calls that there are, counted in one go.
 
-use super::{Fault, Found, RECOUNT, mark};
+use super::{Fault, Found, RECOUNT, SCANNED, mark};
 use crate::control::CallState;
 use crate::engine::Engine;
 use strowger_dispatch::Media;
@@ -12,20 +12,30 @@ pub(super) type Gauges = [i64; 4];
 #[derive(Debug, Default)]
 pub(super) struct Recount {
     counted: Vec<Gauges>,
+    /// Nothing has happened since.
+    fresh: bool,
 }
 
 impl Recount {
     pub(super) fn extent(&self) -> u32 {
         u32::try_from(self.counted.len()).unwrap_or(u32::MAX)
     }
+
+    /// Something may have happened.
+    pub(super) fn spoil(&mut self) {
+        self.fresh = false;
+    }
 }
 
 impl Engine {
     /// Counts the calls of each flow; of too many calls, of none.
     pub(super) fn recount(&mut self) {
+        if std::mem::replace(&mut self.auditor.gauges.fresh, true) {
+            return;
+        }
         let mut counted = std::mem::take(&mut self.auditor.gauges.counted);
         counted.clear();
-        if self.calls.extent() as usize <= 2 * RECOUNT && self.calls.len() <= RECOUNT {
+        if self.calls.extent() as usize <= SCANNED && self.calls.len() <= RECOUNT {
             let most = self.prov.flows.values().map(|flow| flow.idx as usize + 1).max().unwrap_or(0);
             counted.resize(most, Gauges::default());
             for (_, call) in (0..self.calls.extent()).filter_map(|slot| self.calls.at(slot)) {

@@ -88,7 +88,8 @@ impl Engine {
             return Some(Fault::LegTimerGone);
         }
         let rings = leg.call.is_some() && leg.phase == Phase::Trying && leg.role != Role::Caller;
-        let graced = leg.claim.as_ref().is_some_and(|claim| claim.plan == Some(Plan::Free));
+        // One that its call has let go frees its agent in time, whatever its phone does.
+        let graced = leg.claim.as_ref().is_some_and(|claim| claim.plan == Some(Plan::Free) || leg.call.is_none());
         if (rings || graced) && leg.timer.is_none() {
             return Some(Fault::LegTimerGone);
         }

@@ -7,7 +7,7 @@ use crate::call::Link;
 use crate::control::CallState;
 use crate::engine::{Engine, TimerKind};
 use crate::leg::{Claim, Phase, Role};
-use strowger_dispatch::{Abandon, AgentRef, Match, Media, Release, WaitLook, WaitRef};
+use strowger_dispatch::{Abandon, AgentRef, Match, Media, Release, Released, WaitLook, WaitRef};
 use strowger_sip::endpoint::{ClientTxn, FailReason};
 use strowger_sip::time::{Mono, Now};
 use strowger_sip::wheel::TimerId;
@@ -41,6 +41,7 @@ impl Engine {
         let Some(agent) = self.agent_at(slot) else { return };
         match fault {
             Fault::AgentUnheld => self.release_unheld(agent, now),
+            Fault::AgentUndercounted => self.claim_chats_again(agent, now),
             Fault::WrapupTimerGone => self.time_again(agent, now),
             Fault::WrapupUntimed | Fault::ChatEndLost => {
                 self.stats.board.at(slot).give_chats_up();
@@ -66,18 +67,32 @@ impl Engine {
         self.holders[slot as usize] = legs;
     }
 
-    /// Ends the claims that nobody holds. They are no shard's: no count goes down.
+    /// Ends the claims that nobody holds, as long as that can be said of them. They are no shard's: no count goes down.
     fn release_unheld(&mut self, agent: AgentRef, now: Now) {
-        for _ in 0..self.unheld(agent) {
-            let Some(look) = self.shared.look(agent) else { return };
+        while let Some(look) = self.shared.look(agent) {
+            if self.unheld(agent, look).is_none_or(|n| n <= 0) {
+                break;
+            }
             let how = if look.in_call { Release::Free } else { Release::Chat };
             if look.in_call {
                 self.shared.set_owner(agent, None);
             }
-            let _ = self.dispatch.release(agent, how, &mut self.made);
+            if self.dispatch.release(agent, how, &mut self.made) == Released::Stale {
+                break;
+            }
             self.deliver(now.mono);
         }
         self.report_idle(agent, now);
+    }
+
+    /// The chats of the agent that legs have and the table has not. They are counted already.
+    fn claim_chats_again(&mut self, agent: AgentRef, now: Now) {
+        let claims = self.shared.look(agent).map_or(0, |look| i64::from(look.claims));
+        for _ in claims..self.held(agent) {
+            self.dispatch.reclaim(agent, Media::Chat);
+        }
+        self.dispatch.take_late(&mut self.made);
+        self.deliver(now.mono);
     }
 
     /// A wrap-up is timed to the end that is known of it; where none is, or it has passed, it is over.
@@ -122,6 +137,7 @@ impl Engine {
         match fault {
             Fault::CallerGone => self.end_call(c, Outcome::Error, internal, now),
             Fault::NotQueued => self.queue_again(c, now),
+            Fault::StillQueued => self.leave_queue(c, now),
             Fault::CallIdle => self.send_on(c, now),
             Fault::MessageGone => self.drop_messages(c, now),
             Fault::MusicGivenUp => self.want_music(c, now),
@@ -189,18 +205,27 @@ impl Engine {
         let agent = def.agent;
         drop(self.take_claim(leg));
         self.recount_holds(agent.slot);
-        let reclaimed = self.unheld(agent) > 0 || self.dispatch.reclaim(agent, medium);
-        self.dispatch.take_late(&mut self.made);
-        self.deliver(now.mono);
-        if !reclaimed {
+        if !self.adopt(agent) && !self.reclaim(agent, medium) {
             self.give_attempt_up(c, now);
             return;
         }
-        self.count_held(agent, 1);
+        self.deliver(now.mono);
         self.put_claim(leg, Box::new(Claim { agent, def, medium, flow, plan: None }));
         if medium == Media::Audio {
             self.shared.set_owner(agent, Some((self.shard, c.to_u64())));
         }
+    }
+
+    /// Takes a claim over that nobody holds, if there is one. Counted first: another who looks for such a claim at this moment finds
+    /// that it is ours, or that nothing can be said.
+    fn adopt(&mut self, agent: AgentRef) -> bool {
+        self.count_held(agent, 1);
+        let unheld = self.shared.look(agent).and_then(|look| self.unheld(agent, look));
+        let adopted = unheld.is_some_and(|n| n >= 0);
+        if !adopted {
+            self.count_held(agent, -1);
+        }
+        adopted
     }
 
     /// Timers that do not run have fired.

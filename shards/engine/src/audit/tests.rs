@@ -4,6 +4,7 @@ mod agents;
 mod calls;
 #[path = "../../tests/ladder/mod.rs"]
 mod ladder;
+mod onlooker;
 
 use super::{Fault, Report};
 use crate::arena::Key;

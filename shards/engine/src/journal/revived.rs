@@ -187,11 +187,7 @@ impl Engine {
     fn reclaimed(&mut self, record: &ClaimRecord<'_>, gone: &mut Definitions) -> Option<Box<Claim>> {
         let agent = self.prov.agents_by_id.get(record.agent).copied()?;
         let def = self.prov.agent(agent).cloned()?;
-        let reclaimed = self.dispatch.reclaim(agent, record.medium);
-        self.dispatch.take_late(&mut self.made);
-        if reclaimed {
-            self.count_held(agent, 1);
-        }
+        let reclaimed = self.reclaim(agent, record.medium);
         let plan: Option<Plan> = record.plan;
         let flow = self.flow_named(record.flow, gone);
         reclaimed.then(|| Box::new(Claim { agent, def, medium: record.medium, flow, plan }))

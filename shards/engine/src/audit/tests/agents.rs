@@ -1,6 +1,6 @@
 //! Agents, their claims and wrap-ups, and the waiting set.
 
-use super::ladder::Scene;
+use super::ladder::{self, Scene};
 use super::{Fault, ann, call, found, hangs_up, leg, mended, mended_in, pass, peace, talk};
 use crate::arena::Key;
 use crate::engine::Engine;
@@ -142,6 +142,22 @@ fn a_call_and_an_agent_who_missed_each_other_are_matched() {
     s.bench.dispatch.set_dispatching(true);
     mended(&mut s, &[Fault::MatchMissed]);
     s.ann_rings();
+}
+
+#[test]
+fn a_chat_that_the_table_has_forgotten_is_claimed_again() {
+    let mut c = ladder::chats::chats(|_, _, _| {});
+    let mut chats = [c.chat(1, "ann"), c.chat(2, "ann")];
+    let agent = c.bench.registry.agent("ann").unwrap();
+    let mut s = Scene::new();
+    swap(&mut s.bench, &mut c.bench);
+    let _ = s.bench.engine.dispatch.release(agent, Release::Chat, &mut Vec::new());
+    assert_eq!(s.bench.dispatch.agent(agent).unwrap().chats_open, 1, "there is room for a third chat");
+    mended_in(&mut s, 1_500, &[Fault::AgentUndercounted]);
+    assert_eq!(s.bench.dispatch.agent(agent).unwrap().chats_open, 2);
+    swap(&mut s.bench, &mut c.bench);
+    chats.iter_mut().for_each(|chat| c.caller_ends(chat));
+    assert_eq!(c.bench.dispatch.look(agent).unwrap().claims, 0);
 }
 
 /// An entry of the waiting set that no call has.

@@ -6,6 +6,7 @@ use crate::arena::Key;
 use crate::call::{End, Link, Preagent};
 use crate::control::CallState;
 use crate::leg::Role;
+use strowger_dispatch::{AgentState, Media, WaitSpec};
 use strowger_sip::endpoint::ClientTxn;
 
 #[test]
@@ -47,6 +48,21 @@ fn a_call_that_waits_for_nothing_is_queued_again() {
     assert_eq!(s.state(), CallState::Queued);
     s.bench.login("ann", true);
     s.ann_rings();
+}
+
+#[test]
+fn a_call_that_has_an_agent_gets_no_second_one() {
+    let mut s = talk();
+    let c = call(&s);
+    let flow = with_call(&mut s, |call| call.flow.clone());
+    let spec = WaitSpec { media: Media::Audio, skill: flow.skill, priority: 0, ticket: 0, refused: &[] };
+    let wait = s.bench.engine.dispatch.wait(spec, &mut Vec::new()).unwrap();
+    s.bench.engine.note_wait(c, wait);
+    mended(&mut s, &[Fault::StillQueued]);
+    s.bench.login("bob", true);
+    s.bob.expect_nothing(&mut s.bench);
+    assert_eq!(s.bench.agent_state("bob"), AgentState::Free);
+    hangs_up(&mut s);
 }
 
 #[test]
@@ -213,6 +229,21 @@ fn a_phone_whose_ring_timer_is_gone_does_not_ring_for_ever() {
 }
 
 #[test]
+fn a_leg_that_was_let_go_frees_its_agent_before_its_phone_does() {
+    let mut s = talk();
+    let (c, key) = (call(&s), leg(&s, Role::Agent));
+    let now = s.bench.now;
+    // The call ends, and nobody says what becomes of the agent.
+    let claim = s.bench.engine.take_claim(key).unwrap();
+    s.bench.engine.end_call(c, crate::books::Outcome::Handled, 0, now);
+    s.bench.engine.put_claim(key, claim);
+    s.bench.drain();
+    assert_eq!(s.ann_state(), AgentState::InCall);
+    pass(&mut s, 1_000);
+    assert_eq!((found(&s), s.ann_state()), (vec![(Fault::LegTimerGone, true)], AgentState::Free));
+}
+
+#[test]
 fn a_session_that_nobody_watches_is_watched() {
     let mut s = Scene::with(|cfg, _, _| cfg.call.session_expires_s = 1800);
     s.talk_straight();
@@ -255,6 +286,25 @@ fn a_gauge_is_set_right() {
     let idx = s.bench.registry.current().flow("sales").unwrap().idx;
     s.bench.stats.shard(0).flows.at(idx).queued.add(2);
     s.bench.stats.shard(0).flows.at(idx).onhold.add(-1);
+    mended(&mut s, &[Fault::GaugeWrong]);
+    assert_eq!(s.gauges(), (1, 1));
+}
+
+#[test]
+fn gauges_are_recounted_of_a_shard_that_once_had_thousands_of_calls() {
+    let mut s = Scene::queued();
+    let c = call(&s);
+    let engine = &mut s.bench.engine;
+    let (wait, moved) = (engine.calls.get(c).unwrap().wait.unwrap(), Key { slot: 9_000, ..c });
+    let alone = engine.calls.remove(c).unwrap();
+    assert_eq!(engine.calls.plant(moved, alone), moved);
+    engine.calls.planted();
+    engine.note_wait(moved, wait);
+    for key in engine.legs.keys().collect::<Vec<_>>() {
+        engine.legs.get_mut(key).unwrap().call = Some(moved);
+    }
+    let idx = s.bench.registry.current().flow("sales").unwrap().idx;
+    s.bench.stats.shard(0).flows.at(idx).queued.add(2);
     mended(&mut s, &[Fault::GaugeWrong]);
     assert_eq!(s.gauges(), (1, 1));
 }
