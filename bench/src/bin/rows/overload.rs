@@ -36,7 +36,8 @@ pub fn overload(bench: &Bench) -> Result<Vec<Line>, String> {
         return Err("no rate was borne".to_owned());
     }
     let limit = if generator { ", held down by the generator" } else { "" };
-    let refusal_us = bench.quietly(|| refusal(bench, &how, max))?;
+    // At the rate of the overload: at a lower one waking up for each would be most of it.
+    let refusal_us = bench.quietly(|| refusal(bench, &how, max * TIMES))?;
     let lasts = bench.options.seconds.unwrap_or(60.0);
     let (report, standing) = bench.quietly(|| storm(bench, &how, max, lasts))?;
     let good = Rates::of(&report, BEFORE + 2.0, BEFORE + lasts);
