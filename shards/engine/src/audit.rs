@@ -26,7 +26,8 @@
 //! suspicion at a time; what else there is waits for the next sweep. Gauges are recounted in one go, and only of at most [`RECOUNT`] calls
 //! in [`SCANNED`] slots.
 //!
-//! The driver has a slice done when it is due ([`Engine::audit_due`], [`Engine::handle_audit`]); it is an input like any other. It is no
+//! The driver has a slice done when it is due ([`Engine::audit_due`], [`Engine::handle_audit`]), or later, since it alone knows what slices
+//! cost and holds them to their share of the processor; it is an input like any other. It is no
 //! timer of the wheel, so that a shard at rest is at rest.
 
 mod agents;

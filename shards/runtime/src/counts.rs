@@ -32,7 +32,7 @@ pub struct RuntimeCounts {
     pub journal_unready: Count,
     /// Gauge: entities whose state waits for room on the disk.
     pub journal_unwritten: Count,
-    /// Time spent in slices of the audit, nanoseconds.
+    /// CPU time spent in slices of the audit, nanoseconds.
     pub audit_ns: Count,
 }
 

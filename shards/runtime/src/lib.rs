@@ -24,6 +24,7 @@ pub mod net;
 mod outbound;
 pub mod overload;
 pub mod owner;
+mod pace;
 mod relay;
 pub mod server;
 mod shard;

@@ -15,8 +15,9 @@ use crate::net::{LocalAddrs, OwnSockets, Sockets};
 use crate::outbound::Outbound;
 use crate::overload::{OverloadConfig, SourceLimits};
 use crate::owner::Router;
+use crate::pace::{AuditPace, BusyPoll};
 use crate::relay::{Command, Relay, ResolveRequest, Resolved};
-use crate::shard::{self, BusyPoll, Shard};
+use crate::shard::{self, Shard};
 use crate::sys;
 use socket2::Socket;
 use std::collections::VecDeque;
@@ -343,6 +344,7 @@ fn assemble<M: Machine>(parts: Parts, build: impl FnOnce(u16, &ServerSpec, Now) 
         journal,
         poll: BusyPoll::new(spec.busy_poll_us),
         rehearsal: if spec.busy_poll_us > 0 { Rehearsal::new() } else { None },
+        audit_pace: AuditPace::default(),
         serving,
         latency,
         counts,

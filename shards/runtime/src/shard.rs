@@ -24,6 +24,7 @@ use crate::net::{BATCH, Datagram, Inlet, RxBatch, Sockets};
 use crate::outbound::{Cause, Outbound};
 use crate::overload::{OverloadConfig, SourceLimits};
 use crate::owner::{Route, Router};
+use crate::pace::{AuditPace, BusyPoll};
 use crate::relay::{Command, Relay, ResolveRequest};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -67,6 +68,7 @@ pub(crate) struct Shard<M> {
     pub poll: BusyPoll,
     /// What a shard that polls does meanwhile, if calls wait.
     pub rehearsal: Option<Rehearsal>,
+    pub audit_pace: AuditPace,
     /// Whether sockets are read.
     pub serving: Arc<AtomicBool>,
     pub latency: Arc<ShardLatency>,
@@ -191,8 +193,7 @@ impl<M: Machine> Shard<M> {
     /// When to wake up at the latest, monotonic nanoseconds.
     fn wake_at(&self) -> Option<u64> {
         let due = self.due_ns().map(|due| self.poll.wake_for(due));
-        let audit = self.machine.audit_due().map(|Mono(us)| us.saturating_mul(1000));
-        let due = [due, audit].into_iter().flatten().min();
+        let due = [due, self.audit_due_ns()].into_iter().flatten().min();
         if self.mesh.backed_up() || self.out.is_blocked() || !self.relay.waiting.is_empty() {
             let retry = mono_ns() + RETRY_NS;
             return Some(due.map_or(retry, |due| due.min(retry)));
@@ -390,17 +391,24 @@ impl<M: Machine> Shard<M> {
         }
     }
 
+    /// When the next slice of the audit is due, monotonic nanoseconds.
+    fn audit_due_ns(&self) -> Option<u64> {
+        self.machine.audit_due().map(|Mono(us)| self.audit_pace.due(us.saturating_mul(1000)))
+    }
+
     /// A slice of the audit, when it is due: bounded work, some hundred microseconds at most. No work of a turn: a shard that does
     /// nothing else may sleep again.
     fn audit(&mut self, turn_began: u64) {
-        if self.machine.audit_due().is_none_or(|Mono(us)| us.saturating_mul(1000) > turn_began) {
+        if self.audit_due_ns().is_none_or(|due| due > turn_began) {
             return;
         }
-        let began = mono_ns();
+        let began = thread_cpu_ns();
         let now = self.now();
         self.machine.handle_audit(now);
         self.drain(None);
-        self.counts.audit_ns.add(i64::try_from(mono_ns() - began).unwrap_or(0));
+        let cpu = thread_cpu_ns().saturating_sub(began);
+        self.audit_pace.took(mono_ns(), cpu);
+        self.counts.audit_ns.add(i64::try_from(cpu).unwrap_or(0));
     }
 
     /// Takes all that the machine has to say after an input.
@@ -490,49 +498,6 @@ impl<M: Machine> Shard<M> {
     }
 }
 
-/// Looking for work again and again instead of sleeping: for a time after there was some, and before a timer is due.
-/// Waking a thread up takes the machine tens of microseconds, on virtual ones hundreds.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct BusyPoll {
-    /// 0: not at all.
-    ns: u64,
-    /// When there was work last, monotonic nanoseconds.
-    worked_at: u64,
-    /// Something may come until then.
-    look_out: u64,
-}
-
-/// How long after an alert, nanoseconds: what another shard begins with has come by then.
-const LOOK_OUT_NS: u64 = 200_000;
-
-impl BusyPoll {
-    pub fn new(us: u32) -> BusyPoll {
-        BusyPoll { ns: u64::from(us) * 1000, worked_at: 0, look_out: 0 }
-    }
-
-    /// Another shard begins to work on something that may concern this one.
-    fn look_out(&mut self, now: u64) {
-        self.look_out = now + LOOK_OUT_NS;
-    }
-
-    /// Whether to look again at once, after a turn that found work or not, with a timer due then.
-    fn goes_on(&mut self, worked: bool, now: impl FnOnce() -> u64, due: Option<u64>) -> bool {
-        if self.ns == 0 {
-            return false;
-        }
-        let now = now();
-        if worked {
-            (self.worked_at, self.look_out) = (now, 0);
-        }
-        now < self.look_out || now < self.worked_at + self.ns || due.is_some_and(|due| due <= now + self.ns)
-    }
-
-    /// When to wake for a timer that is due then.
-    fn wake_for(&self, due: u64) -> u64 {
-        due.saturating_sub(self.ns)
-    }
-}
-
 /// What the audit has found goes to the log.
 fn tell(report: &Report) {
     let Report { shard, fault, repaired, agent, call, sip_call_id, history, .. } = report;
@@ -556,30 +521,5 @@ impl<M> Drop for Shard<M> {
             let records = self.held.drain(..).filter_map(|o| if let Output::Cdr(cdr) = o { Some(cdr) } else { None });
             records.for_each(|cdr| self.relay.cdr(cdr));
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::BusyPoll;
-
-    #[test]
-    fn polling_goes_on_for_its_time_after_work_and_before_a_timer() {
-        let mut poll = BusyPoll::new(100);
-        let mut looks = |worked, now: u64, due| poll.goes_on(worked, || now * 1000, due);
-        assert!(looks(true, 1000, None) && looks(false, 1099, None));
-        assert!(!looks(false, 1100, None) && !looks(false, 1200, Some(1_301_000)));
-        assert!(looks(false, 1201, Some(1_301_000)), "a timer is near");
-        assert!(looks(true, 1301, None) && looks(false, 1400, None) && !looks(false, 1401, None));
-        assert_eq!((poll.wake_for(1_301_000), poll.wake_for(5)), (1_201_000, 0));
-        let mut alerted = BusyPoll::new(10);
-        alerted.look_out(1_000_000);
-        assert!(alerted.goes_on(false, || 1_199_999, None) && !alerted.goes_on(false, || 1_200_000, None));
-        alerted.look_out(2_000_000);
-        assert!(alerted.goes_on(true, || 2_000_001, None) && alerted.goes_on(false, || 2_010_000, None));
-        assert!(!alerted.goes_on(false, || 2_010_001, None), "what it looked out for has come");
-        let mut never = BusyPoll::new(0);
-        assert!(!never.goes_on(true, || unreachable!("the clock is not read"), Some(0)));
-        assert_eq!(never.wake_for(7), 7);
     }
 }

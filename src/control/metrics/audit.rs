@@ -33,7 +33,7 @@ pub(super) fn audit(plane: &ControlPlane, page: &mut Page) {
         }
     }
     let metric = "strowger_audit_busy_seconds_total";
-    page.family(metric, Kind::Counter, "Time spent in it.");
+    page.family(metric, Kind::Counter, "CPU time spent in it.");
     for (n, shard) in &shards {
         if let Some(ns) = plane.shards.count_of(*n, |c| c.audit_ns.get()) {
             page.sample(metric, &[("shard", shard)], ns as f64 / 1e9);

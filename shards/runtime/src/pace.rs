@@ -1,0 +1,108 @@
+//! When a shard looks for work, and how much of its time its audit may take.
+
+/// Looking for work again and again instead of sleeping: for a time after there was some, and before a timer is due.
+/// Waking a thread up takes the machine tens of microseconds, on virtual ones hundreds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BusyPoll {
+    /// 0: not at all.
+    pub ns: u64,
+    /// When there was work last, monotonic nanoseconds.
+    worked_at: u64,
+    /// Something may come until then.
+    look_out: u64,
+}
+
+/// How long after an alert, nanoseconds: what another shard begins with has come by then.
+const LOOK_OUT_NS: u64 = 200_000;
+
+impl BusyPoll {
+    pub fn new(us: u32) -> BusyPoll {
+        BusyPoll { ns: u64::from(us) * 1000, worked_at: 0, look_out: 0 }
+    }
+
+    /// Another shard begins to work on something that may concern this one.
+    pub fn look_out(&mut self, now: u64) {
+        self.look_out = now + LOOK_OUT_NS;
+    }
+
+    /// Whether to look again at once, after a turn that found work or not, with a timer due then.
+    pub fn goes_on(&mut self, worked: bool, now: impl FnOnce() -> u64, due: Option<u64>) -> bool {
+        if self.ns == 0 {
+            return false;
+        }
+        let now = now();
+        if worked {
+            (self.worked_at, self.look_out) = (now, 0);
+        }
+        now < self.look_out || now < self.worked_at + self.ns || due.is_some_and(|due| due <= now + self.ns)
+    }
+
+    /// When to wake for a timer that is due then.
+    pub fn wake_for(&self, due: u64) -> u64 {
+        due.saturating_sub(self.ns)
+    }
+}
+
+/// An audit takes one part in so many of its shard's time.
+const AUDIT_PARTS: u64 = 100;
+
+/// Holds the audit to its share: after a slice it rests for 99 times as long as that took.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct AuditPace {
+    /// Monotonic nanoseconds.
+    rests_until: u64,
+}
+
+impl AuditPace {
+    /// When a slice that wants to be done at `due` may be (monotonic nanoseconds).
+    pub fn due(&self, due: u64) -> u64 {
+        due.max(self.rests_until)
+    }
+
+    /// A slice that ended `now` took so much of the processor, nanoseconds.
+    pub fn took(&mut self, now: u64, cpu: u64) {
+        self.rests_until = now.saturating_add(cpu.saturating_mul(AUDIT_PARTS - 1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn polling_goes_on_for_its_time_after_work_and_before_a_timer() {
+        let mut poll = BusyPoll::new(100);
+        let mut looks = |worked, now: u64, due| poll.goes_on(worked, || now * 1000, due);
+        assert!(looks(true, 1000, None) && looks(false, 1099, None));
+        assert!(!looks(false, 1100, None) && !looks(false, 1200, Some(1_301_000)));
+        assert!(looks(false, 1201, Some(1_301_000)), "a timer is near");
+        assert!(looks(true, 1301, None) && looks(false, 1400, None) && !looks(false, 1401, None));
+        assert_eq!((poll.wake_for(1_301_000), poll.wake_for(5)), (1_201_000, 0));
+        let mut alerted = BusyPoll::new(10);
+        alerted.look_out(1_000_000);
+        assert!(alerted.goes_on(false, || 1_199_999, None) && !alerted.goes_on(false, || 1_200_000, None));
+        alerted.look_out(2_000_000);
+        assert!(alerted.goes_on(true, || 2_000_001, None) && alerted.goes_on(false, || 2_010_000, None));
+        assert!(!alerted.goes_on(false, || 2_010_001, None), "what it looked out for has come");
+        let mut never = BusyPoll::new(0);
+        assert!(!never.goes_on(true, || unreachable!("the clock is not read"), Some(0)));
+        assert_eq!(never.wake_for(7), 7);
+    }
+
+    #[test]
+    fn an_audit_takes_no_more_than_its_share_however_long_its_slices_are() {
+        for (slice_ns, least) in [(50_000, 49), (1_000_000, 9), (7_000_000, 1)] {
+            let (mut pace, mut now, mut due, mut slices) = (AuditPace::default(), 0, 0, 0);
+            loop {
+                now = pace.due(due).max(now);
+                if now >= 1_000_000_000 {
+                    break;
+                }
+                (now, due, slices) = (now + slice_ns, now + 20_000_000, slices + 1);
+                pace.took(now, slice_ns);
+            }
+            assert!((slices - 1) * slice_ns <= 10_000_000, "{slices} of {slice_ns} ns in a second");
+            assert!(slices >= least, "{slices} of {slice_ns} ns in a second");
+        }
+    }
+}
