@@ -1,106 +1,63 @@
 //! The command line: which rows, and how they are measured.
 
+use clap::Parser;
 use std::path::PathBuf;
 
-pub const USAGE: &str = "\
-usage: bench/rows ROW... | all | --list  [OPTIONS]
-
-  --runs N             runs whose median counts [5]
-  --seconds S          how long calls arrive in a run [12]; of overload, how long it lasts [60]
-  --max RATE           calls a second that this machine's server bears, if known: else it is sought first
-  --minutes M          length of the soak [60]
-  --waiting N          waiting calls of the row memory [100000]
-  --quota SHARE        part of a core that the server gets in the row overload [0.25]
-  --under COMMAND      goes before server and generator: \"chrt --rr 1\" where the machine has other work that cannot stop
-                       (not with overload)
-  --before COMMAND     runs before each run, for quiet: stops other work
-  --after COMMAND      runs after each run
-  --set KEY=VALUE      any key of the server's configuration; repeatable
-  --strowger PATH      the server [beside this program]
-  --loadtest PATH      the generator [beside this program]";
-
-#[derive(Debug, Clone)]
+/// Measures rows of bench/README.md's table that need a whole server and a load generator.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "bench/rows", max_term_width = 120)]
 pub struct Options {
-    /// Names of rows, or `all`.
+    /// Names of rows, or `all`: all but the soak
+    #[arg(value_name = "ROW", required_unless_present = "list")]
     pub rows: Vec<String>,
+    /// Tell what rows there are
+    #[arg(long)]
     pub list: bool,
+    /// Runs whose median counts
+    #[arg(long, value_name = "N", default_value = "5", value_parser = positive::<usize>)]
     pub runs: usize,
+    /// How long calls arrive in a run [default: 12]; of overload, how long it lasts [default: 60]
+    #[arg(long, value_name = "S", value_parser = positive::<f64>)]
     pub seconds: Option<f64>,
+    /// Calls a second that this machine's server bears, if known: else it is sought first
+    #[arg(long, value_name = "RATE", value_parser = positive::<f64>)]
     pub max: Option<f64>,
+    /// Length of the soak
+    #[arg(long, value_name = "M", default_value = "60", value_parser = positive::<f64>)]
     pub minutes: f64,
+    /// Waiting calls of the row memory
+    #[arg(long, value_name = "N", default_value = "100000", value_parser = positive::<u32>)]
     pub waiting: u32,
+    /// Part of a core that the server gets in the row overload
+    #[arg(long, value_name = "SHARE", default_value = "0.25", value_parser = positive::<f64>)]
     pub quota: f64,
+    /// Goes before server and generator: "chrt --rr 1" where the machine has other work that cannot stop (not with overload)
+    #[arg(long, value_name = "COMMAND", value_delimiter = ' ')]
     pub under: Vec<String>,
+    /// Runs before each run, for quiet: stops other work
+    #[arg(long, value_name = "COMMAND")]
     pub before: Option<String>,
+    /// Runs after each run
+    #[arg(long, value_name = "COMMAND")]
     pub after: Option<String>,
+    /// Any key of the server's configuration; repeatable
+    #[arg(long = "set", value_name = "KEY=VALUE")]
     pub sets: Vec<String>,
+    /// The server [default: beside this program]
+    #[arg(long, value_name = "PATH", default_value_os_t = beside("strowger"), hide_default_value = true)]
     pub strowger: PathBuf,
+    /// The generator [default: beside this program]
+    #[arg(long, value_name = "PATH", default_value_os_t = beside("loadtest"), hide_default_value = true)]
     pub loadtest: PathBuf,
 }
 
-impl Options {
-    /// Reads the arguments; `beside` is the folder where the programs are, if nothing else is said.
-    ///
-    /// # Errors
-    /// What is wrong with them.
-    pub fn read(mut args: impl Iterator<Item = String>, beside: &std::path::Path) -> Result<Self, String> {
-        let mut o = Self {
-            rows: Vec::new(),
-            list: false,
-            runs: 5,
-            seconds: None,
-            max: None,
-            minutes: 60.0,
-            waiting: 100_000,
-            quota: 0.25,
-            under: Vec::new(),
-            before: None,
-            after: None,
-            sets: Vec::new(),
-            strowger: beside.join("strowger"),
-            loadtest: beside.join("loadtest"),
-        };
-        while let Some(arg) = args.next() {
-            if arg == "--help" {
-                return Err(USAGE.to_owned());
-            } else if arg == "--list" {
-                o.list = true;
-            } else if let Some(name) = arg.strip_prefix("--") {
-                let value = args.next().ok_or_else(|| format!("{arg} wants a value\n\n{USAGE}"))?;
-                o.take(name, value)?;
-            } else {
-                o.rows.push(arg);
-            }
-        }
-        if o.rows.is_empty() && !o.list {
-            return Err(USAGE.to_owned());
-        }
-        Ok(o)
-    }
-
-    fn take(&mut self, name: &str, value: String) -> Result<(), String> {
-        match name {
-            "runs" => self.runs = positive(name, &value)?,
-            "seconds" => self.seconds = Some(positive(name, &value)?),
-            "max" => self.max = Some(positive(name, &value)?),
-            "minutes" => self.minutes = positive(name, &value)?,
-            "waiting" => self.waiting = positive(name, &value)?,
-            "quota" => self.quota = positive(name, &value)?,
-            "under" => self.under = value.split_whitespace().map(str::to_owned).collect(),
-            "before" => self.before = Some(value),
-            "after" => self.after = Some(value),
-            "set" => self.sets.push(value),
-            "strowger" => self.strowger = value.into(),
-            "loadtest" => self.loadtest = value.into(),
-            _ => return Err(format!("there is no --{name}\n\n{USAGE}")),
-        }
-        Ok(())
-    }
+/// A program in the folder of this one.
+fn beside(name: &str) -> PathBuf {
+    std::env::current_exe().map_or_else(|_| name.into(), |here| here.with_file_name(name))
 }
 
-fn positive<T: std::str::FromStr + PartialOrd + Default>(name: &str, value: &str) -> Result<T, String> {
-    let number = value.parse().ok().filter(|n| *n > T::default());
-    number.ok_or_else(|| format!("--{name} wants a positive number, not `{value}`"))
+fn positive<T: std::str::FromStr + PartialOrd + Default>(value: &str) -> Result<T, String> {
+    value.parse().ok().filter(|n| *n > T::default()).ok_or_else(|| "wants a positive number".to_owned())
 }
 
 #[cfg(test)]
@@ -108,7 +65,7 @@ mod tests {
     use super::*;
 
     fn read(line: &str) -> Result<Options, String> {
-        Options::read(line.split(' ').map(str::to_owned), std::path::Path::new("/there"))
+        Options::try_parse_from(std::iter::once("rows").chain(line.split_whitespace())).map_err(|e| e.to_string())
     }
 
     #[test]
@@ -116,17 +73,21 @@ mod tests {
         let o = read("cpu --runs 3 --set a.b=1 idle --set c.d=2 --max 900.5").unwrap();
         assert_eq!((o.rows, o.runs, o.max), (vec!["cpu".to_owned(), "idle".to_owned()], 3, Some(900.5)));
         assert_eq!(o.sets, ["a.b=1", "c.d=2"]);
-        assert_eq!(o.strowger, PathBuf::from("/there/strowger"));
+        assert_eq!(o.strowger.file_name().unwrap(), "strowger");
+        assert_eq!(o.strowger.parent(), std::env::current_exe().unwrap().parent());
+        let under = Options::try_parse_from(["rows", "cpu", "--under", "chrt --rr 1"]).unwrap().under;
+        assert_eq!(under, ["chrt", "--rr", "1"]);
+        assert!(read("--list").unwrap().list);
     }
 
     #[test]
     fn what_is_wrong_is_named() {
         for (line, said) in
-            [("cpu --runs", "--runs"), ("cpu --runs 0", "`0`"), ("cpu --max x", "`x`"), ("cpu --rums 1", "--rums")]
+            [("cpu --runs", "--runs"), ("cpu --runs 0", "'0'"), ("cpu --max x", "'x'"), ("cpu --rums 1", "--rums")]
         {
             let why = read(line).unwrap_err();
             assert!(why.contains(said), "{why}");
         }
-        assert!(Options::read(std::iter::empty(), std::path::Path::new("")).is_err());
+        assert!(read("").unwrap_err().contains("ROW"));
     }
 }

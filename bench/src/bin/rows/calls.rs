@@ -3,8 +3,8 @@
 use crate::figures::{Line, median, percentile, told};
 use crate::generator::number;
 use crate::play::{Agents, Bench, Load, Played, play};
-use crate::search::Search;
 use crate::server::How;
+use loadtest::{Goal, Search};
 use std::time::Duration;
 use strowger_bench::{call::Queue, floor};
 
@@ -12,6 +12,8 @@ use strowger_bench::{call::Queue, floor};
 const MESSAGES: f64 = 20.0;
 /// Part of the highest rate at which the server counts as saturated, and still keeps up.
 const SATURATED: f64 = 0.9;
+/// How close the highest rate is sought, as a share of it.
+const PRECISION: f64 = 0.04;
 /// Above this part of a core the generator itself was the limit.
 const GENERATOR_FULL: f64 = 0.9;
 
@@ -48,7 +50,8 @@ impl Bench {
         let slow = self.run(&self.load(rate, agents, how.clone()))?;
         // CPU a call falls as calls come closer together.
         rate /= (slow.busy / how.quota.unwrap_or(1.0)).clamp(0.01, 1.0);
-        let (mut search, mut generator) = (Search::from(rate), false);
+        let goal = Goal { precision: PRECISION, ..Goal::default() };
+        let (mut search, mut generator) = (Search::new(&goal, rate), false);
         while let Some(rate) = search.next() {
             let played = self.run(&self.load(rate, agents, how.clone()))?;
             let cores = number(&played.report, &["cpu_seconds"]) / number(&played.report, &["seconds"]);

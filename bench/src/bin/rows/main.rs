@@ -16,11 +16,11 @@ mod overload;
 mod ping;
 mod play;
 mod process;
-mod search;
 mod server;
 mod still;
 
 use args::Options;
+use clap::Parser as _;
 use figures::Line;
 use play::Bench;
 use std::process::ExitCode;
@@ -45,7 +45,7 @@ const ROWS: [Row; 9] = [
 ];
 
 fn main() -> ExitCode {
-    match run() {
+    match run(Options::parse()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(why) => {
@@ -56,10 +56,7 @@ fn main() -> ExitCode {
 }
 
 /// Whether no limit was missed.
-fn run() -> Result<bool, String> {
-    let here = std::env::current_exe().map_err(|e| format!("this program's own path: {e}"))?;
-    let beside = here.parent().unwrap_or(std::path::Path::new("."));
-    let options = Options::read(std::env::args().skip(1), beside)?;
+fn run(options: Options) -> Result<bool, String> {
     if options.list {
         ROWS.iter().for_each(|(name, what, _)| println!("{name:<9} {what}"));
         return Ok(true);

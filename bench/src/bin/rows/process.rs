@@ -1,12 +1,9 @@
 //! Processes: started on a core of their own, ended with us, their CPU and memory as the kernel counts them.
 
-use std::collections::HashMap;
+use loadtest::Process;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
-
-/// Ticks a second of `/proc/PID/stat`: what Linux tells to user space on every machine that we build for.
-const TICKS: f64 = 100.0;
 
 /// The cores that this process may use.
 ///
@@ -41,12 +38,9 @@ pub fn held(cores: &str, under: &[String], program: &Path) -> Command {
 }
 
 /// CPU time of a process at one moment.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct Cpu {
-    /// User and system of all threads that ever were, in seconds; to the hundredth.
-    whole: f64,
-    /// Of each living thread, in nanoseconds.
-    threads: HashMap<u64, u64>,
+    used: Duration,
     pub at: Instant,
 }
 
@@ -54,38 +48,19 @@ impl Cpu {
     /// # Errors
     /// No such process.
     pub fn of(pid: u32) -> Result<Self, String> {
-        let stat = read(&format!("/proc/{pid}/stat"))?;
-        let whole = stat_seconds(&stat).ok_or_else(|| format!("/proc/{pid}/stat: unknown form"))?;
-        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).map_err(|e| format!("process {pid}: {e}"))?;
-        let thread = |task: std::fs::DirEntry| {
-            let ran = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
-            let ran = ran.split(' ').next()?.parse().ok()?;
-            Some((task.file_name().to_str()?.parse().ok()?, ran))
-        };
-        let threads = tasks.flatten().filter_map(thread).collect();
-        Ok(Self { whole, threads, at: Instant::now() })
+        let used = watched(pid)?.cpu().ok_or_else(|| format!("process {pid} has gone"))?;
+        Ok(Self { used, at: Instant::now() })
     }
 
-    /// Seconds of CPU since then. The threads' own count is finer, but forgets those that ended: where the whole says
-    /// more than its own grain allows, the whole counts.
+    /// Seconds of CPU since then.
     pub fn since(&self, then: &Self) -> f64 {
-        let ran = |(id, ns): (&u64, &u64)| ns.saturating_sub(then.threads.get(id).copied().unwrap_or(0));
-        let fine = self.threads.iter().map(ran).sum::<u64>() as f64 / 1e9;
-        fine.max(self.whole - then.whole - 1.0 / TICKS)
+        self.used.saturating_sub(then.used).as_secs_f64()
     }
 
     /// Seconds of CPU since the process began.
     pub fn whole(&self) -> f64 {
-        self.whole
+        self.used.as_secs_f64()
     }
-}
-
-/// User and system time in seconds, of `/proc/PID/stat`. The name before it may have blanks and brackets.
-fn stat_seconds(stat: &str) -> Option<f64> {
-    let (_, rest) = stat.rsplit_once(") ")?;
-    let mut times = rest.split(' ').skip(11).map(str::parse::<u64>);
-    let (user, system) = (times.next()?.ok()?, times.next()?.ok()?);
-    Some((user + system) as f64 / TICKS)
 }
 
 /// Resident bytes, what is shared with files included.
@@ -93,13 +68,11 @@ fn stat_seconds(stat: &str) -> Option<f64> {
 /// # Errors
 /// No such process.
 pub fn resident(pid: u32) -> Result<u64, String> {
-    let status = read(&format!("/proc/{pid}/status"))?;
-    resident_of(&status).ok_or_else(|| format!("/proc/{pid}/status: no VmRSS"))
+    watched(pid)?.memory().ok_or_else(|| format!("process {pid} has gone"))
 }
 
-fn resident_of(status: &str) -> Option<u64> {
-    let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.trim().strip_suffix(" kB")?;
-    Some(kib.parse::<u64>().ok()? * 1024)
+fn watched(pid: u32) -> Result<Process, String> {
+    Process::watch(pid).map_err(|e| format!("process {pid}: {e}"))
 }
 
 /// Sends a signal by its name, such as `TERM`.
@@ -180,33 +153,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cpu_is_read_behind_any_name() {
-        let stat = "12 (a) b (c)) S 1 1 1 0 -1 4194560 1 2 3 4 250 50 9 9 20 0 5 0 77 1 1";
-        assert_eq!(stat_seconds(stat), Some(3.0));
-        assert_eq!(stat_seconds("12 (a) S 1"), None);
-    }
-
-    #[test]
-    fn memory_is_read_in_bytes() {
-        assert_eq!(resident_of("Name:\tx\nVmRSS:\t  2048 kB\nThreads:\t3\n"), Some(2 << 20));
-        assert_eq!(resident_of("Name:\tx\n"), None);
-    }
-
-    #[test]
     fn core_lists_have_ranges() {
         assert_eq!(core_list("0-2,5"), Some(vec![0, 1, 2, 5]));
         assert_eq!(core_list("x"), None);
         assert_eq!(comma(&[1, 3]), "1,3");
-    }
-
-    #[test]
-    fn threads_that_ended_are_not_lost() {
-        let now = Instant::now();
-        let then = Cpu { whole: 1.0, threads: HashMap::from([(1, 5_000_000), (2, 1_000_000_000)]), at: now };
-        let some = Cpu { whole: 1.0, threads: HashMap::from([(1, 9_000_000), (3, 1_000_000)]), at: now };
-        assert!((some.since(&then) - 0.005).abs() < 1e-9, "{}", some.since(&then));
-        let more = Cpu { whole: 3.0, ..some };
-        assert!((more.since(&then) - 1.99).abs() < 1e-9);
     }
 
     #[test]
@@ -215,6 +165,6 @@ mod tests {
         let before = Cpu::of(me).unwrap();
         until("CPU is used", Duration::from_secs(30), || Ok(Cpu::of(me)?.since(&before) > 0.001)).unwrap();
         assert!(resident(me).unwrap() > 100_000 && !cores().unwrap().is_empty());
-        assert!(Cpu::of(u32::MAX).is_err());
+        assert!(Cpu::of(u32::MAX).is_err() && resident(u32::MAX).is_err());
     }
 }
