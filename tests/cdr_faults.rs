@@ -4,16 +4,21 @@
 
 #[path = "support/cassandra.rs"]
 mod cassandra;
+#[path = "support/disk.rs"]
+mod disk;
 mod support;
 
 use cassandra::Cassandra;
+use disk::Disk;
 use loadtest::{AgentPlan, Behaviour, Dist, FlowShare, Generator, Patience, Report, Scenario};
+use serde_json::Value;
 use std::collections::HashSet;
 use std::net::UdpSocket;
+use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 use strowger::store::{Missing, cdrs_at};
-use support::{Scene, Server};
+use support::{Scene, Server, code, stderr};
 
 const RATE: u64 = 40;
 const SECONDS: u64 = 5;
@@ -201,4 +206,77 @@ fn with_neither_database_nor_spool_new_calls_are_refused_and_no_record_is_lost()
 
 fn shed(line: &str) -> bool {
     line.starts_with("strowger_shed_calls_total") && !line.ends_with(" 0")
+}
+
+/// A full disk stops the spool, not the calls: records wait in memory until there is room, and all that the spool took before is there.
+#[test]
+fn calls_outlive_a_full_disk_under_the_spool_and_no_record_is_lost() {
+    let scene = Scene::new();
+    let Some(disk) = Disk::mount(&scene.path("spool"), "size=256k") else {
+        eprintln!("left out: this user may not mount a small disk (spool's own tests limit the size of files instead)");
+        return;
+    };
+    disk.fill(160 << 10);
+    let (report, server) = play(&scene, RATE, SECONDS, &["cdr.spool_dir=spool/records"], |server| {
+        scene.locked(|| {
+            server.until_cdrs("the disk is full", |s| s["Spool"] == "failing" && s["In spool"].as_u64() > Some(20));
+            let told = server.cdr_status();
+            let waiting = |s: &Value| s["Queued"].as_u64().unwrap() + s["Waiting"].as_u64().unwrap();
+            server.until_cdrs("calls go on", |s| waiting(s) > waiting(&told) + 40);
+            disk.make_room();
+            server.until_cdrs("the spool takes records again", |s| {
+                s["Spool"] == "ok" && s["In spool"].as_u64() > told["In spool"].as_u64().map(|n| n + 40)
+            });
+        });
+        replayed(server);
+    });
+    let (code, log) = server.terminate();
+    assert_eq!(code, Some(0), "{log}");
+    let told = ["the CDR spool takes no records", "make room on its disk", "the CDR spool takes records again"];
+    for words in told {
+        assert!(log.contains(words), "`{words}`: {log}");
+    }
+    assert!(report.answered > 0 && report.refused == 0, "{report}");
+    assert_exact(&scene, &report);
+}
+
+/// A server that finds the disk under its spool full starts all the same, and brings what the spool has.
+#[test]
+fn a_start_with_a_full_disk_under_the_spool_brings_what_the_spool_has() {
+    let scene = Scene::new();
+    let Some(disk) = Disk::mount(&scene.path("spool"), "size=64k") else {
+        eprintln!("left out: this user may not mount a small disk");
+        return;
+    };
+    scene.out(&["flow", "set", "sales", "--skill", "en", "--message-queue", "sip:music@127.0.0.1:9"]);
+    scene.out(&["agent", "set", "ann", "--skills", "en", "--location", "sip:ann@127.0.0.1:9"]);
+    one_call_and_a_stop(
+        &scene,
+        &["--set", "call_center.acc_db_url=scylla://127.0.0.1:9/x", "--set", "cdr.spool_dir=spool/records"],
+    );
+    disk.fill(usize::MAX);
+    let server = Server::start(&scene, &["--set", "cdr.spool_dir=spool/records"]);
+    server.until_cdrs("the spool is replayed", |s| s["In spool"] == 0 && s["Replayed"] == 1);
+    let (code, log) = server.terminate();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("the disk of the CDR spool is full"), "{log}");
+    assert_eq!(scene.count("SELECT count(*) FROM cc_cdrs"), 1);
+}
+
+/// Whoever may not write to the spool learns of it at the start, with the fix, and not when records are at stake.
+#[test]
+fn a_server_that_may_not_write_to_its_spool_does_not_start() {
+    let scene = Scene::new();
+    let spool = scene.path("spool");
+    std::fs::create_dir(&spool).unwrap();
+    std::fs::set_permissions(&spool, std::fs::Permissions::from_mode(0o555)).unwrap();
+    // Root may write wherever a disk is writable.
+    let root = std::fs::write(spool.join("probe"), "").is_ok();
+    let _disk = root.then(|| Disk::mount(&spool, "ro").expect("root may mount"));
+    let args = ["run", "--listen", "udp:127.0.0.1:0", "--mi-http", "127.0.0.1:0", "--set", "cdr.spool_dir=spool"];
+    let out = scene.run(&args);
+    let told = stderr(&out);
+    assert_ne!(code(&out), 0, "{told}");
+    assert!(told.contains("CDR spool: ") && told.contains("spool"), "{told}");
+    assert!(told.contains("let this user write there, or set [cdr] spool_dir to another directory"), "{told}");
 }
