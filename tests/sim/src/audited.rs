@@ -25,8 +25,10 @@ impl World {
         let now = self.clock();
         self.engines[shard].handle_audit(now);
         while let Some(output) = self.engines[shard].poll_output() {
-            if let Output::Audited(report) = output {
-                self.nothing_is_amiss(&report)?;
+            // What it repairs, after a loss of power, has its records and events.
+            match output {
+                Output::Audited(report) => self.nothing_is_amiss(&report)?,
+                other => self.on_output(shard as u16, other)?,
             }
         }
         self.saw("audited");

@@ -179,6 +179,14 @@ impl Booked {
         }
     }
 
+    /// Who has another reference is another agent, of whom nothing is known.
+    pub fn is_known_as(&mut self, agent: AgentRef) {
+        if self.known_as != Some(agent) {
+            self.known_as = Some(agent);
+            (self.wraps_until, self.wraps_until_last, self.pauses_until, self.slots) = (0, 0, 0, 0);
+        }
+    }
+
     /// The agent's word is true. `in_flight`: a match, or the end of a chat, is on its way between shards.
     pub fn is_true(
         &mut self,
@@ -188,11 +196,9 @@ impl Booked {
         in_flight: bool,
         now: u64,
     ) -> Result<(), Violation> {
-        if self.known_as != Some(agent) {
-            self.known_as = Some(agent);
-            (self.wraps_until, self.wraps_until_last, self.pauses_until, self.slots) = (0, 0, 0, 0);
-        }
-        self.slots = if self.calls.is_empty() { view.chat_slots } else { self.slots.max(view.chat_slots) };
+        self.is_known_as(agent);
+        self.slots =
+            if self.calls.is_empty() && !in_flight { view.chat_slots } else { self.slots.max(view.chat_slots) };
         let call = self.calls.first().copied();
         let wrong = |what: String| Err(Violation { what, call, agent: Some(n) });
         if view.state == AgentState::Wrapup && now > self.wraps_until_last + LATE_US && !in_flight {

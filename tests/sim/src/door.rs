@@ -138,8 +138,9 @@ impl World {
         }
         if let Some(call) = text::parse(bytes).and_then(|msg| text::caller_number(&msg)) {
             self.trace.note(self.now, Some(call), None, || "refused at the door".to_owned());
+            let answered = self.ledger.expects[call as usize].is_some() && !self.doors.refused.contains(&call);
             self.doors.refused.push(call);
-            if self.ledger.stages.of[call as usize].received.is_some() {
+            if answered || self.ledger.stages.of[call as usize].received.is_some() {
                 // The process before knew it: this one does not, and the caller hears of both.
                 self.ledger.damaged[call as usize] = true;
                 self.ledger.stages.of[call as usize].damaged = true;

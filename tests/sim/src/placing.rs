@@ -134,10 +134,14 @@ impl World {
 
     /// An agent was matched with a call of another shard, or by the control plane: the order of service was decided now.
     pub(crate) fn note_match(&mut self, m: Match) {
-        let beside = self.dispatch.agent(m.agent).map_or(0, |v| usize::from(v.chats_open.saturating_sub(1)));
-        if let Some(booked) = self.ledger.agents.iter_mut().find(|b| b.known_as == Some(m.agent)) {
-            booked.pending.push((m.wait, Decided { at: self.now, beside }));
-        }
+        let view = self.dispatch.agent(m.agent);
+        let beside = view.map_or(0, |v| usize::from(v.chats_open.saturating_sub(1)));
+        // A reload may have brought the agent in this moment, and the next one may take its slots before anybody looks.
+        let Some(n) = self.registry.current().agent(m.agent).map(|def| agent_number(&def.agentid)) else { return };
+        let booked = &mut self.ledger.agents[n as usize];
+        booked.is_known_as(m.agent);
+        booked.slots = booked.slots.max(view.map_or(0, |v| v.chat_slots));
+        booked.pending.push((m.wait, Decided { at: self.now, beside }));
     }
 
     /// Such a match has come to its call.

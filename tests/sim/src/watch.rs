@@ -45,7 +45,8 @@ impl World {
         let briefed = |d: &Dialog| d.kind == Kind::Briefing && d.call == caller && plays(d);
         let briefed = self.dialogs.iter().any(|d| briefed(d) && !self.ledger.ended_dialogs.contains(&d.call_id));
         let briefed = briefed || self.ledger.damaged[caller as usize];
-        if briefed || !settled(c) || !settled(phone) || !c.with_agent() {
+        // A caller that acknowledges nothing cannot be moved to another agent than its first.
+        if briefed || c.never_acks || !settled(c) || !settled(phone) || !c.with_agent() {
             return Ok(());
         }
         // A stall holds up what would have come to its end.
