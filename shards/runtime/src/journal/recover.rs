@@ -243,6 +243,11 @@ impl Replay<'_> {
             self.faults.push(Fault { path: path.clone(), trouble, lost: None });
         }
         let committed = committed.min(bytes.len());
+        let known = header.committed.is_some();
+        if !known {
+            self.faults.push(Fault { path: path.clone(), trouble: Trouble::Header, lost: None });
+        }
+        let end = if known { committed } else { bytes.len() };
         let mut at = HEADER;
         while let Some(rest) = bytes.get(at..) {
             let head = record::head(rest, salt);
@@ -252,10 +257,14 @@ impl Replay<'_> {
                 at += head.size();
                 continue;
             }
-            if at >= committed {
+            if at >= end {
                 break;
             }
-            let next = head.map_or_else(|| find(bytes, at + ALIGN, committed, salt), |h| at + h.size());
+            let next = head.map_or_else(|| find(bytes, at + ALIGN, end, salt), |h| at + h.size());
+            // Where nobody knows how far it goes: to its last intact record.
+            if !known && find(bytes, next, end, salt) >= end {
+                break;
+            }
             let trouble = Trouble::Damaged { at, bytes: next - at };
             self.faults.push(Fault { path: path.clone(), trouble, lost: None });
             at = next;

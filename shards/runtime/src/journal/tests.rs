@@ -206,6 +206,31 @@ fn cut_at_every_byte_of_the_last_turn_all_before_it_is_there() {
 }
 
 #[test]
+fn a_segment_that_does_not_say_how_far_it_goes_is_read_to_its_last_record_and_told() {
+    let mut b = bench();
+    for id in 0..20 {
+        b.journal.put(call(id), &[3u8; 100]);
+        b.journal.commit();
+    }
+    let (all, path) = (b.read().0, b.shard_dir().join("segment-1"));
+    let mut bytes = std::fs::read(&path).unwrap();
+    // Its committed length.
+    bytes[128] ^= 0x71;
+    std::fs::write(&path, &bytes).unwrap();
+    let (found, faults) = b.read();
+    let troubles = |faults: &[Fault]| faults.iter().map(|f| f.trouble).collect::<Vec<_>>();
+    assert_eq!((found, troubles(&faults)), (all.clone(), vec![Trouble::Header]));
+    // And records in its midst.
+    bytes[HEADER + 500..HEADER + 900].fill(0xff);
+    std::fs::write(&path, &bytes).unwrap();
+    let (found, faults) = b.read();
+    assert!(found.iter().all(|(e, r)| all[e] == *r) && (14..18).contains(&found.len()), "{}", found.len());
+    assert!(matches!(troubles(&faults)[..], [Trouble::Header, Trouble::Damaged { .. }, ..]), "{faults:?}");
+    let lost: u64 = faults.iter().filter_map(|f| f.lost).sum();
+    assert_eq!(found.len() as u64 + lost, 20, "{faults:?}");
+}
+
+#[test]
 fn a_missing_segment_and_its_records_are_counted() {
     let mut b = bench();
     // All live, so that nothing is cleaned.
