@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 /// Measures rows of bench/README.md's table that need a whole server and a load generator.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "bench/rows", max_term_width = 120)]
+#[command(name = "bench/rows", bin_name = "bench/rows", max_term_width = 120)]
 pub struct Options {
     /// Names of rows, or `all`: all but the soak
     #[arg(value_name = "ROW", required_unless_present = "list")]
