@@ -1,5 +1,6 @@
 //! The operators: logins and logouts, reloads in their two phases, and the moment when the faults stop.
 
+use crate::check::Checked;
 use crate::heap::Event;
 use crate::plan::{self, MOST_AGENTS, MS, Op, SECOND};
 use crate::ua::{Act, Kind, Phase, Tick};
@@ -100,7 +101,7 @@ impl World {
     }
 
     /// A slice of a reload's second phase.
-    pub(crate) fn commit(&mut self) {
+    pub(crate) fn commit(&mut self) -> Checked {
         let mut made: Vec<Match> = Vec::new();
         let more = self.registry.commit(1, &mut made);
         for m in made {
@@ -110,14 +111,17 @@ impl World {
         if more {
             let way = self.desk.range(1, MS);
             self.push(self.now + way, Event::Commit);
-            return;
+            return Ok(());
         }
+        // Whom this reload has brought the next one may take at once.
+        self.agents_are_true()?;
         self.reload = None;
         self.reloaded = self.now;
         if self.reloads_wanted > 0 {
             self.reloads_wanted -= 1;
             self.operate(Op::Reload);
         }
+        Ok(())
     }
 
     /// The faults stop: the network is perfect, everybody who lives behaves, and nobody new comes.

@@ -396,7 +396,7 @@ impl World {
                 Ok(())
             }
             Event::Commit => {
-                self.commit();
+                self.commit()?;
                 self.agents_are_true()
             }
             Event::Calm => {
