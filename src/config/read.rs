@@ -14,10 +14,10 @@ pub(super) fn read(place: &str, text: &str, settings: &[Setting]) -> Result<Load
         Reader { place, text, config: Config::default(), faults: vec![], warnings: vec![], set_at: BTreeMap::new() };
     let (table, errors) = DeTable::parse_recoverable(text);
     for e in &errors {
-        let line = e.span().map(|s| line_of(text, s.start));
+        let line = e.span().map_or_else(|| line_without_place(text), |s| line_of(text, s.start));
         reader.faults.push(Fault {
             place: place.to_owned(),
-            line,
+            line: Some(line),
             key: String::new(),
             what: format!("not TOML: {}", e.message()),
         });
@@ -35,6 +35,13 @@ pub(super) fn read(place: &str, text: &str, settings: &[Setting]) -> Result<Load
     } else {
         Err(ConfigError::Faults(reader.faults))
     }
+}
+
+/// The line of a fault whose place the parser does not tell (a key of too many parts): the first with which the text has it.
+fn line_without_place(text: &str) -> usize {
+    let ends: Vec<usize> = text.match_indices('\n').map(|(at, _)| at).chain([text.len()]).collect();
+    let placed = |end: &usize| DeTable::parse_recoverable(&text[..*end]).1.iter().all(|e| e.span().is_some());
+    (ends.partition_point(placed) + 1).min(ends.len())
 }
 
 /// The candidate with the least edit distance.

@@ -223,6 +223,8 @@ fn each_kind_of_bad_value_is_named() {
         assert!(fault.ends_with(&format!(": {words}")), "{text}\n{fault}");
     }
     assert!(one("[sip\n").starts_with("f.toml:1: not TOML: "));
+    let deep = format!("[log]\nlevel = \"off\"\n\n[{}]\n\n", ["a"; 200].join("."));
+    assert!(one(&deep).starts_with("f.toml:4: not TOML: "), "{}", one(&deep));
     assert!(one("[log]\n\nlevel = \"loud\"").starts_with("f.toml:3: [log] level: "));
     for level in ["off", "WARN", "info,strowger_engine=debug", "strowger=trace"] {
         assert!(Config::from_text("", &format!("[log]\nlevel = \"{level}\""), &[]).is_ok(), "{level}");

@@ -494,7 +494,7 @@ impl Pair {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1000))]
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 3 } else { 1000 }))]
     #[test]
     fn does_what_the_model_does(full_load: bool, ops in vec(op(), 1..120)) {
         let mut pair = Pair::new(full_load);

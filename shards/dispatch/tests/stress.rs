@@ -20,12 +20,21 @@ fn weather(shards: u16, agents: u32, turns: usize, seed: u64) {
     storm.check(workers);
 }
 
+/// Miri is thousands of times slower than a processor.
+const fn few(times: u64) -> u64 {
+    if cfg!(miri) { 1 } else { times }
+}
+
+const fn short(turns: usize) -> usize {
+    if cfg!(miri) { turns / 100 } else { turns }
+}
+
 #[test]
 fn few_agents_many_shards() {
-    (0..200).for_each(|seed| weather(4, 2, 2_000, seed));
+    (0..few(200)).for_each(|seed| weather(4, 2, short(2_000), seed));
 }
 
 #[test]
 fn many_agents() {
-    (0..10).for_each(|seed| weather(4, 64, 20_000, seed));
+    (0..few(10)).for_each(|seed| weather(4, 64, short(20_000), seed));
 }
