@@ -136,6 +136,7 @@ impl Server {
             cdr_capacity: config.cdr.channel.usize(),
             overload: config.overload_config(),
             pin: config.shards.pin.0,
+            real_time: config.shards.real_time.0,
             busy_poll_us: u32::try_from(config.shards.busy_poll_us.0).unwrap_or(u32::MAX),
             seed: seed.map_or_else(random, Ok)?,
             journal: takeover.generation.clone(),

@@ -31,6 +31,30 @@ fn it_serves_on_free_ports_and_stops_orderly() {
     assert_eq!(code, Some(0), "{log}");
 }
 
+/// How Linux schedules the threads of a process, by their names: 0 as all, 2 real-time and round-robin.
+fn policies(pid: u32) -> Vec<(String, u32)> {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let stats = threads.filter_map(|thread| std::fs::read_to_string(thread.unwrap().path().join("stat")).ok());
+    let read = |stat: String| {
+        let (name, rest) = stat.split_once('(').unwrap().1.rsplit_once(')').unwrap();
+        (name.to_owned(), rest.split_whitespace().nth(38).unwrap().parse().unwrap())
+    };
+    stats.map(read).collect()
+}
+
+#[test]
+fn shards_and_nobody_else_run_in_real_time_where_they_may() {
+    let scene = Scene::new();
+    let server = Server::start(&scene, &["--shards", "2", "--set", "shards.real_time=1"]);
+    let (shards, others): (Vec<_>, Vec<_>) =
+        policies(server.pid()).into_iter().partition(|(name, _)| name.starts_with("shard"));
+    assert!(shards.len() == 2 && others.iter().all(|(_, policy)| *policy == 0), "{shards:?} {others:?}");
+    let granted = shards.iter().all(|(_, policy)| *policy == 2);
+    let (code, log) = server.terminate();
+    assert_eq!(code, Some(0), "{log}");
+    assert_eq!(granted, !log.contains("no real-time priority"), "{shards:?}\n{log}");
+}
+
 #[test]
 fn the_live_audit_can_be_looked_at() {
     let scene = Scene::new();

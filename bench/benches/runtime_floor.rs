@@ -101,6 +101,7 @@ fn started(shards: u16) -> (Shards, SocketAddr, tempfile::TempDir) {
         cdr_capacity: 64,
         overload: OverloadConfig::default(),
         pin: false,
+        real_time: false,
         busy_poll_us: 0,
         seed: [1; 32],
         journal: None,

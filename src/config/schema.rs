@@ -317,6 +317,10 @@ section! {
     /// frees an agent. While calls wait it also plays calls of nobody's, which keeps the way to the next agent in the processor's
     /// caches. What it costs is a part of a core. 0: never; 1000000: a loaded shard never sleeps.
     busy_poll_us: Whole<0, 1_000_000> = Whole(0);
+    /// Have them run before all other programs (Linux: real-time, round-robin, priority 1), so that neither those nor the control plane
+    /// make a call wait. Wants CAP_SYS_NICE or a limit of 1 on real-time priority (systemd: LimitRTPRIO=1); without, they run as
+    /// usual, and the log says so. Where shards have all cores and are loaded to the full, the rest has what Linux leaves it, 5 %.
+    real_time: Switch = Switch(false);
     /// Most agents that may ever be provisioned in the life of the process.
     max_agents: Whole<1, 16_777_216> = Whole(1_048_576);
     /// Most flows that may ever be provisioned in the life of the process.

@@ -52,6 +52,8 @@ pub struct ServerSpec {
     pub overload: OverloadConfig,
     /// One core for each shard, where there are enough.
     pub pin: bool,
+    /// Real-time priority for the shards, where the process may.
+    pub real_time: bool,
     /// So long after work, and before a timer is due, a shard polls instead of sleeping, microseconds.
     pub busy_poll_us: u32,
     /// Seed of tags, branches and Call-IDs.
@@ -299,10 +301,16 @@ fn supervised<M: Machine>(
     go: &flume::Receiver<()>,
     failures: &flume::Sender<ShardFailure>,
 ) {
-    let shard = parts.shard;
+    let (shard, real_time) = (parts.shard, parts.spec.real_time);
     let life = AssertUnwindSafe(move || {
         let (mut shard, driver) = assemble(parts, build);
         let kept = shard.checkpoint();
+        if real_time && let Err(e) = sys::real_time() {
+            tracing::warn!(
+                shard.id,
+                "no real-time priority ({e}): give the process CAP_SYS_NICE or an RLIMIT_RTPRIO of 1"
+            );
+        }
         let _ = ready.send(kept.then_some(()).ok_or_else(|| "its journal has no room on the disk".to_owned()));
         // Nobody says go where another has failed.
         if kept && go.recv().is_ok() {

@@ -53,6 +53,18 @@ pub fn short_slices() {
     }
 }
 
+/// Has this thread run before all others but the kernel's own: real-time, round-robin, at the least priority. Threads that it starts
+/// run as usual.
+///
+/// # Errors
+/// The kernel's: without `CAP_SYS_NICE` and with a limit of 0 on real-time priority (`RLIMIT_RTPRIO`) it is not permitted.
+pub fn real_time() -> io::Result<()> {
+    let least = libc::sched_param { sched_priority: 1 };
+    // SAFETY: `least` is valid for reads for the whole call; 0 is this thread.
+    let set = unsafe { libc::sched_setscheduler(0, libc::SCHED_RR | libc::SCHED_RESET_ON_FORK, &raw const least) };
+    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Has this thread run behind others where CPU time is short. For those that carry no calls.
 pub fn step_behind() {
     // SAFETY: setpriority takes integers; for PRIO_PROCESS and 0 Linux changes the calling thread alone.
@@ -309,6 +321,24 @@ mod tests {
         assert!(set.wait(u64::MAX / 4) && set.readable(0));
         drain(sleeper.as_fd());
         assert!(!set.wait(0));
+    }
+
+    /// The calling thread's policy.
+    fn policy() -> i32 {
+        // SAFETY: takes an integer; 0 is this thread.
+        unsafe { libc::sched_getscheduler(0) }
+    }
+
+    #[test]
+    fn a_real_time_thread_is_alone_in_that() {
+        let seen = std::thread::spawn(|| real_time().map(|()| (policy(), std::thread::spawn(policy).join().unwrap())));
+        match seen.join().unwrap() {
+            Ok((own, child)) => {
+                assert_eq!((own, child), (libc::SCHED_RR | libc::SCHED_RESET_ON_FORK, libc::SCHED_OTHER))
+            }
+            Err(e) => assert_eq!(e.raw_os_error(), Some(libc::EPERM)),
+        }
+        assert_eq!(policy(), libc::SCHED_OTHER);
     }
 
     #[test]

@@ -180,6 +180,7 @@ fn spec(shards: u16, cdr_capacity: usize, overload: OverloadConfig) -> ServerSpe
         cdr_capacity,
         overload,
         pin: false,
+        real_time: false,
         busy_poll_us: 0,
         seed: [7; 32],
         journal: None,

@@ -11,6 +11,7 @@
 mod args;
 mod calls;
 mod figures;
+mod free;
 mod generator;
 mod overload;
 mod ping;
@@ -28,8 +29,9 @@ use std::process::ExitCode;
 type Row = (&'static str, &'static str, fn(&mut Bench) -> Result<Vec<Line>, String>);
 
 /// In the order in which `all` measures them.
-const ROWS: [Row; 9] = [
+const ROWS: [Row; 10] = [
     ("idle", "CPU of a server that nobody calls", |bench| still::idle(bench)),
+    ("free", "agent free to INVITE in the engine, a few calls a second on an idle machine", |bench| free::free(bench)),
     ("cpu", "CPU a full queued call, CDR into SQLite included; calls a second and core", calls::cpu),
     ("floor", "CPU a message against CPU a packet of a bare echo in the same run", calls::floor),
     ("latency", "agent free to INVITE on the wire at half the highest rate", calls::latency),

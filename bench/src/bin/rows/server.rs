@@ -106,6 +106,22 @@ impl Server {
         Ok(values(&text, name))
     }
 
+    /// What a stage took in the time from now on: count, then p50, p90, p99, p99.9 and the most in microseconds.
+    ///
+    /// # Errors
+    /// The server does not tell.
+    pub fn latency(&self, options: &Options, stage: &str, time: Duration) -> Result<Vec<f64>, String> {
+        let mut command = Command::new(&options.strowger);
+        command.args(["latency", "--mi", &format!("http://{}/mi", self.mi), "--watch", &time.as_secs().to_string()]);
+        let mut child = command.stdout(Stdio::piped()).spawn().map_err(|e| format!("strowger latency: {e}"))?;
+        let tables = child.stdout.take().into_iter().flat_map(|out| BufReader::new(out).lines()).map_while(Result::ok);
+        // The first table is of the time before.
+        let line = tables.filter(|line| line.split_whitespace().next() == Some(stage)).nth(1);
+        let _ = child.kill();
+        let _ = child.wait();
+        line.and_then(|line| columns(&line)).ok_or_else(|| format!("no latency of {stage}"))
+    }
+
     /// Has it refuse all new calls.
     ///
     /// # Errors
@@ -198,9 +214,22 @@ fn values(text: &str, name: &str) -> Vec<f64> {
     text.lines().filter_map(value).collect()
 }
 
+/// The six figures behind the name of a line of `strowger latency`.
+fn columns(line: &str) -> Option<Vec<f64>> {
+    let figures = line.split_whitespace().skip(1).take(6).map(str::parse);
+    figures.collect::<Result<Vec<f64>, _>>().ok().filter(|figures| figures.len() == 6)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stage_is_read_from_the_table() {
+        let line = "dispatch                  264       48.9       85.6      126.5     9248.8     9248.8   an agent came free to ..";
+        assert_eq!(columns(line).unwrap(), [264.0, 48.9, 85.6, 126.5, 9248.8, 9248.8]);
+        assert_eq!(columns("dispatch 5 too few"), None);
+    }
 
     #[test]
     fn metrics_are_read_by_shard() {
