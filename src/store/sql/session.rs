@@ -3,7 +3,7 @@
 use super::super::{Missing, StoreError};
 use super::dialect::{Arg, Dialect};
 use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions};
-use sqlx::pool::PoolConnection;
+use sqlx::pool::{PoolConnection, PoolOptions};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row};
@@ -65,6 +65,13 @@ pub(super) enum Mode {
     Write,
 }
 
+/// A pool that closes no connection for its age: each is tried before it is used anyway. What sqlx 0.9.0 would look for old ones with now
+/// and then never ends where a connection comes back at that moment, and takes one of the control plane's threads with it
+/// (github.com/launchbadge/sqlx, issue 3645).
+fn lasting<DB: sqlx::Database>(pool: PoolOptions<DB>) -> PoolOptions<DB> {
+    pool.idle_timeout(None).max_lifetime(None)
+}
+
 impl Sql {
     /// Opens SQLite's file, or makes it.
     pub async fn sqlite(path: &Path, missing: Missing) -> Result<Sql, StoreError> {
@@ -83,7 +90,7 @@ impl Sql {
             .synchronous(SqliteSynchronous::Normal)
             .busy_timeout(Duration::from_secs(1));
         let options = if missing == Missing::Create { options.journal_mode(SqliteJournalMode::Wal) } else { options };
-        let pool = SqlitePoolOptions::new().max_connections(1).acquire_timeout(SQLITE_TURN);
+        let pool = lasting(SqlitePoolOptions::new()).max_connections(1).acquire_timeout(SQLITE_TURN);
         match pool.connect_with(options).await {
             Ok(pool) => Ok(Sql { pool: Pool::Sqlite(pool), dialect: Dialect::Sqlite, url }),
             Err(e) => Err(cannot_open(Dialect::Sqlite, url, &e)),
@@ -96,7 +103,7 @@ impl Sql {
         let options = MySqlConnectOptions::from_str(url).map_err(|e| cannot_open(dialect, name.clone(), &e))?;
         let options = options.disable_statement_logging();
         first(dialect, &name, options.connect()).await?;
-        let pool = MySqlPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(LIMIT);
+        let pool = lasting(MySqlPoolOptions::new()).max_connections(CONNECTIONS).acquire_timeout(LIMIT);
         let mode = match unfit {
             Unfit::Refuse => "CONCAT(@@sql_mode, ',STRICT_ALL_TABLES')",
             Unfit::Fit => "REPLACE(REPLACE(@@sql_mode, 'STRICT_TRANS_TABLES', ''), 'STRICT_ALL_TABLES', '')",
@@ -116,7 +123,7 @@ impl Sql {
         let options = PgConnectOptions::from_str(url).map_err(|e| cannot_open(dialect, name.clone(), &e))?;
         let options = options.disable_statement_logging();
         first(dialect, &name, options.connect()).await?;
-        let pool = PgPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(LIMIT);
+        let pool = lasting(PgPoolOptions::new()).max_connections(CONNECTIONS).acquire_timeout(LIMIT);
         let pool = pool.after_connect(|c, _| {
             Box::pin(async move { sqlx::raw_sql("SET lock_timeout = 1000").execute(c).await.map(drop) })
         });
@@ -349,4 +356,17 @@ impl Drop for Session<'_> {
 /// The pool asks the server whether the connection is still good: a server that is silent then must not keep it for ever.
 fn give_back(returning: impl Future<Output = ()> + Send + 'static) {
     tokio::spawn(tokio::time::timeout(LIMIT, returning));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn no_connection_is_closed_for_its_age() {
+        let dir = tempfile::tempdir().unwrap();
+        let sql = Sql::sqlite(&dir.path().join("db"), Missing::Create).await.unwrap();
+        let Pool::Sqlite(pool) = &sql.pool else { panic!("{sql:?}") };
+        assert_eq!((pool.options().get_idle_timeout(), pool.options().get_max_lifetime()), (None, None));
+    }
 }
