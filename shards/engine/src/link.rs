@@ -287,6 +287,8 @@ impl Engine {
             self.drive_link(c, now);
         } else {
             self.attempt_error(c, code, now);
+            // One who agreed, and said nothing, is with nobody; one whose music began anew meanwhile, too.
+            self.drive_link(c, now);
         }
     }
 

@@ -276,6 +276,26 @@ fn a_caller_who_agrees_and_says_nothing_is_with_the_music_while_the_agent_is_cal
 }
 
 #[test]
+fn a_caller_who_agrees_and_says_nothing_at_last_is_moved_back_to_the_music() {
+    let (mut s, offer) = offered();
+    caller_refuses(&mut s, &offer, 488);
+    ann_gets_bye(&mut s);
+    let invite = s.ann.expect(&mut s.bench, "INVITE");
+    let sdp = s.ann.sdp();
+    s.ann.answer(&mut s.bench, &invite, 200, &sdp);
+    let offer = s.caller.expect(&mut s.bench, "INVITE");
+    s.caller.answer(&mut s.bench, &offer, 200, "");
+    s.caller.expect(&mut s.bench, "ACK");
+    s.ann.expect(&mut s.bench, "ACK");
+    let offer = s.caller_moves();
+    assert_eq!(offer.sdp('s'), "media");
+    s.bench.login("ann", false);
+    ann_gets_bye(&mut s);
+    s.caller_leaves_queue();
+    s.assert_rest();
+}
+
+#[test]
 fn a_delayed_agent_who_is_refused_gets_every_stream_refused_and_bye() {
     let mut s = delayed();
     s.joins_queue();

@@ -75,6 +75,8 @@ pub struct Ledger {
     /// Call-IDs of INVITEs to peers that were sent already, and of those that have no final answer yet, with the engine's tag.
     invited: HashSet<String>,
     unanswered: HashMap<String, String>,
+    /// Those of dialogs with agents.
+    phones: HashSet<String>,
     /// Branches of BYEs that came before that answer: with what tag of the peer's does not matter.
     pub early: HashSet<String>,
     pub stages: Stages,
@@ -137,7 +139,7 @@ impl Ledger {
             _ if is_stray(msg) => {}
             (Some(Method::Bye), _) => {
                 let first = self.ended_dialogs.insert(id.to_owned());
-                if first && text::caller_number(msg).is_none() {
+                if first && self.phones.contains(id) {
                     self.agent_left = text::called_for(msg).map(|call| (call, now));
                 }
             }
@@ -242,6 +244,7 @@ impl Ledger {
         }
         self.stages.invited(call, Kind::at(to), text::header(msg, b"X-CC-State"), now)?;
         let Some(agent) = text::agent_of(to) else { return Ok(None) };
+        self.phones.insert(id.to_owned());
         let chat = self.stages.of.get(call as usize).is_some_and(|c| c.chat);
         let uri = msg.uri().map(text::text).unwrap_or_default();
         let chat = if self.is_damaged(msg) { uri.starts_with("sip:chat-") } else { chat };
