@@ -102,13 +102,14 @@ impl Booked {
         };
         let wraps = known && then < self.wraps_until;
         let lingers = chat && then < self.lingers_until;
-        if wraps && open == 0 && !lingers {
+        // Another chat may be its own whose call has not heard of it yet: then a wrap-up withholds one slot of several.
+        let beside = decided.map_or(open, |d| d.beside);
+        if wraps && open == 0 && !(chat && beside > 0) && !lingers {
             return Err(format!("is offered c{call} in its wrap-up, {} us too early", self.wraps_until - then));
         }
         if chat && known && then < self.pauses_until {
             return Err(format!("is offered c{call} {} us before its pause is over", self.pauses_until - then));
         }
-        let beside = decided.map_or(open, |d| d.beside);
         if chat && open.max(beside + usize::from(wraps)) >= usize::from(self.slots) {
             return Err(format!(
                 "is offered c{call} beside {:?}, of {} slots, wraps up: {wraps}",
@@ -173,6 +174,10 @@ impl Booked {
         match state {
             AgentState::Wrapup | AgentState::Offline => (self.idle_since, self.holds_place) = (None, false),
             AgentState::Free if !self.holds_place => {
+                (self.idle_since, self.holds_place) = (Some(step), true);
+            }
+            // Matched in the moment in which it came free: if the match comes to nothing, that is its place.
+            AgentState::InCall if !self.holds_place && !self.pending.is_empty() => {
                 (self.idle_since, self.holds_place) = (Some(step), true);
             }
             _ => {}

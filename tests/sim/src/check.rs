@@ -70,6 +70,8 @@ pub struct Ledger {
     sent: HashMap<String, u64>,
     /// By Call-ID and receiver: session id, version and rest of the engine's last description.
     described: HashMap<(String, SocketAddr), (String, u64, String)>,
+    /// Of which of them the last may have been written down and never sent: a kill came between.
+    unsent: HashSet<(String, SocketAddr)>,
     /// Call-IDs of dialogs that the engine has ended, or has seen ended.
     pub ended_dialogs: HashSet<String>,
     /// Call-IDs of INVITEs to peers that were sent already, and of those that have no final answer yet, with the engine's tag.
@@ -306,16 +308,19 @@ impl Ledger {
             if version < *v {
                 return Ok(()); // Sent again.
             }
-            if (version == *v) != (*r == rest) || version > v + 1 {
+            let skipped = self.unsent.contains(&key) && version > *v;
+            if !skipped && ((version == *v) != (*r == rest) || version > v + 1) {
                 return Err(format!("description version {v} then {version}, changed: {}", *r != rest));
             }
         }
+        self.unsent.remove(&key);
         self.described.insert(key, (session, version, rest));
         Ok(())
     }
 
     /// A new process counts on from the calls that it has taken over.
     pub fn forget_ended_numbers(&mut self) {
+        self.unsent.extend(self.described.keys().cloned());
         let calls = &self.calls;
         self.cids.retain(|_, call| calls[*call as usize].ended.is_none());
     }

@@ -181,9 +181,15 @@ fn seeds_that_once_failed_hold() {
     }
     // A BYE whose method was damaged is not one that should get 481. A call waited for no time, between two timers of one moment.
     // A caller who agreed to an agent, and said nothing, heard nothing until the next agent. Music's hang-up was taken for an agent's.
-    for seed in [1_900_295, 3_010_434, 3_227_825, 3_221_703] {
+    // An agent was matched in the moment of its login, and given back: its place was that of the login.
+    for seed in [1_900_295, 3_010_434, 3_227_825, 3_221_703, 4_068_800] {
         let report = run(seed, &Options::default());
         assert!(report.violation.is_none(), "{seed}: {:?}", report.violation);
+    }
+    // A chat was offered beside one whose match was under way, and a kill came between a description's record and its message.
+    for seed in [5_039_471, 5_072_991, 5_070_606] {
+        let report = run(seed, &Options { crashes: true, ..Options::default() });
+        assert!(report.violation.is_none(), "seed {seed} with crashes: {:?}", report.violation);
     }
     // Without what came later.
     let later = newer | without(&["rules", "partitions", "replays", "strays", "stalls"]);
