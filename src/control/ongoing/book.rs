@@ -7,6 +7,7 @@
 //! - A call is in `changed` once, or is as the table has it.
 //! - A row that may be in the table is either of a call that is there, or in `over`.
 
+use super::records::{Call, Shard};
 use crate::store::OngoingCall;
 use foldhash::fast::RandomState;
 use std::collections::{HashSet, VecDeque};
@@ -31,36 +32,6 @@ pub struct Book<R> {
     over: Vec<Box<str>>,
 }
 
-#[derive(Debug)]
-struct Shard<R> {
-    calls: HashMap<u64, Call<R>>,
-    legs: HashMap<u64, Leg<R>>,
-    /// Requests under way, and on which legs.
-    requests: HashMap<Entity, u64>,
-}
-
-#[derive(Debug)]
-struct Call<R> {
-    /// Absent where a leg has been seen before it, or one of the two before the other.
-    record: Option<R>,
-    caller: Option<R>,
-    legs: Vec<u64>,
-    changed: bool,
-    /// There may be a row.
-    in_table: bool,
-    /// The estimate when it entered the queue, and when that was.
-    estimate: Option<(u64, u64)>,
-}
-
-#[derive(Debug)]
-struct Leg<R> {
-    call: Option<u64>,
-    record: Option<R>,
-    dialog: Option<R>,
-    /// States and bytes.
-    requests: Vec<(Entity, R)>,
-}
-
 /// Rows to write, and rows to remove.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Batch {
@@ -80,33 +51,21 @@ impl<R> Default for Book<R> {
     }
 }
 
-impl<R> Default for Shard<R> {
-    fn default() -> Shard<R> {
-        Shard { calls: HashMap::default(), legs: HashMap::default(), requests: HashMap::default() }
-    }
-}
-
-impl<R> Default for Call<R> {
-    fn default() -> Call<R> {
-        Call { record: None, caller: None, legs: Vec::new(), changed: false, in_table: false, estimate: None }
-    }
-}
-
-impl<R> Default for Leg<R> {
-    fn default() -> Leg<R> {
-        Leg { call: None, record: None, dialog: None, requests: Vec::new() }
-    }
-}
-
 impl<R: Deref<Target = [u8]>> Book<R> {
     /// An entity is now this.
     pub fn put(&mut self, shard: u16, entity: Entity, record: R) {
         match part(entity.kind, &record) {
             Ok(Part::Call) => self.put_call(shard, entity.id, |call| &mut call.record, record),
             Ok(Part::Caller) => self.put_call(shard, entity.id, |call| &mut call.caller, record),
-            Ok(Part::Dialog) => self.put_dialog(shard, entity.id, record),
+            Ok(Part::Dialog) => {
+                let touched = self.shards.entry(shard).or_default().put_dialog(entity.id, record);
+                self.touch(shard, touched);
+            }
             Ok(Part::LegOf(call)) => self.put_leg(shard, entity.id, call, record),
-            Ok(Part::RequestOn(leg)) => self.put_request(shard, entity, leg, record),
+            Ok(Part::RequestOn(leg)) => {
+                let touched = self.shards.entry(shard).or_default().put_request(entity, leg, record);
+                self.touch(shard, touched);
+            }
             Ok(Part::Other) => {}
             Err(error) => tracing::error!(?entity, %error, "ongoing calls: a record of the journal cannot be read"),
         }
@@ -117,10 +76,11 @@ impl<R: Deref<Target = [u8]>> Book<R> {
         match entity.kind {
             Kind::Call => self.remove_call(shard, entity.id),
             Kind::Leg => self.remove_leg(shard, entity.id),
+            // That a request is over changes its leg, too, if it changes anything: there is no need to write a row for it.
             Kind::Client | Kind::Server => {
-                self.remove_request(shard, entity);
-                let half = entity.other_half();
-                half.into_iter().for_each(|half| self.remove_request(shard, half));
+                if let Some(at) = self.shards.get_mut(&shard) {
+                    at.remove_request(entity);
+                }
             }
             // They go with the other half.
             Kind::Caller | Kind::Dialog | Kind::Request | Kind::Answer => {}
@@ -128,102 +88,47 @@ impl<R: Deref<Target = [u8]>> Book<R> {
         }
     }
 
+    /// A call, made if need be, and whose list of changed ones it may have to enter.
+    fn call(&mut self, shard: u16, id: u64) -> Option<(&mut Call<R>, &mut VecDeque<(u16, u64)>)> {
+        let before = self.shards.entry(shard).or_default().calls.holder(id).filter(|before| *before != id);
+        before.into_iter().for_each(|before| self.remove_call(shard, before));
+        let call = self.shards.get_mut(&shard)?.calls.enter(id)?;
+        Some((call, &mut self.changed))
+    }
+
     fn put_call(&mut self, shard: u16, id: u64, which: impl Fn(&mut Call<R>) -> &mut Option<R>, record: R) {
-        let call = self.shards.entry(shard).or_default().calls.entry(id).or_default();
+        let Some((call, changed)) = self.call(shard, id) else { return };
         if which(call).as_deref() != Some(&*record) {
-            touch(&mut self.changed, shard, id, call);
+            touch(changed, shard, id, call);
         }
         // Even where it is the same: the old place is to be let go.
         *which(call) = Some(record);
     }
 
-    fn put_dialog(&mut self, shard: u16, id: u64, record: R) {
-        let at = self.shards.entry(shard).or_default();
-        let leg = at.legs.entry(id).or_default();
-        let same = leg.dialog.as_deref() == Some(&*record);
-        leg.dialog = Some(record);
-        if let Some(c) = leg.call.filter(|_| !same)
-            && let Some(call) = at.calls.get_mut(&c)
-        {
-            touch(&mut self.changed, shard, c, call);
-        }
+    fn put_leg(&mut self, shard: u16, id: u64, call: Option<u64>, record: R) {
+        call.into_iter().for_each(|c| drop(self.call(shard, c)));
+        let touched = self.shards.entry(shard).or_default().put_leg(id, call, record);
+        self.touch(shard, touched);
     }
 
     fn remove_call(&mut self, shard: u16, id: u64) {
-        let Some(at) = self.shards.get_mut(&shard) else { return };
-        let Some(call) = at.calls.remove(&id) else { return };
-        for leg in call.legs {
-            if let Some(leg) = at.legs.get_mut(&leg) {
-                leg.call = None;
-            }
-        }
-        if call.in_table {
+        let call = self.shards.get_mut(&shard).and_then(|at| at.remove_call(id));
+        if call.is_some_and(|call| call.in_table) {
             self.over.push(CallId::of_record(shard, id).to_string().into());
         }
     }
 
-    fn put_leg(&mut self, shard: u16, id: u64, call: Option<u64>, record: R) {
-        let at = self.shards.entry(shard).or_default();
-        let leg = at.legs.entry(id).or_default();
-        let before = std::mem::replace(&mut leg.call, call);
-        let same = before == call && leg.record.as_deref() == Some(&*record);
-        leg.record = Some(record);
-        if before != call
-            && let Some(left) = before.and_then(|c| at.calls.get_mut(&c))
-        {
-            left.legs.retain(|l| *l != id);
-        }
-        let Some(c) = call.filter(|_| !same) else { return };
-        let call = at.calls.entry(c).or_default();
-        if !call.legs.contains(&id) {
-            call.legs.push(id);
-        }
-        touch(&mut self.changed, shard, c, call);
-    }
-
     fn remove_leg(&mut self, shard: u16, id: u64) {
-        let Some(at) = self.shards.get_mut(&shard) else { return };
-        let Some(leg) = at.legs.get_mut(&id) else { return };
-        (leg.record, leg.dialog) = (None, None);
-        let call = leg.call.take();
-        // Those that linger go by themselves.
-        if leg.requests.is_empty() {
-            at.legs.remove(&id);
-        }
-        let Some(c) = call else { return };
-        let Some(call) = at.calls.get_mut(&c) else { return };
-        call.legs.retain(|l| *l != id);
-        touch(&mut self.changed, shard, c, call);
+        let touched = self.shards.get_mut(&shard).and_then(|at| at.remove_leg(id));
+        self.touch(shard, touched);
     }
 
-    fn put_request(&mut self, shard: u16, entity: Entity, leg: u64, record: R) {
-        let at = self.shards.entry(shard).or_default();
-        if let Some(before) = at.requests.insert(entity, leg).filter(|before| *before != leg) {
-            forget(&mut at.legs, before, entity);
+    /// The call's row is not as it should be.
+    fn touch(&mut self, shard: u16, id: Option<u64>) {
+        let call = id.and_then(|id| Some((id, self.shards.get_mut(&shard)?.calls.get_mut(id)?)));
+        if let Some((id, call)) = call {
+            touch(&mut self.changed, shard, id, call);
         }
-        let leg = at.legs.entry(leg).or_default();
-        let same = match leg.requests.iter_mut().find(|(e, _)| *e == entity) {
-            Some((_, kept)) => {
-                let same = **kept == *record;
-                *kept = record;
-                same
-            }
-            None => {
-                leg.requests.push((entity, record));
-                false
-            }
-        };
-        let Some(c) = leg.call.filter(|_| !same) else { return };
-        if let Some(call) = at.calls.get_mut(&c) {
-            touch(&mut self.changed, shard, c, call);
-        }
-    }
-
-    /// That a request is over changes its leg, too, if it changes anything: there is no need to write a row for it.
-    fn remove_request(&mut self, shard: u16, entity: Entity) {
-        let Some(at) = self.shards.get_mut(&shard) else { return };
-        let Some(id) = at.requests.remove(&entity) else { return };
-        forget(&mut at.legs, id, entity);
     }
 
     /// Takes what is to be written now, of at most so many calls. `estimate` says how long a call that enters a flow's queue is
@@ -234,13 +139,14 @@ impl<R: Deref<Target = [u8]>> Book<R> {
             && let Some((shard, id)) = self.changed.pop_front()
         {
             let Some(at) = self.shards.get_mut(&shard) else { continue };
-            let Some(call) = at.calls.get_mut(&id) else { continue };
+            let Some(call) = at.calls.get_mut(id) else { continue };
             call.changed = false;
             let (Some(record), Some(caller)) = (&call.record, &call.caller) else { continue };
-            match row(CallId::of_record(shard, id), (record, caller), &mut call.estimate, &mut estimate) {
+            let kept = (&mut call.queued, &mut call.estimate_s);
+            match row(CallId::of_record(shard, id), (record, caller), kept, &mut estimate) {
                 Ok(row) => {
                     call.in_table = true;
-                    let records = bundle(all(&at.legs, id, call)).into();
+                    let records = at.calls.get(id).map(|call| bundle(at.all(id, call)).into()).unwrap_or_default();
                     batch.calls.push(OngoingCall { records, ..row });
                 }
                 Err(error) => tracing::error!(id, %error, "ongoing calls: the record of a call cannot be read"),
@@ -254,7 +160,7 @@ impl<R: Deref<Target = [u8]>> Book<R> {
         self.over.extend(batch.over);
         for row in batch.calls {
             let Ok(id) = row.id.parse::<CallId>() else { continue };
-            let call = self.shards.get_mut(&id.shard).and_then(|s| s.calls.get_mut(&id.record()));
+            let call = self.shards.get_mut(&id.shard).and_then(|s| s.calls.get_mut(id.record()));
             if let Some(call) = call {
                 touch(&mut self.changed, id.shard, id.record(), call);
             }
@@ -266,7 +172,7 @@ impl<R: Deref<Target = [u8]>> Book<R> {
         let mut unknown = HashSet::new();
         for text in ids {
             let id = text.parse::<CallId>().ok().filter(|id| id.to_string() == *text);
-            match id.and_then(|id| self.shards.get_mut(&id.shard)?.calls.get_mut(&id.record())) {
+            match id.and_then(|id| self.shards.get_mut(&id.shard)?.calls.get_mut(id.record())) {
                 Some(call) => call.in_table = true,
                 None => drop(unknown.insert(text)),
             }
@@ -282,10 +188,10 @@ impl<R: Deref<Target = [u8]>> Book<R> {
     /// Lets go of what the calls that there are do not need. False: there were more than `most` rows to remove, and it is
     /// forgotten which.
     pub fn trim(&mut self, most: usize) -> bool {
-        let calls: usize = self.shards.values().map(|s| s.calls.len()).sum();
+        let calls: usize = self.shards.values().map(|s| s.calls.count()).sum();
         if self.changed.len() > 2 * calls + SLACK {
             let shards = &self.shards;
-            self.changed.retain(|(shard, id)| shards.get(shard).is_some_and(|s| s.calls.contains_key(id)));
+            self.changed.retain(|(shard, id)| shards.get(shard).is_some_and(|s| s.calls.get(*id).is_some()));
         }
         let known = self.over.len() <= most;
         if !known {
@@ -305,56 +211,23 @@ impl<R: Deref<Target = [u8]>> Book<R> {
     }
 }
 
-/// A request is not that leg's any more.
-fn forget<R>(legs: &mut HashMap<u64, Leg<R>>, id: u64, request: Entity) {
-    let Some(leg) = legs.get_mut(&id) else { return };
-    leg.requests.retain(|(e, _)| *e != request);
-    if leg.requests.is_empty() && leg.record.is_none() {
-        legs.remove(&id);
-    }
-}
-
 fn touch<R>(changed: &mut VecDeque<(u16, u64)>, shard: u16, id: u64, call: &mut Call<R>) {
     if !std::mem::replace(&mut call.changed, true) {
         changed.push_back((shard, id));
     }
 }
 
-/// Every record of a call.
-fn all<'a, R: Deref<Target = [u8]>>(
-    legs: &'a HashMap<u64, Leg<R>>,
-    id: u64,
-    call: &'a Call<R>,
-) -> impl Iterator<Item = (Entity, &'a [u8])> {
-    let own = [(Kind::Call, &call.record), (Kind::Caller, &call.caller)];
-    let of_leg = |id: &u64| {
-        let leg = legs.get(id)?;
-        let own = [(Kind::Leg, &leg.record), (Kind::Dialog, &leg.dialog)];
-        Some(there(*id, own).chain(leg.requests.iter().map(|(e, record)| (*e, &**record))))
-    };
-    there(id, own).chain(call.legs.iter().filter_map(of_leg).flatten())
-}
-
-/// Those of an id's records that there are.
-fn there<'a, R: Deref<Target = [u8]>>(
-    id: u64,
-    records: [(Kind, &'a Option<R>); 2],
-) -> impl Iterator<Item = (Entity, &'a [u8])> {
-    let entity = move |(kind, record): (Kind, &'a Option<R>)| Some((Entity { kind, id }, record.as_deref()?));
-    records.into_iter().filter_map(entity)
-}
-
-/// The row of a call, without its records; `records`: of what changes and of what stays.
+/// The row of a call, without its records; `records`: of what changes and of what stays; `kept`: the estimate and its time.
 fn row(
     id: CallId,
     records: (&[u8], &[u8]),
-    kept: &mut Option<(u64, u64)>,
+    (since, kept): (&mut u64, &mut u32),
     estimate: impl FnOnce(&str) -> u64,
 ) -> Result<OngoingCall, strowger_engine::journal::wire::Corrupt> {
     let call = Ongoing::decode(records.0, records.1)?;
     let queued = call.queued.unwrap_or(0);
-    if call.state == CallState::Queued && kept.is_none_or(|(since, _)| since != queued) {
-        *kept = Some((queued, estimate(call.flow)));
+    if call.state == CallState::Queued && *since != queued {
+        (*since, *kept) = (queued, u32::try_from(estimate(call.flow)).unwrap_or(u32::MAX));
     }
     Ok(OngoingCall {
         id: id.to_string().into(),
@@ -364,7 +237,7 @@ fn row(
         received_unix_s: call.received / 1_000_000,
         last_start_unix_s: call.since() / 1_000_000,
         setup_s: call.rang() / 1_000_000,
-        estimated_wait_s: kept.map_or(0, |(_, seconds)| seconds),
+        estimated_wait_s: u64::from(*kept),
         caller_display: call.caller_display.into(),
         caller_user: call.caller_user.into(),
         flow_id: call.flow.into(),

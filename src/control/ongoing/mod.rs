@@ -1,6 +1,6 @@
 //! Ongoing calls into `cc_calls`: write-behind, from the shards' journals.
 //!
-//! - [`book`]: what the table is to show, and what of it is not there yet.
+//! - [`book`]: what the table is to show, and what of it is not there yet; [`records`]: what it is made from.
 //! - [`run`]: reads the journals on, writes what changed, until the shards have stopped.
 //!
 //! Invariants
@@ -11,6 +11,7 @@
 //! - What is kept in memory is bounded by the calls that there are, however long the database is away.
 
 mod book;
+mod records;
 #[cfg(test)]
 mod tests;
 
