@@ -2,13 +2,14 @@
 
 use crate::audit::{History, What};
 use crate::body::{Body, sdp_range};
-use crate::books::text;
 use crate::call::{Call, Link, Message as Play};
 use crate::control::CallState;
 use crate::engine::Engine;
 use crate::leg::{InInvite, Leg, Role};
 use crate::provision::FlowDef;
 use crate::relay::push_line;
+use crate::words::{Said, Words};
+use std::borrow::Cow;
 use std::sync::Arc;
 use strowger_dispatch::Media;
 use strowger_sip::dialog::Dialog;
@@ -121,19 +122,17 @@ impl Engine {
         };
         let cseq = msg.cseq().map_or(0, |c| c.number);
         let session_id = self.ep.ids().nonce() >> 8;
-        let mut leg = Leg::new(Role::Caller, local_tag, dialog, session_id);
+        let mut leg = Leg::new(Role::Caller, dialog, session_id);
         leg.inbound = Some(InInvite { txn, cseq, answered: false, ack_to: None });
         leg.remote = Body::of(msg).into();
         self.legs.insert(leg);
         self.note_session(key, msg);
         self.ep.set_user(txn, key.to_u64());
         let welcome = flow.message_welcome.is_some();
-        let mut call = self.new_call(msg, flow, bucket, key, now);
-        call.param = param;
         #[cfg(mutant)]
-        if strowger_dispatch::mutant::is("param-lost") {
-            call.param = None;
-        }
+        let param = param.filter(|_| !strowger_dispatch::mutant::is("param-lost"));
+        let words = self.words(msg, param.as_deref());
+        let call = self.new_call((msg, words), flow, bucket, key, now);
         self.count_arrival(&call);
         let c = self.calls.insert(call);
         if let Some(leg) = self.legs.get_mut(key) {
@@ -149,19 +148,12 @@ impl Engine {
 
     fn new_call(
         &mut self,
-        msg: &Message<'_>,
+        (msg, words): (&Message<'_>, Words),
         flow: Arc<FlowDef>,
         bucket: u16,
         caller: crate::arena::Key,
         now: Now,
     ) -> Call {
-        let (mut user, mut display, mut from) = (Box::from(""), Box::from(""), Vec::new());
-        if let Ok(name) = msg.from() {
-            user =
-                name.uri_parsed().ok().and_then(|u| u.user).map_or_else(|| Box::from(""), |u| text(&percent_decode(u)));
-            display = if name.display.is_empty() { user.clone() } else { text(&unescape(name.display)) };
-            strowger_sip::msg::unfold(without_tag(msg.first(Name::From).unwrap_or_default(), name.tag()), &mut from);
-        }
         // Without a description it is an audio call.
         let described = self.legs.get(caller).and_then(|l| l.remote.as_ref()).and_then(|body| body.media());
         Call {
@@ -187,12 +179,8 @@ impl Engine {
             onhold: false,
             held_once: false,
             rang: false,
-            caller_user: user,
-            caller_display: display,
-            from: from.into_boxed_slice(),
+            words,
             max_forwards: msg.max_forwards().ok().flatten().unwrap_or(70),
-            passed: self.passed_headers(msg),
-            param: None,
             media_timer: None,
             progress_timer: None,
             glare_timer: None,
@@ -201,9 +189,26 @@ impl Engine {
         }
     }
 
-    /// The header lines that go on to the agent (`pass_headers`).
-    fn passed_headers(&self, msg: &Message<'_>) -> Box<[u8]> {
-        let mut lines = Vec::new();
+    /// What the call keeps of the caller's words.
+    fn words(&mut self, msg: &Message<'_>, param: Option<&str>) -> Words {
+        let (mut from, mut passed) = (std::mem::take(&mut self.head), std::mem::take(&mut self.draft));
+        from.clear();
+        passed.clear();
+        let (mut user, mut display) = (Cow::from(&b""[..]), Cow::from(&b""[..]));
+        if let Ok(name) = msg.from() {
+            user = name.uri_parsed().ok().and_then(|u| u.user).map(percent_decode).unwrap_or_default();
+            display = if name.display.is_empty() { user.clone() } else { unescape(name.display) };
+            strowger_sip::msg::unfold(without_tag(msg.first(Name::From).unwrap_or_default(), name.tag()), &mut from);
+        }
+        self.push_passed(msg, &mut passed);
+        let [user, display] = [&user, &display].map(|name| String::from_utf8_lossy(name));
+        let words = Words::new(&Said { user: &user, display: &display, from: &from, passed: &passed, param });
+        (self.head, self.draft) = (from, passed);
+        words
+    }
+
+    /// Appends the header lines that go on to the agent (`pass_headers`).
+    fn push_passed(&self, msg: &Message<'_>, lines: &mut Vec<u8>) {
         for header in msg.headers() {
             let named = |listed: &String| match listed.strip_suffix('*') {
                 Some(prefix) => {
@@ -216,10 +221,9 @@ impl Engine {
             #[cfg(mutant)]
             let ours = ours && !strowger_dispatch::mutant::is("forged-param-passed");
             if !ours && self.cfg.call.pass_headers.iter().any(named) {
-                push_line(header.name, header.value, &mut lines);
+                push_line(header.name, header.value, lines);
             }
         }
-        lines.into_boxed_slice()
     }
 }
 

@@ -159,11 +159,11 @@ impl Engine {
         }
         self.put_claim(leg, Box::new(claim));
         let Some(call) = self.calls.get_mut(c) else { return };
-        call.attempt = Some(attempt(leg));
+        call.attempt = Some(Box::new(attempt(leg)));
         call.queued = None;
         call.stranded = None;
         call.rang = false;
-        let param = call.param.clone();
+        let param = call.words.param().map(Box::from);
         let alone = call.link == Link::Loose;
         if let Some(call) = self.calls.get(c) {
             self.count_distributed(call, &def);
@@ -452,7 +452,7 @@ impl Engine {
         if let Preagent::Hearing(message) = attempt.pre {
             self.let_go(message, now);
         }
-        Some(attempt)
+        Some(*attempt)
     }
 }
 

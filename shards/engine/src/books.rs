@@ -190,7 +190,7 @@ impl Engine {
             key,
             call: self.call_id(c),
             sip_call_id: text(self.legs.get(call.caller).map_or(&b""[..], |l| l.dialog.call_id())),
-            caller: call.caller_user.clone(),
+            caller: call.words.user().into(),
             received_unix_us: call.received.unix_us,
             wait_us: until.mono.since(call.received.mono),
             pickup_us: attempt.map_or(0, |a| a.answered.unwrap_or(now).mono.since(a.offered.mono)),
@@ -212,7 +212,7 @@ impl Engine {
                 Media::Chat => CdrMedia::Chat,
             },
             cause,
-            param: call.param.clone(),
+            param: call.words.param().map(Box::from),
         };
         self.measure(&cdr);
         #[cfg(mutant)]

@@ -4,6 +4,7 @@ use crate::arena::Key;
 use crate::audit::History;
 use crate::control::CallState;
 use crate::provision::{AgentDef, FlowDef};
+use crate::words::Words;
 use std::sync::Arc;
 use strowger_dispatch::{AgentRef, Media, WaitRef};
 use strowger_sip::time::{Mono, Now};
@@ -105,7 +106,7 @@ pub(crate) struct Call {
     pub media_failures: u8,
     /// Since when no music could be had for a caller who is not answered.
     pub stranded: Option<Mono>,
-    pub attempt: Option<Attempt>,
+    pub attempt: Option<Box<Attempt>>,
     pub wait: Option<WaitRef>,
     pub queued: Option<Now>,
     pub link: Link,
@@ -119,14 +120,8 @@ pub(crate) struct Call {
     pub held_once: bool,
     /// 180 has been sent to the caller for this attempt.
     pub rang: bool,
-    pub caller_user: Box<str>,
-    pub caller_display: Box<str>,
-    /// The caller's From value without its tag.
-    pub from: Box<[u8]>,
+    pub words: Words,
     pub max_forwards: u32,
-    /// Header lines that go to the agent.
-    pub passed: Box<[u8]>,
-    pub param: Option<Box<str>>,
     /// Next try of the music, or the next 182.
     pub media_timer: Option<TimerId>,
     pub progress_timer: Option<TimerId>,

@@ -55,12 +55,12 @@ impl Engine {
         let leg = self.legs.get(from)?;
         // A proposal is for the side that it is relayed to; all others get what holds.
         let proposed = leg.proposed.as_ref().filter(|_| usage == Use::Offer && self.relay_partner(from) == Some(to));
-        proposed.or(leg.remote.as_ref()).map(|body| &**body)
+        proposed.or(leg.remote.as_ref())
     }
 
     /// That, where nothing of it changes but its origin line: as good as always.
     fn passes(&self, end: End, to: Key, usage: Use) -> Option<&Body> {
-        let given = self.given(end, to, usage).filter(|b| b.content_type.is_none() && b.streams() > 0)?;
+        let given = self.given(end, to, usage).filter(|b| b.content_type().is_none() && b.streams() > 0)?;
         let (have, want) = (given.streams(), self.legs.get(to)?.remote.as_ref().map_or(0, |b| b.streams()));
         let fits = match usage {
             Use::Offer => have >= want,
@@ -94,17 +94,17 @@ impl Engine {
             return Some(PLAIN);
         }
         let body = self.given(end, to, usage)?;
-        if let Some(content_type) = &body.content_type {
-            draft.extend_from_slice(&body.data);
+        if let Some(content_type) = body.content_type() {
+            draft.extend_from_slice(body.data());
             return Some(content_type.to_vec().into());
         }
         let (have, want) = (body.streams(), there.map_or(0, |t| t.streams()));
         match usage {
             Use::Offer if have < want => {
-                sdp::pad_media(&body.data, there?.sdp(), draft).ok()?;
+                sdp::pad_media(body.data(), there?.sdp(), draft).ok()?;
             }
-            Use::Answer if have > want && want > 0 => sdp::trim_media(&body.data, want, draft).ok()?,
-            _ => draft.extend_from_slice(&body.data),
+            Use::Answer if have > want && want > 0 => sdp::trim_media(body.data(), want, draft).ok()?,
+            _ => draft.extend_from_slice(body.data()),
         }
         Some(PLAIN)
     }

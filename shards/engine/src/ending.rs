@@ -141,8 +141,7 @@ impl Engine {
     /// other side is refused there.
     fn refuse_relayed(&mut self, key: Key, now: Now) {
         let Some(leg) = self.legs.get_mut(key) else { return };
-        let relays = std::mem::take(&mut leg.relays);
-        let pending = std::mem::take(&mut leg.pending);
+        let (relays, pending) = (leg.relays.take(), leg.pending.take());
         let initial = leg.phase == Phase::Trying || leg.phase == Phase::AwaitAck;
         let inbound = if initial { None } else { leg.inbound.filter(|i| !i.answered) };
         if inbound.is_some() {
@@ -226,7 +225,7 @@ impl Engine {
         let Some(leg) = self.legs.remove(key) else { return };
         if !self.revived.is_empty() {
             // The losing branch of a fork has the same tag of ours: its leg goes, and the dialog that won stays known.
-            let hash = self.tag_hash(leg.local_tag.as_bytes());
+            let hash = self.tag_hash(leg.local_tag());
             if self.revived.get(&hash) == Some(&key) {
                 self.revived.remove(&hash);
             }

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use strowger_dispatch::{AgentRef, Media};
 use strowger_sip::dialog::Dialog;
 use strowger_sip::endpoint::{ClientTxn, ServerTxn};
-use strowger_sip::id::Token;
 use strowger_sip::wheel::TimerId;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +66,48 @@ impl<T> Kept<T> {
     /// Whether it is another than when this was asked last.
     pub fn take_fresh(&mut self) -> bool {
         std::mem::take(&mut self.fresh)
+    }
+}
+
+/// A list that is nearly always empty, and then takes one word.
+#[derive(Debug)]
+#[expect(clippy::box_collection, reason = "a word where a list takes three")]
+pub(crate) struct Few<T>(Option<Box<Vec<T>>>);
+
+impl<T> Default for Few<T> {
+    fn default() -> Few<T> {
+        Few(None)
+    }
+}
+
+impl<T> Deref for Few<T> {
+    type Target = [T];
+    fn deref(&self) -> &[T] {
+        self.0.as_ref().map_or(&[], |list| list)
+    }
+}
+
+impl<T> Few<T> {
+    pub fn push(&mut self, value: T) {
+        self.0.get_or_insert_default().push(value);
+    }
+
+    pub fn retain(&mut self, keep: impl FnMut(&T) -> bool) {
+        if let Some(list) = &mut self.0 {
+            list.retain(keep);
+        }
+    }
+
+    /// Takes out all that there is.
+    pub fn take(&mut self) -> Vec<T> {
+        self.0.as_mut().map(|list| std::mem::take(&mut **list)).unwrap_or_default()
+    }
+}
+
+impl<T> FromIterator<T> for Few<T> {
+    fn from_iter<I: IntoIterator<Item = T>>(values: I) -> Few<T> {
+        let list: Vec<T> = values.into_iter().collect();
+        Few((!list.is_empty()).then(|| Box::new(list)))
     }
 }
 
@@ -153,7 +194,6 @@ pub(crate) struct Leg {
     pub call: Option<Key>,
     pub role: Role,
     pub phase: Phase,
-    pub local_tag: Token,
     pub dialog: Dialog,
     /// Their INVITE in progress.
     pub inbound: Option<InInvite>,
@@ -165,9 +205,9 @@ pub(crate) struct Leg {
     /// Our first INVITE carried a description.
     pub offered: bool,
     /// What they last described.
-    pub remote: Kept<Option<Box<Body>>>,
+    pub remote: Kept<Option<Body>>,
     /// What they propose in a request that is on its way to the other side.
-    pub proposed: Kept<Option<Box<Body>>>,
+    pub proposed: Kept<Option<Body>>,
     /// Our origin line on this dialog: session id, version.
     pub session_id: u64,
     pub version: u32,
@@ -180,9 +220,9 @@ pub(crate) struct Leg {
     pub timer: Option<TimerId>,
     pub session: Session,
     /// Requests of the other side, sent on to this one.
-    pub relays: Vec<Relay>,
+    pub relays: Few<Relay>,
     /// Requests of this side that wait for the other one's answer.
-    pub pending: Vec<ServerTxn>,
+    pub pending: Few<ServerTxn>,
     /// Our session refresh by UPDATE.
     pub refresh: Option<ClientTxn>,
     /// Our OPTIONS after a restart.
@@ -193,12 +233,11 @@ pub(crate) struct Leg {
 
 impl Leg {
     /// A leg before its first final answer, without a call yet.
-    pub fn new(role: Role, local_tag: Token, dialog: Dialog, session_id: u64) -> Leg {
+    pub fn new(role: Role, dialog: Dialog, session_id: u64) -> Leg {
         Leg {
             call: None,
             role,
             phase: Phase::Trying,
-            local_tag,
             dialog,
             inbound: None,
             invite: None,
@@ -214,8 +253,8 @@ impl Leg {
             claim: None,
             timer: None,
             session: Session::default(),
-            relays: Vec::new(),
-            pending: Vec::new(),
+            relays: Few::default(),
+            pending: Few::default(),
             refresh: None,
             probe: None,
             over: false,
@@ -228,9 +267,14 @@ impl Leg {
         self.dialog.take_fresh() | self.remote.take_fresh() | self.proposed.take_fresh()
     }
 
+    /// Our tag.
+    pub fn local_tag(&self) -> &[u8] {
+        self.dialog.local_tag()
+    }
+
     /// The bucket of its call, which our tag names.
     pub fn bucket(&self) -> Option<u16> {
-        strowger_sip::scan::parse_mark(self.local_tag.as_bytes())
+        strowger_sip::scan::parse_mark(self.local_tag())
     }
 
     /// No INVITE of either side in progress: a new one may be sent (RFC 3261 section 14.1).

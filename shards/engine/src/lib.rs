@@ -45,6 +45,7 @@ mod routing;
 pub mod rules;
 mod session;
 pub mod stats;
+mod words;
 
 pub use buckets::BucketTable;
 pub use cdr::{Cdr, CdrRow};

@@ -101,7 +101,7 @@ impl Engine {
     }
 
     /// The caller's ACK to our 2xx of its first INVITE.
-    pub(crate) fn on_caller_acked(&mut self, c: Key, answer: Option<Box<Body>>, now: Now) {
+    pub(crate) fn on_caller_acked(&mut self, c: Key, answer: Option<Body>, now: Now) {
         let Some(call) = self.calls.get_mut(c) else { return };
         let Link::Acking(end) = call.link else { return };
         call.link = Link::Linked(end);
@@ -136,7 +136,7 @@ impl Engine {
     }
 
     /// Takes in what a side described last. Far ends that know another of the caller's are to be told.
-    pub(crate) fn keep_description(&mut self, key: Key, body: Option<Box<Body>>) {
+    pub(crate) fn keep_description(&mut self, key: Key, body: Option<Body>) {
         let (Some(leg), Some(body)) = (self.legs.get_mut(key), body) else { return };
         let changed = leg.remote.as_ref().is_some_and(|old| old.differs_in_media(&body));
         leg.remote = Some(body).into();
@@ -152,7 +152,7 @@ impl Engine {
     }
 
     /// The caller accepted our re-INVITE; `answer` is its description.
-    pub(crate) fn on_link_accepted(&mut self, c: Key, answer: Option<Box<Body>>, now: Now) {
+    pub(crate) fn on_link_accepted(&mut self, c: Key, answer: Option<Body>, now: Now) {
         let Some(call) = self.calls.get_mut(c) else { return };
         let Link::Offering { to, .. } = call.link else { return };
         call.link = Link::Linked(to);
@@ -211,7 +211,7 @@ impl Engine {
     }
 
     /// The far end's answer to the correction.
-    pub(crate) fn on_corrected(&mut self, c: Key, far: Key, answer: Option<Box<Body>>, now: Now) {
+    pub(crate) fn on_corrected(&mut self, c: Key, far: Key, answer: Option<Body>, now: Now) {
         let before = self.legs.get(far).and_then(|l| (*l.remote).clone());
         let differs = matches!((&before, &answer), (Some(old), Some(new)) if old.differs_in_media(new));
         self.keep_description(far, answer);

@@ -70,15 +70,15 @@ impl Engine {
         [b"<", uri, b">"].into_iter().for_each(|part| ends.extend_from_slice(part));
         let (from, to) = ends.split_at(from);
         let routes = self.cfg.call.outbound_proxy.as_ref().map(|proxy| format!("<{proxy};lr>")).unwrap_or_default();
-        let passed = if role == Role::Agent { call.passed.len() } else { 0 };
-        let body = offer.and_then(|k| self.legs.get(k)).and_then(|l| l.remote.as_ref()).map_or(0, |b| b.data.len());
-        let param = call.param.as_ref().map_or(0, |p| p.len());
+        let passed = if role == Role::Agent { call.words.passed().len() } else { 0 };
+        let body = offer.and_then(|k| self.legs.get(k)).and_then(|l| l.remote.as_ref()).map_or(0, |b| b.data().len());
+        let param = call.words.param().map_or(0, |p| p.len());
         let carried = from.len() + to.len() + uri.len() + routes.len() + passed + param + body;
         if carried + OWN_FIELDS > MAX_DATAGRAM {
             return None;
         }
         let dialog = Dialog::uac(call_id.as_bytes(), from, to, uri, routes.as_bytes(), 0, path).ok()?;
-        let mut leg = Leg::new(role, local_tag, dialog, session_id);
+        let mut leg = Leg::new(role, dialog, session_id);
         leg.call = Some(c);
         leg.offered = offer.is_some();
         self.legs.insert(leg);
@@ -143,11 +143,11 @@ impl Engine {
         if purpose != Purpose::Initial {
             return;
         }
-        if let Some(param) = &call.param {
+        if let Some(param) = call.words.param() {
             let _ = write!(head, "{}: {param}\r\n", self.cfg.call.param_header);
         }
         if agent {
-            head.extend_from_slice(&call.passed);
+            head.extend_from_slice(call.words.passed());
         }
     }
 
@@ -294,10 +294,12 @@ impl Engine {
         let Some(leg) = self.legs.get_mut(key) else { return };
         let Some(inbound) = leg.inbound.as_mut() else { return };
         inbound.answered = true;
-        let (txn, listener, tag, session) = (inbound.txn, leg.dialog.path().listener, leg.local_tag, leg.session);
+        let txn = inbound.txn;
         if leg.phase == Phase::Trying {
             leg.phase = Phase::AwaitAck;
         }
+        let Some(leg) = self.legs.get(key) else { return };
+        let (listener, session) = (leg.dialog.path().listener, leg.session);
         let mut extra = std::mem::take(&mut self.head);
         extra.clear();
         extra.extend_from_slice(&self.capabilities);
@@ -305,7 +307,7 @@ impl Engine {
         let body: &[u8] = if content_type.is_some() { &self.body } else { b"" };
         let reply = Reply {
             code: 200,
-            to_tag: tag.as_bytes(),
+            to_tag: leg.local_tag(),
             contact: self.contacts.get(usize::from(listener.0)).map_or(b"", |(v, _)| v),
             extra: &extra,
             content_type: content_type.as_deref().unwrap_or_default(),
@@ -342,8 +344,7 @@ impl Engine {
 
     /// An answer without more to say.
     pub(crate) fn answer_final(&mut self, key: Key, txn: ServerTxn, code: u16, now: Now) {
-        let tag = self.legs.get(key).map(|l| l.local_tag);
-        let tag = tag.as_ref().map_or(&b""[..], |t| t.as_bytes());
+        let tag = self.legs.get(key).map_or(&b""[..], |l| l.local_tag());
         self.ep.respond(now.mono, txn, &Reply { code, to_tag: tag, ..Reply::default() });
     }
 
@@ -358,7 +359,7 @@ impl Engine {
         let Some(leg) = self.legs.get(key) else { return };
         let Some(inbound) = leg.inbound.filter(|i| !i.answered) else { return };
         let contact = self.contact_value(leg.dialog.path().listener.0).to_vec();
-        let reply = Reply { code, to_tag: leg.local_tag.as_bytes(), contact: &contact, ..Reply::default() };
+        let reply = Reply { code, to_tag: leg.local_tag(), contact: &contact, ..Reply::default() };
         self.ep.respond(now.mono, inbound.txn, &reply);
     }
 
@@ -391,7 +392,8 @@ impl Engine {
         // The leg may be gone by now: what the branch's dialog needs stands in the answer.
         let role = self.legs.get(key).map_or(Role::Agent, |l| l.role);
         let offered = self.ep.had_body(txn).unwrap_or(true);
-        let (Some(tag), Ok(cseq)) = (msg.from_tag().and_then(Token::new), msg.cseq()) else { return };
+        // Our tag, and not longer than those are.
+        let (Some(_), Ok(cseq)) = (msg.from_tag().and_then(Token::new), msg.cseq()) else { return };
         let (Ok(call_id), Ok(to)) = (msg.call_id(), msg.to()) else { return };
         let remote = [b"<", to.uri, b">"].concat();
         let mut local = Vec::new();
@@ -401,7 +403,7 @@ impl Engine {
         if dialog.establish(msg, path).is_err() {
             return;
         }
-        let mut fork = Leg::new(role, tag, dialog, 0);
+        let mut fork = Leg::new(role, dialog, 0);
         fork.phase = Phase::Confirmed;
         fork.remote = Body::of(msg).into();
         let fork = self.legs.insert(fork);
@@ -415,11 +417,11 @@ impl Engine {
 fn write_from(call: &Call, role: Role, out: &mut Vec<u8>) {
     let prefix = call.flow.prependcid.as_deref().filter(|_| role == Role::Agent);
     let Some(prefix) = prefix else {
-        out.extend_from_slice(&call.from);
+        out.extend_from_slice(call.words.from());
         return;
     };
     out.push(b'"');
-    for c in prefix.bytes().chain(*b" ").chain(call.caller_display.bytes()) {
+    for c in prefix.bytes().chain(*b" ").chain(call.words.display().bytes()) {
         if matches!(c, b'"' | b'\\') {
             out.push(b'\\');
         }
@@ -428,19 +430,19 @@ fn write_from(call: &Call, role: Role, out: &mut Vec<u8>) {
         }
     }
     out.extend_from_slice(b"\" ");
-    let at = call.from.iter().position(|b| *b == b'<');
+    let at = call.words.from().iter().position(|b| *b == b'<');
     match at {
         Some(_) => {
             // Behind the caller's own display name, which may hold a bracket inside quotes.
-            let value = strowger_sip::msg::NameAddr::parse(&call.from, Name::From);
-            let uri = value.map_or(&call.from[..], |v| v.uri);
+            let value = strowger_sip::msg::NameAddr::parse(call.words.from(), Name::From);
+            let uri = value.map_or(call.words.from(), |v| v.uri);
             out.push(b'<');
             out.extend_from_slice(uri);
             out.push(b'>');
         }
         None => {
             out.push(b'<');
-            out.extend_from_slice(&call.from);
+            out.extend_from_slice(call.words.from());
             out.push(b'>');
         }
     }

@@ -71,7 +71,7 @@ impl Engine {
     }
 
     /// The answer to the partner's offer came in our peer's ACK.
-    fn pass_answer(&mut self, key: Key, partner: Key, answer: Option<Box<Body>>, now: Now) {
+    fn pass_answer(&mut self, key: Key, partner: Key, answer: Option<Body>, now: Now) {
         if self.legs.get(partner).is_none_or(|p| p.owes_ack.is_none()) {
             return;
         }
@@ -234,14 +234,7 @@ impl Engine {
         }
     }
 
-    fn relay_accepted(
-        &mut self,
-        key: Key,
-        invite: OutInvite,
-        ask: (Key, bool, bool),
-        body: Option<Box<Body>>,
-        now: Now,
-    ) {
+    fn relay_accepted(&mut self, key: Key, invite: OutInvite, ask: (Key, bool, bool), body: Option<Body>, now: Now) {
         let (from, offered, asks) = ask;
         self.keep_description(key, body);
         if offered {
@@ -357,8 +350,10 @@ impl Engine {
     /// Their unanswered request is taken off the leg; false when it is not there any more.
     pub(crate) fn take_pending(&mut self, key: Key, txn: ServerTxn) -> bool {
         let Some(leg) = self.legs.get_mut(key) else { return false };
-        let Some(at) = leg.pending.iter().position(|t| *t == txn) else { return false };
-        leg.pending.swap_remove(at);
+        if !leg.pending.contains(&txn) {
+            return false;
+        }
+        leg.pending.retain(|t| *t != txn);
         true
     }
 }

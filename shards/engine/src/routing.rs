@@ -142,7 +142,7 @@ impl Engine {
             return;
         }
         let session_id = self.ep.ids().nonce() >> 8;
-        let mut leg = Leg::new(Role::Caller, local_tag, dialog, session_id);
+        let mut leg = Leg::new(Role::Caller, dialog, session_id);
         let cseq = msg.cseq().map_or(0, |c| c.number);
         leg.inbound = Some(InInvite { txn, cseq, answered: false, ack_to: None });
         leg.remote = offer.into();

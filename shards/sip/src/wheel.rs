@@ -12,6 +12,7 @@
 //! An entry sits on the level of the highest base-64 digit in which its tick differs from the wheel's present tick.
 
 use crate::time::Mono;
+use std::num::NonZeroU32;
 
 /// Microseconds of a slot of the lowest level, as a power of two.
 const TICK_BITS: u32 = 7;
@@ -29,12 +30,12 @@ const FREE: u8 = 0xff;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TimerId {
     index: u32,
-    generation: u32,
+    generation: NonZeroU32,
 }
 
 impl TimerId {
     /// A timer that never was: cancelling it does nothing.
-    pub const NONE: TimerId = TimerId { index: NONE, generation: 0 };
+    pub const NONE: TimerId = TimerId { index: NONE, generation: NonZeroU32::MIN };
 }
 
 impl Default for TimerId {
@@ -58,7 +59,7 @@ struct Node {
     token: u64,
     next: u32,
     prev: u32,
-    generation: u32,
+    generation: NonZeroU32,
     kind: u16,
     level: u8,
     slot: u8,
@@ -124,7 +125,8 @@ impl Wheel {
 
     /// Starts a timer that a [`pop`](Self::pop) at `due` or later returns with `token` and `kind`.
     pub fn insert(&mut self, due: Mono, token: u64, kind: u16) -> TimerId {
-        let node = Node { due: due.0, token, next: NONE, prev: NONE, generation: 0, kind, level: FREE, slot: 0 };
+        let generation = NonZeroU32::MIN;
+        let node = Node { due: due.0, token, next: NONE, prev: NONE, generation, kind, level: FREE, slot: 0 };
         let index = if self.free == NONE {
             // 4 billion entries of 32 bytes do not fit in memory: the index fits.
             let index = self.nodes.len() as u32;
@@ -283,7 +285,7 @@ impl Wheel {
 
     fn release(&mut self, index: u32) {
         let node = &mut self.nodes[index as usize];
-        node.generation = node.generation.wrapping_add(1);
+        node.generation = node.generation.checked_add(1).unwrap_or(NonZeroU32::MIN);
         node.level = FREE;
         node.next = self.free;
         self.free = index;

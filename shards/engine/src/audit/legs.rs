@@ -114,7 +114,7 @@ impl Engine {
 
     /// Requests of its peer lead to it.
     fn fault_of_tag(&self, key: Key, leg: &Leg) -> Option<Fault> {
-        let tag = leg.local_tag.as_bytes();
+        let tag = leg.local_tag();
         let found = tag_slot(tag) == Some(key.slot) || self.revived.get(&self.tag_hash(tag)) == Some(&key);
         (!found && leg.call.is_some()).then_some(Fault::LegUnlisted)
     }

@@ -296,8 +296,7 @@ impl Engine {
             Fault::LegTimerGone => self.start_leg_timers(key, now),
             Fault::SessionUntimed => self.start_session_timer(key, now),
             Fault::LegUnlisted => {
-                if let Some(tag) = self.legs.get(key).map(|l| l.local_tag) {
-                    let hash = self.tag_hash(tag.as_bytes());
+                if let Some(hash) = self.legs.get(key).map(|l| self.tag_hash(l.local_tag())) {
                     self.revived.insert(hash, key);
                 }
             }

@@ -233,12 +233,12 @@ pub(super) fn write_caller(call: &Call, out: &mut Vec<u8>) {
     w.uint(call.received.unix_us);
     w.uint(call.ticket);
     write_key(w, call.caller);
-    w.bytes(call.caller_user.as_bytes());
-    w.bytes(call.caller_display.as_bytes());
-    w.bytes(&call.from);
+    w.bytes(call.words.user().as_bytes());
+    w.bytes(call.words.display().as_bytes());
+    w.bytes(call.words.from());
     w.uint(u64::from(call.max_forwards));
-    w.bytes(&call.passed);
-    w.option(call.param.as_deref(), |w, p| w.bytes(p.as_bytes()));
+    w.bytes(call.words.passed());
+    w.option(call.words.param(), |w, p| w.bytes(p.as_bytes()));
 }
 
 impl Engine {
@@ -258,7 +258,7 @@ impl Engine {
         w.option(call.fading, write_key);
         w.uint(u64::from(call.media_failures));
         w.option(call.stranded, |w, at| w.uint(now.unix_of(at)));
-        w.option(call.attempt.as_ref(), write_attempt);
+        w.option(call.attempt.as_deref(), write_attempt);
         w.flag(call.wait.is_some());
         w.option(call.queued, |w, at| w.uint(at.unix_us));
         write_link(w, call.link);

@@ -85,7 +85,7 @@ pub(super) struct BodyRecord<'a> {
 }
 
 impl BodyRecord<'_> {
-    pub(super) fn to_body(self) -> Box<Body> {
+    pub(super) fn to_body(self) -> Body {
         Body::again(self.content_type, self.data)
     }
 }
@@ -109,8 +109,8 @@ fn read_dialog<'a>(r: &mut Reader<'a>, f: &mut Reader<'a>) -> Result<DialogParts
 }
 
 fn write_body(w: &mut Writer<'_>, body: &Body) {
-    w.option(body.content_type.as_deref(), Writer::bytes);
-    w.bytes(&body.data);
+    w.option(body.content_type(), Writer::bytes);
+    w.bytes(body.data());
 }
 
 fn read_body<'a>(r: &mut Reader<'a>) -> Result<BodyRecord<'a>, Corrupt> {
@@ -235,7 +235,7 @@ impl<'a> LegRecord<'a> {
 pub(super) fn write_dialog(leg: &Leg, out: &mut Vec<u8>) {
     let w = &mut Writer(out);
     w.uint(VERSION);
-    w.bytes(leg.local_tag.as_bytes());
+    w.bytes(leg.local_tag());
     w.uint(leg.role as u64);
     w.uint(leg.session_id);
     let d = leg.dialog.parts();
@@ -243,7 +243,7 @@ pub(super) fn write_dialog(leg: &Leg, out: &mut Vec<u8>) {
     for text in [d.call_id, d.local, d.remote, d.target, d.routes] {
         w.bytes(text);
     }
-    for body in [leg.remote.as_deref(), leg.proposed.as_deref()] {
+    for body in [leg.remote.as_ref(), leg.proposed.as_ref()] {
         w.option(body, write_body);
     }
 }
@@ -293,7 +293,7 @@ impl Engine {
         w.flag(leg.session.update);
         self.write_timer(w, leg.session.timer, now);
         w.uint(leg.relays.len() as u64);
-        for relay in &leg.relays {
+        for relay in leg.relays.iter() {
             w.uint(relay.out.number());
             write_key(w, relay.from);
             w.uint(relay.txn.number());

@@ -10,6 +10,7 @@ use crate::control::CallState;
 use crate::engine::{Engine, TimerKind};
 use crate::leg::{Claim, InInvite, Leg, OutInvite, Plan, Purpose, Relay};
 use crate::provision::{AgentDef, FlowDef};
+use crate::words::{Said, Words};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use strowger_dispatch::AgentRef;
@@ -118,7 +119,7 @@ impl Engine {
     /// A leg with its dialog alone, to be planted: the rest needs the keys of all.
     pub(super) fn bare_leg(record: &LegRecord<'_>) -> Option<Leg> {
         let dialog = Dialog::from_parts(&record.dialog).ok()?;
-        Some(Leg::new(record.role, record.local_tag, dialog, record.session_id))
+        Some(Leg::new(record.role, dialog, record.session_id))
     }
 
     /// All that a planted leg had.
@@ -217,7 +218,7 @@ impl Engine {
             fading: leg(record.fading),
             media_failures: record.media_failures,
             stranded: record.stranded.map(|unix| now.mono_of(unix)),
-            attempt: record.attempt.as_ref().and_then(|a| self.revived_attempt(a, renamed, now)),
+            attempt: record.attempt.as_ref().and_then(|a| self.revived_attempt(a, renamed, now)).map(Box::new),
             wait: None,
             queued: record.queued.map(at),
             link: renamed.link(record.link),
@@ -227,12 +228,14 @@ impl Engine {
             onhold: false,
             held_once: record.held_once,
             rang: record.rang,
-            caller_user: record.caller_user.into(),
-            caller_display: record.caller_display.into(),
-            from: record.from.into(),
+            words: Words::new(&Said {
+                user: record.caller_user,
+                display: record.caller_display,
+                from: record.from,
+                passed: record.passed,
+                param: record.param,
+            }),
             max_forwards: record.max_forwards,
-            passed: record.passed.into(),
-            param: record.param.map(Into::into),
             media_timer: None,
             progress_timer: None,
             glare_timer: None,

@@ -211,7 +211,7 @@ impl Endpoint {
             }
             _ => self.start(now, slot, req.stamp),
         }
-        ClientTxn(txn)
+        ClientTxn::of(txn)
     }
 
     /// Cancels an INVITE (RFC 3261 section 9.1): at once when it has a provisional answer, else as soon as it gets
@@ -249,7 +249,7 @@ impl Endpoint {
         let buf = self.write_request(req, path, BranchId { slot: NO_SLOT, nonce });
         let tag = self.key.hash(&[to_tag_in(req.head)]);
         let Some(host) = host else { return self.send_ack(txn, tag, buf, path, req.stamp) };
-        let waiter = Waiter::Ack { txn: txn.0, tag, buf, path, stamp: req.stamp };
+        let waiter = Waiter::Ack { txn: txn.number(), tag, buf, path, stamp: req.stamp };
         if self.ask(now, &host, waiter).is_err() {
             self.pool.release(buf);
         }
@@ -283,7 +283,7 @@ impl Endpoint {
             200..300 => ClientInput::Success,
             300.. => ClientInput::Failure,
         };
-        let txn = ClientTxn(handle(slot, self.clients[slot].generation));
+        let txn = ClientTxn::of(handle(slot, self.clients[slot].generation));
         let (user, dropped) = (self.clients[slot].user, self.clients[slot].dropped);
         let tell = self.step_client(now, slot, input, Some(msg));
         if let Some(client) = self.clients.get(slot)
@@ -369,12 +369,12 @@ impl Endpoint {
     }
 
     pub(super) fn live_client(&self, txn: ClientTxn) -> Option<usize> {
-        let slot = (txn.0 & 0xffff_ffff) as usize;
-        self.clients.get(slot).filter(|c| handle(slot, c.generation) == txn.0).map(|_| slot)
+        let slot = (txn.number() & 0xffff_ffff) as usize;
+        self.clients.get(slot).filter(|c| handle(slot, c.generation) == txn.number()).map(|_| slot)
     }
 
     pub(super) fn client_timer(&mut self, now: Mono, token: u64, timer: Timer) {
-        if let Some(slot) = self.live_client(ClientTxn(token)) {
+        if let Some(slot) = self.live_client(ClientTxn::of(token)) {
             self.step_client(now, slot, ClientInput::Timer(timer), None);
         }
     }
@@ -447,7 +447,7 @@ impl Endpoint {
         let client = &self.clients[slot];
         if !client.dropped {
             self.stats.timeouts += u64::from(why == FailReason::Timeout);
-            let txn = ClientTxn(handle(slot, client.generation));
+            let txn = ClientTxn::of(handle(slot, client.generation));
             self.events.push_back(TimerEvent::ClientFailed { txn, user: client.user, why });
         }
     }

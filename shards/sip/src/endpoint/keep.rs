@@ -257,7 +257,7 @@ impl Endpoint {
         }
         let mut noted = std::mem::take(&mut self.notes.clients);
         for number in noted.drain(..) {
-            let Some(slot) = self.live_client(ClientTxn(number)) else { continue };
+            let Some(slot) = self.live_client(ClientTxn::of(number)) else { continue };
             let was = std::mem::take(&mut self.clients[slot].mark);
             let kept = self.clients[slot].worth_keeping();
             if kept {
@@ -277,7 +277,7 @@ impl Endpoint {
         self.notes.clients = noted;
         let mut noted = std::mem::take(&mut self.notes.servers);
         for number in noted.drain(..) {
-            let Some(slot) = self.live_server(ServerTxn(number)) else { continue };
+            let Some(slot) = self.live_server(ServerTxn::of(number)) else { continue };
             let was = std::mem::take(&mut self.servers[slot].mark);
             let kept = self.servers[slot].worth_keeping();
             if kept {
@@ -483,7 +483,7 @@ impl Endpoint {
         if let Some(canceller) = &body.canceller {
             self.restore_cancel(now, canceller, slot);
         }
-        Some(Restored::Client(ClientTxn(txn)))
+        Some(Restored::Client(ClientTxn::of(txn)))
     }
 
     /// The CANCEL of the INVITE in `invite` goes on.
@@ -546,6 +546,6 @@ impl Endpoint {
         if state.retransmits().is_some() || body.open.is_some() {
             self.transmit(kept.path, buf, body.identity.len() as u16, 0, Origin::Server(txn));
         }
-        Some(Restored::Server(ServerTxn(txn)))
+        Some(Restored::Server(ServerTxn::of(txn)))
     }
 }

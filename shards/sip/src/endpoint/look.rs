@@ -35,7 +35,7 @@ impl Endpoint {
     pub fn open_invite_of_ours(&self, slot: usize) -> Option<(ClientTxn, User)> {
         let client = self.clients.get(slot).filter(|c| !c.dropped && c.cancel == Cancel::No)?;
         let open = matches!(client.state, State::Invite(ClientInvite::Calling { .. } | ClientInvite::Proceeding));
-        open.then(|| (ClientTxn(handle(slot, client.generation)), client.user))
+        open.then(|| (ClientTxn::of(handle(slot, client.generation)), client.user))
     }
 
     /// The INVITE that came in and is in this slot, with its user, when it has no final answer.
@@ -43,6 +43,6 @@ impl Endpoint {
     pub fn open_invite_of_theirs(&self, slot: usize) -> Option<(ServerTxn, User)> {
         let server = self.servers.get(slot)?;
         let open = matches!(server.state, ServerState::Invite(ServerInvite::Proceeding));
-        open.then(|| (ServerTxn(handle(slot, server.generation)), server.user))
+        open.then(|| (ServerTxn::of(handle(slot, server.generation)), server.user))
     }
 }

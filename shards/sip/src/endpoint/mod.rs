@@ -47,6 +47,7 @@ use resolve::Resolver;
 use server::{Open, Server};
 use slab::Slab;
 use std::collections::VecDeque;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 /// A listener as peers see it.
@@ -118,35 +119,51 @@ pub type User = u64;
 
 /// A server transaction; a stale handle is harmless.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ServerTxn(u64);
+pub struct ServerTxn(NonZeroU64);
 
 /// A client transaction; a stale handle is harmless.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ClientTxn(u64);
+pub struct ClientTxn(NonZeroU64);
 
 impl ServerTxn {
     /// A transaction that never was.
-    pub const NONE: ServerTxn = ServerTxn(u64::MAX);
+    pub const NONE: ServerTxn = ServerTxn(NonZeroU64::MAX);
 
     /// As the number that a journal knows it by.
     #[must_use]
     pub const fn number(self) -> u64 {
-        self.0
+        self.0.get()
+    }
+
+    /// The reverse of [`number`](Self::number).
+    const fn of(number: u64) -> ServerTxn {
+        match NonZeroU64::new(number) {
+            Some(number) => ServerTxn(number),
+            None => ServerTxn::NONE,
+        }
     }
 }
 
 impl ClientTxn {
     /// A transaction that never was.
-    pub const NONE: ClientTxn = ClientTxn(u64::MAX);
+    pub const NONE: ClientTxn = ClientTxn(NonZeroU64::MAX);
 
     /// As the number that a journal knows it by.
     #[must_use]
     pub const fn number(self) -> u64 {
-        self.0
+        self.0.get()
+    }
+
+    /// The reverse of [`number`](Self::number).
+    const fn of(number: u64) -> ClientTxn {
+        match NonZeroU64::new(number) {
+            Some(number) => ClientTxn(number),
+            None => ClientTxn::NONE,
+        }
     }
 }
 
-/// Slot in the low half, generation in the high half.
+/// Slot in the low half, generation in the high half; never 0, since no generation is.
 const fn handle(slot: usize, generation: u32) -> u64 {
     (generation as u64) << 32 | slot as u64 & 0xffff_ffff
 }
@@ -391,8 +408,8 @@ impl Endpoint {
     pub fn send_failed(&mut self, now: Mono, t: Transmit) {
         self.pool.release(t.buf);
         match t.origin {
-            Origin::Client(h) => self.client_transport_error(now, ClientTxn(h)),
-            Origin::Server(h) => self.server_transport_error(now, ServerTxn(h)),
+            Origin::Client(h) => self.client_transport_error(now, ClientTxn::of(h)),
+            Origin::Server(h) => self.server_transport_error(now, ServerTxn::of(h)),
             Origin::Stateless => {}
         }
     }
@@ -405,8 +422,8 @@ impl Endpoint {
             self.clients.iter().filter(|(_, c)| on(&c.path)).map(|(i, c)| handle(i, c.generation)).collect();
         let servers: Vec<_> =
             self.servers.iter().filter(|(_, s)| on(&s.path)).map(|(i, s)| handle(i, s.generation)).collect();
-        clients.into_iter().for_each(|h| self.client_transport_error(now, ClientTxn(h)));
-        servers.into_iter().for_each(|h| self.server_transport_error(now, ServerTxn(h)));
+        clients.into_iter().for_each(|h| self.client_transport_error(now, ClientTxn::of(h)));
+        servers.into_iter().for_each(|h| self.server_transport_error(now, ServerTxn::of(h)));
     }
 
     /// The next host name to look up.
@@ -445,7 +462,7 @@ impl Endpoint {
     }
 
     fn next_generation(&mut self) -> u32 {
-        self.generation = self.generation.wrapping_add(1);
+        self.generation = self.generation.wrapping_add(1).max(1);
         self.generation
     }
 

@@ -105,7 +105,7 @@ impl Endpoint {
     fn wake(&mut self, now: Mono, waiter: Waiter, addresses: &[IpAddr]) {
         match waiter {
             Waiter::Request { txn, stamp } => {
-                let Some(slot) = self.live_client(ClientTxn(txn)) else { return };
+                let Some(slot) = self.live_client(ClientTxn::of(txn)) else { return };
                 match self.pick(self.clients[slot].path.listener, addresses) {
                     Some(ip) => {
                         self.clients[slot].path.remote.set_ip(ip);
@@ -117,7 +117,7 @@ impl Endpoint {
             Waiter::Ack { txn, tag, buf, mut path, stamp } => match self.pick(path.listener, addresses) {
                 Some(ip) => {
                     path.remote.set_ip(ip);
-                    self.send_ack(ClientTxn(txn), tag, buf, path, stamp);
+                    self.send_ack(ClientTxn::of(txn), tag, buf, path, stamp);
                 }
                 None => self.pool.release(buf),
             },

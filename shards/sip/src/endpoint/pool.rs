@@ -6,13 +6,12 @@
 //!   that memory after a burst goes back.
 //! - [`Pool::outstanding`] is 0 when nobody holds a buffer.
 
-/// Bytes of the classes: 64, then half steps up to 64 KiB, the longest message.
-const CLASSES: [usize; 21] = [
-    64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384, 24576, 32768, 49152,
-    65536,
-];
+/// Classes: 64 bytes, then four steps to each doubling, as allocators have them, up to 64 KiB, the longest message.
+const CLASSES: usize = 1 + 4 * 10;
+/// Bytes of the smallest class.
+const LEAST: usize = 64;
 /// Bytes that a class keeps for reuse.
-const KEPT: usize = 1 << 20;
+const KEPT: usize = 1 << 19;
 
 /// Names a buffer. The holder owes one [`Pool::release`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,15 +30,36 @@ struct Slot {
     refs: u32,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Pool {
     slots: Vec<Slot>,
     free: Vec<u32>,
-    spare: [Vec<Box<[u8]>>; CLASSES.len()],
+    spare: [Vec<Box<[u8]>>; CLASSES],
 }
 
+impl Default for Pool {
+    fn default() -> Pool {
+        Pool { slots: Vec::new(), free: Vec::new(), spare: std::array::from_fn(|_| Vec::new()) }
+    }
+}
+
+/// The least class that holds so many bytes.
 fn class_of(len: usize) -> Option<usize> {
-    CLASSES.iter().position(|size| *size >= len)
+    if len <= LEAST {
+        return Some(0);
+    }
+    let last = len - 1;
+    let doubling = last.ilog2();
+    let class = (doubling - LEAST.ilog2()) as usize * 4 + (last >> (doubling - 2) & 3) + 1;
+    (class < CLASSES).then_some(class)
+}
+
+/// Bytes of a class.
+const fn size_of_class(class: usize) -> usize {
+    match class {
+        0 => LEAST,
+        _ => (LEAST / 4 << ((class - 1) / 4)) * (5 + (class - 1) % 4),
+    }
 }
 
 impl Pool {
@@ -51,7 +71,7 @@ impl Pool {
     /// A buffer with `content`, held once.
     pub(crate) fn store(&mut self, content: &[u8]) -> BufId {
         let mut data = match class_of(content.len()) {
-            Some(class) => self.spare[class].pop().unwrap_or_else(|| vec![0; CLASSES[class]].into_boxed_slice()),
+            Some(class) => self.spare[class].pop().unwrap_or_else(|| vec![0; size_of_class(class)].into_boxed_slice()),
             None => vec![0; content.len()].into_boxed_slice(),
         };
         data[..content.len()].copy_from_slice(content);
@@ -87,7 +107,7 @@ impl Pool {
         let data = std::mem::take(&mut slot.data);
         slot.len = 0;
         self.free.push(id.0);
-        if let Some(class) = class_of(data.len()).filter(|c| CLASSES[*c] == data.len())
+        if let Some(class) = class_of(data.len()).filter(|c| size_of_class(*c) == data.len())
             && (self.spare[class].len() + 1) * data.len() <= KEPT
         {
             self.spare[class].push(data);
@@ -118,10 +138,25 @@ mod tests {
         let a = pool.store(&[1; 100]);
         let data = pool.slots[0].data.as_ptr();
         pool.release(a);
-        let b = pool.store(&[2; 128]);
+        let b = pool.store(&[2; 112]);
         assert_eq!(pool.slots[0].data.as_ptr(), data);
-        assert_eq!(pool.get(b), [2; 128]);
+        assert_eq!(pool.get(b), [2; 112]);
         assert_eq!(pool.slots.len(), 1);
+    }
+
+    #[test]
+    fn a_class_is_the_least_that_holds_a_message_and_wastes_no_more_than_a_fifth() {
+        let sizes: Vec<usize> = (0..CLASSES).map(size_of_class).collect();
+        assert_eq!((&sizes[..6], sizes[CLASSES - 1]), (&[64, 80, 96, 112, 128, 160][..], 65536));
+        for len in 0..=65536 {
+            let least = sizes.iter().position(|size| *size >= len);
+            assert_eq!(class_of(len), least, "{len}");
+            assert!(
+                len <= LEAST || (size_of_class(least.unwrap()) - len) * 5 <= size_of_class(least.unwrap()),
+                "{len}"
+            );
+        }
+        assert_eq!(class_of(65537), None);
     }
 
     #[test]
@@ -129,7 +164,7 @@ mod tests {
         let mut pool = Pool::default();
         let held: Vec<BufId> = (0..100).map(|_| pool.store(&[0; 60_000])).collect();
         held.into_iter().for_each(|b| pool.release(b));
-        assert!(pool.spare[20].len() * 65536 <= KEPT);
+        assert!((1..=KEPT / 65536).contains(&pool.spare[CLASSES - 1].len()));
         let odd = pool.store(&vec![7; 70_000]);
         assert_eq!(pool.get(odd).len(), 70_000);
         pool.release(odd);

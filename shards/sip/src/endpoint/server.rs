@@ -154,7 +154,7 @@ impl Endpoint {
         server.cancelled = true;
         self.note_server(slot);
         let server = &self.servers[slot];
-        Some(Event::Cancel { invite: ServerTxn(handle(slot, server.generation)), user: server.user })
+        Some(Event::Cancel { invite: ServerTxn::of(handle(slot, server.generation)), user: server.user })
     }
 
     /// The To tag of the last answer.
@@ -204,9 +204,9 @@ impl Endpoint {
         if ident.len() > split {
             self.by_merge.entry(self.key.hash(&[&ident[split..]])).or_insert(slot as u32);
         }
-        let txn = ServerTxn(handle(slot, generation));
+        let txn = ServerTxn::of(handle(slot, generation));
         let mut timer = TimerId::NONE;
-        self.set_clock(now, &mut timer, expire, txn.0, Class::Server);
+        self.set_clock(now, &mut timer, expire, txn.number(), Class::Server);
         self.servers[slot].expire = timer;
         if method == Method::Invite && self.cfg.auto_trying {
             self.respond(now, txn, &Reply { code: 100, ..Reply::default() });
@@ -242,8 +242,8 @@ impl Endpoint {
     }
 
     pub(super) fn live_server(&self, txn: ServerTxn) -> Option<usize> {
-        let slot = (txn.0 & 0xffff_ffff) as usize;
-        self.servers.get(slot).filter(|s| handle(slot, s.generation) == txn.0).map(|_| slot)
+        let slot = (txn.number() & 0xffff_ffff) as usize;
+        self.servers.get(slot).filter(|s| handle(slot, s.generation) == txn.number()).map(|_| slot)
     }
 
     /// Names the TU's own object in later events of `txn`.
@@ -310,7 +310,7 @@ impl Endpoint {
     }
 
     pub(super) fn server_timer(&mut self, now: Mono, token: u64, timer: Timer) {
-        if let Some(slot) = self.live_server(ServerTxn(token)) {
+        if let Some(slot) = self.live_server(ServerTxn::of(token)) {
             self.step_server(now, slot, ServerInput::Timer(timer), None);
         }
     }
@@ -355,8 +355,8 @@ impl Endpoint {
             None => self.remove_server(slot),
         }
         match step.tell {
-            Tell::NoAck => self.events.push_back(TimerEvent::NoAck { txn: ServerTxn(token), user }),
-            Tell::TransportError => self.events.push_back(TimerEvent::ServerGone { txn: ServerTxn(token), user }),
+            Tell::NoAck => self.events.push_back(TimerEvent::NoAck { txn: ServerTxn::of(token), user }),
+            Tell::TransportError => self.events.push_back(TimerEvent::ServerGone { txn: ServerTxn::of(token), user }),
             Tell::Timeout => self.stats.unanswered += 1,
             Tell::Nothing | Tell::Message => {}
         }

@@ -7,6 +7,7 @@ use crate::call::{End, Link, Preagent};
 use crate::control::CallState;
 use crate::leg::Role;
 use strowger_dispatch::{AgentState, Media, WaitSpec};
+use strowger_sip::dialog::{Dialog, DialogParts};
 use strowger_sip::endpoint::ClientTxn;
 
 #[test]
@@ -264,7 +265,9 @@ fn a_leg_whose_tag_does_not_lead_to_it_is_listed() {
     let engine = &mut s.bench.engine;
     let bucket = engine.legs.get(key).unwrap().bucket().unwrap();
     let tag = engine.ep.ids().tag(bucket, key.slot + 70);
-    engine.legs.get_mut(key).unwrap().local_tag = tag;
+    let local = [b"<sip:x@10.0.0.1>;tag=", tag.as_bytes()].concat();
+    let dialog = &mut engine.legs.get_mut(key).unwrap().dialog;
+    *dialog = Dialog::from_parts(&DialogParts { local: &local, ..dialog.parts() }).unwrap();
     mended(&mut s, &[Fault::LegUnlisted]);
     let hash = s.bench.engine.tag_hash(tag.as_bytes());
     assert_eq!(s.bench.engine.revived.get(&hash), Some(&key));
