@@ -62,6 +62,15 @@ impl House {
     /// If its rows have faults.
     #[must_use]
     pub fn new(shards: u16) -> House {
+        House::waiting(shards, 100)
+    }
+
+    /// One in which so many calls may wait on a shard.
+    ///
+    /// # Panics
+    /// If its rows have faults.
+    #[must_use]
+    pub fn waiting(shards: u16, waiting_per_shard: u32) -> House {
         let listener = ListenerInfo { transport: Transport::Udp, via: ENGINE.into(), contact_host: ENGINE.into() };
         let mut cfg = EngineConfig {
             endpoint: Arc::new(EngineConfig::endpoint(vec![listener])),
@@ -71,7 +80,7 @@ impl House {
         };
         cfg.call.reject_on_no_agents = false;
         cfg.call.wrapup_us = WRAPUP_US;
-        let limits = Limits { shards, agents: 8, waiting_per_shard: 100, skills: 8 };
+        let limits = Limits { shards, agents: 8, waiting_per_shard, skills: 8 };
         let dispatch = Arc::new(Dispatch::new(limits, ChatPolicy::Balancing));
         let mut registry = Registry::new(dispatch.handle(shards), RegistryLimits { flows: 8, skills: 8 });
         let agent = AgentRow {

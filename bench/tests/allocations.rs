@@ -11,7 +11,7 @@ use strowger_bench::call::Queue;
 use strowger_bench::meter::Unmetered;
 
 /// What a call may allocate at most, over all its steps: what is known to be left. It only goes down.
-const MOST: f64 = 22.5;
+const MOST: f64 = 17.5;
 const WARM: usize = 300;
 const CALLS: usize = 100;
 
