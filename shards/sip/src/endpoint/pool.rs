@@ -58,7 +58,7 @@ fn class_of(len: usize) -> Option<usize> {
 const fn size_of_class(class: usize) -> usize {
     match class {
         0 => LEAST,
-        _ => (LEAST / 4 << ((class - 1) / 4)) * (5 + (class - 1) % 4),
+        _ => ((LEAST / 4) << ((class - 1) / 4)) * (5 + (class - 1) % 4),
     }
 }
 
