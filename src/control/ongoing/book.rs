@@ -88,25 +88,29 @@ impl<R: Deref<Target = [u8]>> Book<R> {
         }
     }
 
-    /// A call, made if need be, and whose list of changed ones it may have to enter.
-    fn call(&mut self, shard: u16, id: u64) -> Option<(&mut Call<R>, &mut VecDeque<(u16, u64)>)> {
-        let before = self.shards.entry(shard).or_default().calls.holder(id).filter(|before| *before != id);
-        before.into_iter().for_each(|before| self.remove_call(shard, before));
-        let call = self.shards.get_mut(&shard)?.calls.enter(id)?;
-        Some((call, &mut self.changed))
+    /// Makes the call where there is none; another that had its slot is over.
+    fn make_call(&mut self, shard: u16, id: u64) {
+        let before = self.shards.get(&shard).and_then(|at| at.calls.holder(id));
+        if let Some(before) = before.filter(|before| *before != id) {
+            self.remove_call(shard, before);
+        }
+        self.shards.entry(shard).or_default().calls.enter(id);
     }
 
     fn put_call(&mut self, shard: u16, id: u64, which: impl Fn(&mut Call<R>) -> &mut Option<R>, record: R) {
-        let Some((call, changed)) = self.call(shard, id) else { return };
+        self.make_call(shard, id);
+        let Some(call) = self.shards.get_mut(&shard).and_then(|at| at.calls.enter(id)) else { return };
         if which(call).as_deref() != Some(&*record) {
-            touch(changed, shard, id, call);
+            touch(&mut self.changed, shard, id, call);
         }
         // Even where it is the same: the old place is to be let go.
         *which(call) = Some(record);
     }
 
     fn put_leg(&mut self, shard: u16, id: u64, call: Option<u64>, record: R) {
-        call.into_iter().for_each(|c| drop(self.call(shard, c)));
+        if let Some(call) = call {
+            self.make_call(shard, call);
+        }
         let touched = self.shards.entry(shard).or_default().put_leg(id, call, record);
         self.touch(shard, touched);
     }
