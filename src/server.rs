@@ -4,7 +4,7 @@ mod rows;
 mod takeover;
 
 use crate::config::{Config, Listen, Metrics, OnStop};
-use crate::control::cdr::spool::{Spool, SpoolError};
+use crate::control::cdr::spool::{self, SpoolError};
 use crate::control::cdr::{self, CdrCounts};
 use crate::control::fronts::{self, FrontError, Fronts};
 use crate::control::hlog::Hlog;
@@ -423,7 +423,7 @@ fn cdr_settings(config: &Config) -> cdr::Settings {
 async fn cdr_pipeline(config: &Config, store: Arc<dyn CdrStore>) -> Result<cdr::Pipeline, ServerError> {
     let (dir, bytes) = (config.cdr_spool_dir(), config.cdr.spool_segment_mb.0 << 20);
     let path = dir.clone();
-    let (spool, torn) = match tokio::task::spawn_blocking(move || Spool::open(&dir, bytes)).await {
+    let (spool, torn) = match tokio::task::spawn_blocking(move || spool::open(&dir, bytes)).await {
         Ok(opened) => opened?,
         Err(e) => return Err(ServerError::File { path, source: std::io::Error::other(e) }),
     };

@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use strowger::config::{Config, Setting};
-use strowger::control::cdr::spool::Spool;
+use strowger::control::cdr::spool;
 use strowger::control::cdr::{self, CdrCounts, Mark, Settings};
 use strowger::store::open_cdrs;
 use strowger_engine::cdr::{CallType, CdrMedia};
@@ -53,7 +53,7 @@ async fn write_cdrs(dir: &Path, from: u64, last: Option<u64>, told: impl Fn(Mark
     let url = Setting::parse(&format!("call_center.db_url=sqlite:{}", dir.join("s.db").display())).unwrap();
     let config = Config::from_text("", "", &[url]).unwrap().config;
     let (sender, cdrs) = flume::bounded(64);
-    let (spool, torn) = Spool::open(&dir.join("spool"), 50_000).unwrap();
+    let (spool, torn) = spool::open(&dir.join("spool"), 50_000).unwrap();
     let counts = Arc::<CdrCounts>::default();
     let parts = cdr::Parts {
         store: open_cdrs(&config).await.unwrap().into(),

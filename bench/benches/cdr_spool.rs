@@ -6,7 +6,7 @@
 //! Run it where the spool will be: `TMPDIR=/var/lib/strowger cargo bench -p strowger-bench --bench cdr_spool`.
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use strowger::control::cdr::spool::Spool;
+use strowger::control::cdr::spool;
 use strowger_bench::pieces::cdr;
 use strowger_engine::CdrRow;
 use tempfile::TempDir;
@@ -32,7 +32,7 @@ fn append(c: &mut Criterion) {
     let mut group = c.benchmark_group("append");
     for count in [256, 4096] {
         let (dir, rows) = (TempDir::new().expect("a folder"), rows(count));
-        let (mut spool, _) = Spool::open(dir.path(), SEGMENT).expect("a spool");
+        let (mut spool, _) = spool::open(dir.path(), SEGMENT).expect("a spool");
         group.throughput(Throughput::Elements(count));
         group.bench_function(BenchmarkId::from_parameter(count), |b| {
             b.iter(|| spool.append(rows.iter()).expect("the disk takes it"));
@@ -42,7 +42,7 @@ fn append(c: &mut Criterion) {
 
 fn load(c: &mut Criterion) {
     let dir = TempDir::new().expect("a folder");
-    let (mut spool, _) = Spool::open(dir.path(), SEGMENT).expect("a spool");
+    let (mut spool, _) = spool::open(dir.path(), SEGMENT).expect("a spool");
     spool.append(rows(4096).iter()).expect("the disk takes it");
     let mut group = c.benchmark_group("load");
     group.throughput(Throughput::Elements(256));

@@ -14,6 +14,7 @@
 //! is *gone* when that lasts longer than [`PATIENCE_US`], or when it has not answered in time: then all goes to the
 //! spool. It is up again after [`STEADY`] writes in a row. The pause begins small again only if it was up for a while.
 
+pub mod spool;
 mod spooled;
 mod state;
 mod steps;

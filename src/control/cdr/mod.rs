@@ -1,7 +1,7 @@
 //! The CDR pipeline: from the shards' channel to the database, through the spool while that is gone. Nothing is dropped.
 //!
 //! - [`machine`] (a room of its own, `cdr`) decides, without I/O: batches, what goes where, when a record is safe.
-//! - [`spool`]: records on disk.
+//! - [`spool`]: the files in which records are on disk.
 //! - [`Pipeline`] is the I/O around them: channel, database, the spool on threads that may block, logs.
 //!
 //! Invariants
@@ -44,7 +44,7 @@ pub const TAKE_OVER_LIMIT: Duration = Duration::from_secs(10);
 pub struct Parts {
     pub store: Arc<dyn CdrStore>,
     pub spool: Spool,
-    /// What [`Spool::open`] found torn.
+    /// What [`spool::open`] found torn.
     pub torn: Option<Damage>,
     pub settings: Settings,
     pub refused_file: PathBuf,

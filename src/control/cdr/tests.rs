@@ -25,7 +25,7 @@ async fn bench_in(dir: tempfile::TempDir, settings: Settings) -> Bench {
     let db = SqlitePool::connect_with(SqliteConnectOptions::new().filename(&path)).await.unwrap();
     let (cdrs, rx) = flume::bounded(10_000);
     let counts = Arc::<CdrCounts>::default();
-    let (spool, torn) = Spool::open(&dir.path().join("spool"), 1 << 20).unwrap();
+    let (spool, torn) = spool::open(&dir.path().join("spool"), 1 << 20).unwrap();
     let (safe, marks) = flume::unbounded();
     let parts = Parts {
         store,
@@ -146,7 +146,7 @@ async fn a_stop_leaves_to_the_spool_what_a_locked_database_does_not_take_and_a_s
 #[tokio::test]
 async fn what_is_damaged_in_the_spool_is_set_aside_and_the_rest_is_replayed() {
     let dir = tempfile::TempDir::new().unwrap();
-    let (mut spool, _) = Spool::open(&dir.path().join("spool"), 1 << 20).unwrap();
+    let (mut spool, _) = spool::open(&dir.path().join("spool"), 1 << 20).unwrap();
     spool.append((1..=10).map(|key| CdrRow::from(&cdr(key, "x"))).collect::<Vec<_>>().iter()).unwrap();
     drop(spool);
     let segment = dir.path().join("spool/00000000000000000000.spool");

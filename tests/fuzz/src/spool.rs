@@ -4,7 +4,7 @@ use crate::disk::{Files, damaged, files, scratch};
 use std::path::Path;
 use std::sync::OnceLock;
 use strowger::control::cdr::spool::frame::{HEAD, Piece, Window};
-use strowger::control::cdr::spool::{Place, Spool};
+use strowger::control::cdr::spool::{self, Place};
 use strowger_engine::{CallId, CdrRow};
 
 fn row(n: u64) -> CdrRow {
@@ -41,7 +41,7 @@ fn spooled() -> &'static Spooled {
     static MADE: OnceLock<Spooled> = OnceLock::new();
     MADE.get_or_init(|| {
         let dir = scratch();
-        let (mut spool, _) = Spool::open(dir.path(), 1500).expect("a spool");
+        let (mut spool, _) = spool::open(dir.path(), 1500).expect("a spool");
         let rows: Vec<CdrRow> = (0..60).map(row).collect();
         for batch in rows.chunks(4) {
             spool.append(batch.iter()).expect("written");
@@ -63,7 +63,7 @@ pub fn spool(data: &[u8]) {
     let made = spooled();
     let dir = scratch();
     let touched = damaged(&made.files, data, dir.path());
-    let (mut spool, torn) = Spool::open(dir.path(), 1500).expect("damage keeps no spool closed");
+    let (mut spool, torn) = spool::open(dir.path(), 1500).expect("damage keeps no spool closed");
     let (mut rows, mut told, mut place) = (vec![], usize::from(torn.is_some()), Place::default());
     for n in 0.. {
         assert!(n < 1000, "reading does not end: at {place:?}");

@@ -1,10 +1,13 @@
-//! Where records go: the real CDR pipeline (`cdr`), over a database that is slow, gone or refuses records, a spool whose disk is
-//! full at times, and a process that ends. At the end the database has each record once, as it was made, or the file of what was
-//! set aside has it.
+//! Where records go: the real CDR pipeline and the real spool (`cdr`), over a database that is slow, gone or refuses records, a
+//! disk that is full at times, and a process that ends. At the end the database has each record once, as it was made, or the file
+//! of what was set aside has it.
 
 use crate::plan::{MS, SECOND};
 use crate::rng::Rng;
-use std::collections::{BTreeMap, VecDeque};
+use crate::spool_disk::{Ending, SpoolDisk};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use strowger_cdr::spool::{Opened, Spool, SpoolError};
 use strowger_cdr::{Aside, Fault, Loaded, Machine, Mark, Notice, Output, Place, Settings};
 use strowger_engine::CdrRow;
 
@@ -38,8 +41,12 @@ pub(crate) struct Archive {
     now: u64,
     database: BTreeMap<u128, CdrRow>,
     file: BTreeMap<u128, CdrRow>,
-    spool: Vec<CdrRow>,
-    cursor: usize,
+    disk: SpoolDisk,
+    segment_bytes: u64,
+    spool: Option<Spool>,
+    /// What it said that it has, and the database has not been told to have; what it has loaded last, up to where.
+    spooled: BTreeSet<u128>,
+    loaded: (Vec<u128>, Place),
     /// Records that may be safe nowhere before shards refuse new calls.
     room: u64,
     /// What the machine has no room for.
@@ -81,7 +88,9 @@ impl Archive {
             // Nothing takes a record all the time.
             troubles.extend([(0, faults_us, Trouble::Fails), (0, faults_us, Trouble::DiskFull)]);
         }
-        Archive {
+        let mut disk = Rng::new(seed ^ 0x7370_6f6f_6c00_0000);
+        let segment_bytes = *disk.pick(&[1 << 20, 1 << 20, 4000, 300]);
+        let mut archive = Archive {
             machine: Machine::new(settings, 0),
             settings,
             bad: if rng.chance(200) { 7 } else { 0 },
@@ -91,8 +100,11 @@ impl Archive {
             now: 0,
             database: BTreeMap::new(),
             file: BTreeMap::new(),
-            spool: Vec::new(),
-            cursor: 0,
+            disk: SpoolDisk::new(disk),
+            segment_bytes,
+            spool: None,
+            spooled: BTreeSet::new(),
+            loaded: (Vec::new(), Place::default()),
             waiting: VecDeque::new(),
             under_way: Vec::new(),
             made: BTreeMap::new(),
@@ -100,6 +112,22 @@ impl Archive {
             moved: Vec::new(),
             seen: Vec::new(),
             wrong: None,
+        };
+        archive.wrong = archive.open().err();
+        archive
+    }
+
+    /// Opens the spool as a start does.
+    fn open(&mut self) -> Result<(), String> {
+        self.disk.fill(self.is(Trouble::DiskFull));
+        let opened = Spool::open(Box::new(self.disk.clone()), self.segment_bytes);
+        let Opened { spool, torn, cursor_damaged, full } = opened.map_err(|e| e.to_string())?;
+        let seen = [(torn.is_some(), "spool's end torn"), (cursor_damaged, "spool's cursor damaged")];
+        self.seen.extend(seen.into_iter().filter(|(saw, _)| *saw).map(|(_, what)| what));
+        self.spool = Some(spool);
+        match full {
+            Some(error) if !self.is(Trouble::DiskFull) => Err(error.to_string()),
+            _ => Ok(()),
         }
     }
 
@@ -149,18 +177,23 @@ impl Archive {
     }
 
     /// The process ends: what was under way has happened or not. The next one finds these in the journals.
-    pub(crate) fn restart(&mut self, now: u64, in_journals: Vec<CdrRow>) -> Result<(), String> {
+    pub(crate) fn restart(&mut self, now: u64, in_journals: Vec<CdrRow>, ending: Ending) -> Result<(), String> {
         self.now = self.now.max(now);
         for (_, output) in std::mem::take(&mut self.under_way) {
             match output {
                 Output::Write { rows, part, .. } if self.rng.chance(500) => drop(self.write(&rows[part])),
                 Output::Append { batches } if self.rng.chance(500) && !self.is(Trouble::DiskFull) => {
-                    self.spool.extend(batches.iter().flat_map(|b| b.iter().cloned()));
+                    self.end_in_write(ending);
+                    drop(self.append(&batches));
                 }
+                Output::Advance { to } if self.disk.draws(500) => drop(self.advance_spool(to)),
                 _ => {}
             }
         }
         self.waiting.clear();
+        self.spool = None;
+        self.disk.begin(ending);
+        self.open()?;
         self.machine = Machine::new(self.settings, self.left());
         // Nothing is served before what was left is safe: whoever starts it sees to that.
         self.troubles.retain(|(from, until, what)| *what != Trouble::DiskFull || !(*from..*until).contains(&self.now));
@@ -190,7 +223,7 @@ impl Archive {
         for (key, row) in &self.made {
             let kept = self.database.get(key).or_else(|| self.file.get(key));
             match kept {
-                None if lost_power => {}
+                None if lost_power && !self.told_safe(*key) => {}
                 None => return Err(format!("record {key:x} of {} is lost", row.sip_call_id)),
                 Some(kept) if kept != row => {
                     return Err(format!("record {key:x} was kept as {kept:?}, made as {row:?}"));
@@ -216,12 +249,60 @@ impl Archive {
     }
 
     fn left(&self) -> u64 {
-        (self.spool.len() - self.cursor) as u64
+        self.spool.as_ref().map_or(0, Spool::left)
     }
 
     fn has(&self, key: u128) -> bool {
-        let spooled = || self.spool[self.cursor..].iter().any(|r| r.key == key);
-        self.database.contains_key(&key) || self.file.contains_key(&key) || spooled()
+        self.database.contains_key(&key) || self.file.contains_key(&key) || self.spooled.contains(&key)
+    }
+
+    /// The process ends in the midst of what it writes next, or just behind.
+    fn end_in_write(&mut self, ending: Ending) {
+        if self.disk.draws(700) {
+            self.seen.push("ended while it spooled");
+            self.disk.end_in_write(ending);
+        }
+    }
+
+    /// The spool, if its disk has not failed when it was opened; its disk is as it is now.
+    fn with_spool<T>(&mut self, act: impl FnOnce(&mut Spool) -> Result<T, SpoolError>) -> Result<T, String> {
+        self.disk.fill(self.is(Trouble::DiskFull));
+        let spool = self.spool.as_mut().ok_or("there is no spool")?;
+        act(spool).map_err(|e| e.to_string())
+    }
+
+    fn append(&mut self, batches: &[Arc<[CdrRow]>]) -> Result<u64, String> {
+        let rows = || batches.iter().flat_map(|batch| batch.iter());
+        self.with_spool(|spool| spool.append(rows()))?;
+        self.spooled.extend(rows().map(|row| row.key));
+        Ok(self.left())
+    }
+
+    fn load(&mut self, max: usize) -> Result<Loaded, String> {
+        let loaded = self.with_spool(|spool| spool.load(max))?;
+        // Nobody damages these files.
+        if !loaded.damaged.is_empty() && !self.disk.is_littered() {
+            self.wrong = Some(format!("the spool has lost {:?}", loaded.damaged));
+        }
+        if let Some(row) = loaded.rows.iter().find(|row| self.made.get(&row.key) != Some(row)) {
+            self.wrong = Some(format!("nobody made the spool's {row:?}"));
+        }
+        self.loaded = (loaded.rows.iter().map(|row| row.key).collect(), loaded.next);
+        Ok(loaded)
+    }
+
+    fn advance_spool(&mut self, to: Place) -> Result<(), String> {
+        let (behind, next) = std::mem::take(&mut self.loaded);
+        if next != to {
+            self.wrong = Some(format!("the spool's cursor goes to {to:?}, loaded is up to {next:?}"));
+        }
+        for key in &behind {
+            self.spooled.remove(key);
+        }
+        if let Some(key) = behind.into_iter().find(|key| !self.has(*key)) {
+            self.wrong = Some(format!("the spool's cursor passed record {key:x}"));
+        }
+        self.with_spool(|spool| spool.advance(to))
     }
 
     fn drain(&mut self) {
@@ -250,10 +331,16 @@ impl Archive {
                 Output::Write { .. } if self.is(Trouble::Hangs) => WRITE_LIMIT_US,
                 Output::Write { .. } if self.is(Trouble::Slow) => self.rng.range(200 * MS, 1900 * MS),
                 Output::Write { .. } => self.rng.range(MS, 20 * MS),
+                Output::Append { .. } => self.rng.range(MS, 10 * MS) + self.disk.delay(),
                 _ => self.rng.range(MS, 10 * MS),
             };
             self.under_way.push((self.now + us, output));
         }
+    }
+
+    fn told_safe(&self, key: u128) -> bool {
+        let Mark { born_us, shard, sequence } = Mark::of(key);
+        self.safe.get(&(born_us, shard)).is_some_and(|safe| sequence <= *safe)
     }
 
     /// What is told safe is on a disk.
@@ -293,26 +380,17 @@ impl Archive {
                 let result = self.write(&rows[part]);
                 self.machine.handle_written(now, job, result);
             }
-            Output::Append { .. } if self.is(Trouble::DiskFull) => {
-                self.machine.handle_appended(now, Err("disk full".into()));
-            }
             Output::Append { batches } => {
-                self.spool.extend(batches.iter().flat_map(|b| b.iter().cloned()));
-                self.machine.handle_appended(now, Ok(self.left()));
+                let appended = self.append(&batches);
+                self.machine.handle_appended(now, appended);
             }
             Output::Load { max } => {
-                let end = self.spool.len().min(self.cursor + max);
-                let next = Place { ordinal: end as u64, ..Place::default() };
-                let rows = self.spool[self.cursor..end].to_vec();
-                self.machine.handle_loaded(now, Ok(Loaded { rows, damaged: Vec::new(), next }));
+                let loaded = self.load(max);
+                self.machine.handle_loaded(now, loaded);
             }
             Output::Advance { to } => {
-                let behind: Vec<u128> = self.spool[self.cursor..to.ordinal as usize].iter().map(|r| r.key).collect();
-                self.cursor = to.ordinal as usize;
-                if let Some(key) = behind.into_iter().find(|key| !self.has(*key)) {
-                    self.wrong = Some(format!("the spool's cursor passed record {key:x}"));
-                }
-                self.machine.handle_advanced(now, self.left(), None);
+                let failed = self.advance_spool(to).err();
+                self.machine.handle_advanced(now, self.left(), failed);
             }
             Output::SetAside { job, items } => {
                 for item in items {
@@ -334,6 +412,7 @@ fn covered(notice: &Notice) -> Option<&'static str> {
         Notice::Back => Some("database back"),
         Notice::Replayed { .. } => Some("spool replayed"),
         Notice::SpoolFails { .. } => Some("spool's disk full"),
+        Notice::CursorFails { .. } => Some("spool's cursor not written"),
         _ => None,
     }
 }

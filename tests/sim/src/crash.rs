@@ -10,6 +10,7 @@ use crate::journal::{Journal, Left, Records};
 use crate::plan::{Op, Options, Plan, SECOND};
 use crate::rng::Rng;
 use crate::routes::Expect;
+use crate::spool_disk::Ending;
 use crate::world::{EPOCH, World, provisioned, shared};
 use std::sync::Arc;
 use strowger_cdr::Mark;
@@ -182,7 +183,7 @@ impl Ends {
 impl World {
     pub(crate) fn end(&mut self, end: End) -> Checked {
         match end {
-            End::Idle => self.crash(),
+            End::Idle => self.crash(Ending::Killed),
             End::Power => {
                 self.saw("power lost");
                 self.ledger.lost_power = true;
@@ -193,7 +194,7 @@ impl World {
                     self.set_clock(if back { -skew_us } else { skew_us });
                 }
                 self.read_journals(Journal::lose_power)?;
-                self.crash()
+                self.crash(Ending::Power)
             }
             End::Unsent => {
                 self.ends.due = true;
@@ -220,7 +221,7 @@ impl World {
     }
 
     /// The process ends, with a turn unsent: one shard's, or at the start those of several.
-    pub(crate) fn crash(&mut self) -> Checked {
+    pub(crate) fn crash(&mut self, ending: Ending) -> Checked {
         self.saw("process killed");
         self.trace.note(self.now, None, None, || "--- killed ---".to_owned());
         self.ends.ending = true;
@@ -255,7 +256,7 @@ impl World {
         let Some(rows) = self.ends.take_records() else {
             return Err(Violation::new("a record of a journal cannot be read"));
         };
-        self.records.archive.restart(self.now, rows).map_err(Violation::new)?;
+        self.records.archive.restart(self.now, rows, ending).map_err(Violation::new)?;
         self.records.restart();
         for call in self.doors.begin(0) {
             self.ledger.damaged[call as usize] = true;

@@ -39,6 +39,7 @@ mod routes;
 mod rules;
 mod script;
 pub mod shrink;
+mod spool_disk;
 mod stages;
 mod text;
 mod told;

@@ -14,6 +14,7 @@ use crate::records::Records;
 use crate::rng::Rng;
 use crate::room::draw_squeezes;
 use crate::rules::{Asked, Guide, draw_refusals};
+use crate::spool_disk::Ending;
 use crate::stages::Crowd;
 use crate::text::{self, Bytes, ENGINE};
 use crate::trace::Trace;
@@ -466,7 +467,7 @@ impl World {
             self.saw(what);
         }
         if self.ends.is_due() {
-            return self.crash();
+            return self.crash(Ending::Killed);
         }
         while let Some(output) = self.engines[s].poll_output() {
             self.on_output(shard, output)?;

@@ -97,6 +97,7 @@ const SOMETIMES: &[&str] = &[
     "refused: waited too long",
     "new call aged by a stall",
     "spool replayed",
+    "spool's cursor not written",
     "spool's disk full",
 ];
 
@@ -113,7 +114,9 @@ const SOMETIMES_WITH_CRASHES: &[&str] = &[
     "process killed",
     "records taken over from a journal",
     "refused: no room for the journal",
+    "ended while it spooled",
     "segment of a journal used again",
+    "spool's end torn",
     "turn that was not committed left out",
 ];
 

@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::store::tests::cdr;
+use strowger_cdr::spool::{CURSOR, WINDOW};
+use strowger_engine::CdrRow;
 use tempfile::TempDir;
 
 const BIG: u64 = 1 << 30;
@@ -15,7 +17,7 @@ fn rows(range: std::ops::Range<u64>) -> Vec<CdrRow> {
 }
 
 fn open(dir: &TempDir) -> (Spool, Option<Damage>) {
-    Spool::open(dir.path(), BIG).unwrap()
+    super::open(dir.path(), BIG).unwrap()
 }
 
 /// All that is in it, in order, and the damage; the cursor moves to the end.
@@ -73,7 +75,7 @@ fn records_come_back_in_order_through_restarts_and_leave_nothing_behind() {
 #[test]
 fn segments_are_begun_and_removed_as_they_fill_and_empty() {
     let dir = TempDir::new().unwrap();
-    let (mut spool, _) = Spool::open(dir.path(), 2000).unwrap();
+    let (mut spool, _) = super::open(dir.path(), 2000).unwrap();
     for n in 0..40 {
         spool.append(rows(n * 5..n * 5 + 5).iter()).unwrap();
     }
@@ -88,7 +90,7 @@ fn segments_are_begun_and_removed_as_they_fill_and_empty() {
     }
     assert!(files(&dir).len() < all - 2);
     drop(spool);
-    let (mut spool, _) = Spool::open(dir.path(), 2000).unwrap();
+    let (mut spool, _) = super::open(dir.path(), 2000).unwrap();
     seen.extend(drain(&mut spool, 7).0);
     assert_eq!(seen, rows(0..200));
 }
@@ -133,7 +135,7 @@ fn cut_at_each_byte_of_its_last_record_it_has_all_others_and_says_what_it_cut() 
         for name in files(&dir) {
             fs::remove_file(dir.path().join(name)).unwrap();
         }
-        fs::remove_file(cursor::path(dir.path())).unwrap();
+        fs::remove_file(dir.path().join(CURSOR)).unwrap();
     }
 }
 
@@ -200,14 +202,30 @@ fn without_its_cursor_it_is_read_from_the_beginning() {
     spool.append(rows(0..10).iter()).unwrap();
     spool.advance(spool.load(4).unwrap().next).unwrap();
     drop(spool);
-    fs::write(cursor::path(dir.path()), "garbage").unwrap();
+    fs::write(dir.path().join(CURSOR), "garbage").unwrap();
     assert_eq!(open(&dir).0.load(100).unwrap().rows, rows(0..10));
+}
+
+#[test]
+fn one_cursor_replaces_the_other() {
+    let dir = TempDir::new().unwrap();
+    let (mut spool, _) = open(&dir);
+    spool.append(rows(0..10).iter()).unwrap();
+    for n in 1..10 {
+        spool.advance(spool.load(1).unwrap().next).unwrap();
+        drop(spool);
+        spool = open(&dir).0;
+        assert_eq!(spool.left(), 10 - n);
+    }
+    drop(spool);
+    fs::write(dir.path().join(CURSOR), "strowger-spool-1 1 1 1 00000000\n").unwrap();
+    assert_eq!(open(&dir).0.left(), 10);
 }
 
 #[test]
 fn a_segment_that_somebody_removed_is_told_and_holds_up_no_other() {
     let dir = TempDir::new().unwrap();
-    let (mut spool, _) = Spool::open(dir.path(), 1).unwrap();
+    let (mut spool, _) = super::open(dir.path(), 1).unwrap();
     (0..3).for_each(|n| spool.append([row(n)].iter()).unwrap());
     fs::remove_file(dir.path().join(&files(&dir)[0])).unwrap();
     let (found, damaged) = drain(&mut spool, 9);
@@ -219,7 +237,7 @@ fn a_segment_that_somebody_removed_is_told_and_holds_up_no_other() {
 fn one_process_at_a_time() {
     let dir = TempDir::new().unwrap();
     let (spool, _) = open(&dir);
-    let error = Spool::open(dir.path(), BIG).unwrap_err().to_string();
+    let error = super::open(dir.path(), BIG).unwrap_err().to_string();
     assert!(error.contains("is in use by another process; set [cdr] spool_dir"), "{error}");
     drop(spool);
     drop(open(&dir));
@@ -230,11 +248,11 @@ fn a_directory_that_cannot_be_written_is_told_at_the_start_and_while_it_runs() {
     let dir = TempDir::new().unwrap();
     fs::write(dir.path().join("file"), "").unwrap();
     for inside in ["file", "file/spool"] {
-        let error = Spool::open(&dir.path().join(inside), BIG).unwrap_err().to_string();
+        let error = super::open(&dir.path().join(inside), BIG).unwrap_err().to_string();
         assert!(error.contains("or set [cdr] spool_dir to another directory"), "{error}");
     }
     let at = dir.path().join("spool");
-    let (mut spool, _) = Spool::open(&at, BIG).unwrap();
+    let (mut spool, _) = super::open(&at, BIG).unwrap();
     fs::rename(&at, dir.path().join("away")).unwrap();
     fs::write(&at, "").unwrap();
     let error = spool.append(rows(0..3).iter()).unwrap_err().to_string();
@@ -246,19 +264,19 @@ fn a_directory_that_cannot_be_written_is_told_at_the_start_and_while_it_runs() {
 }
 
 /// A small disk of our own, where this process may have one.
-struct Disk(TempDir);
+struct Small(TempDir);
 
-impl Disk {
-    fn mount(bytes: usize) -> Option<Disk> {
+impl Small {
+    fn mount(bytes: usize) -> Option<Small> {
         let dir = TempDir::new().unwrap();
         let mut mount = std::process::Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "none"]).arg(dir.path());
         let mounted = mount.stderr(std::process::Stdio::null()).status().is_ok_and(|s| s.success());
-        mounted.then_some(Disk(dir))
+        mounted.then_some(Small(dir))
     }
 }
 
-impl Drop for Disk {
+impl Drop for Small {
     fn drop(&mut self) {
         let _ = std::process::Command::new("umount").arg(self.0.path()).status();
     }
@@ -266,7 +284,7 @@ impl Drop for Disk {
 
 /// Appends until the disk is full, and goes on when there is room: `make_room` makes it.
 fn fill(dir: &Path, make_room: impl FnOnce()) {
-    let (mut spool, _) = Spool::open(dir, 20_000).unwrap();
+    let (mut spool, _) = super::open(dir, 20_000).unwrap();
     let (mut stored, mut error) = (0, None);
     while error.is_none() {
         assert!(stored < 1_000_000, "the disk is not small");
@@ -283,7 +301,7 @@ fn fill(dir: &Path, make_room: impl FnOnce()) {
     }
     assert_eq!(spool.left(), stored);
     drop(spool);
-    let (mut spool, torn) = Spool::open(dir, 20_000).unwrap();
+    let (mut spool, torn) = super::open(dir, 20_000).unwrap();
     assert_eq!((torn, spool.left()), (None, stored), "nothing old is lost, nothing new half there");
     make_room();
     spool.append(rows(stored..stored + 10).iter()).unwrap();
@@ -292,7 +310,7 @@ fn fill(dir: &Path, make_room: impl FnOnce()) {
 
 #[test]
 fn a_full_disk_is_told_and_costs_nothing_that_is_there() {
-    let Some(disk) = Disk::mount(200_000) else {
+    let Some(disk) = Small::mount(200_000) else {
         // Where nothing can be mounted, the test with a limit on files is left.
         return;
     };
@@ -303,8 +321,8 @@ fn a_full_disk_is_told_and_costs_nothing_that_is_there() {
 
 #[test]
 fn a_full_disk_makes_room_as_the_database_takes_what_it_has() {
-    let Some(disk) = Disk::mount(200_000) else { return };
-    let (mut spool, _) = Spool::open(disk.0.path(), 20_000).unwrap();
+    let Some(disk) = Small::mount(200_000) else { return };
+    let (mut spool, _) = super::open(disk.0.path(), 20_000).unwrap();
     let mut stored = 0;
     while spool.append(rows(stored..stored + 10).iter()).is_ok() {
         stored += 10;
@@ -327,7 +345,7 @@ const CHILD: &str = "STROWGER_SPOOL_LIMITED";
 #[test]
 fn a_file_that_may_not_grow_is_told_and_costs_nothing_that_is_there() {
     if let Some(dir) = std::env::var_os(CHILD) {
-        let (mut spool, _) = Spool::open(Path::new(&dir), BIG).unwrap();
+        let (mut spool, _) = super::open(Path::new(&dir), BIG).unwrap();
         let mut stored = 0;
         let error = loop {
             match spool.append(rows(stored..stored + 10).iter()) {
