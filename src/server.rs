@@ -9,6 +9,7 @@ use crate::control::cdr::{self, CdrCounts};
 use crate::control::fronts::{self, FrontError, Fronts};
 use crate::control::hlog::Hlog;
 use crate::control::latency::add_cdrs;
+use crate::control::mail::Inbox;
 use crate::control::ongoing::{self, Table};
 use crate::control::stats::Statistics;
 use crate::control::{self, ControlError, ControlPlane, events, http, resolve, wrapup};
@@ -27,6 +28,7 @@ use strowger_engine::control::{Audit, Control, Reply};
 use strowger_engine::registry::{Registry, RegistryLimits};
 use strowger_engine::{BucketTable, EngineConfig, StatsHub};
 use strowger_runtime::journal::{Follower, JournalError};
+use strowger_runtime::post::Mail;
 use strowger_runtime::{Bound, Gone, ServerSpec, ShardFailure, Shards, StartError, bind, start};
 use strowger_sip::hash::HashKey;
 use thiserror::Error;
@@ -64,6 +66,8 @@ pub enum ServerError {
     Recovered { records: u64 },
     #[error("cannot use {}: {source}", path.display())]
     File { path: PathBuf, source: std::io::Error },
+    #[error("the process has too few file descriptors ({0}): raise its limit (ulimit -n, LimitNOFILE)")]
+    Descriptors(std::io::Error),
     #[error("shard {} died: {}", .0.shard, .0.reason)]
     Shard(ShardFailure),
 }
@@ -156,9 +160,9 @@ impl Server {
             cdrs: Arc::clone(&cdrs),
             events: Arc::clone(&hub),
         }));
-        let writer = pipeline.run(shards.cdrs(), takeover::safe_cdrs(&shards, began));
-        let writers = vec![tokio::spawn(writer), tokio::spawn(reports(shards.events(), hub, store))];
-        let resolver = tokio::spawn(resolve::run(shards.resolves(), Arc::downgrade(&shards)));
+        let writer = pipeline.run(inbox(shards.cdrs())?, takeover::safe_cdrs(&shards, began));
+        let writers = vec![tokio::spawn(writer), tokio::spawn(reports(inbox(shards.events())?, hub, store))];
+        let resolver = tokio::spawn(resolve::run(inbox(shards.resolves())?, Arc::downgrade(&shards)));
         if let Some(dir) = &takeover.dir {
             plane.statistics.keep(dir, restoring && takeover.journal, &plane.provisioning());
         }
@@ -338,9 +342,13 @@ fn keep_hlog(config: &Metrics, shards: &Arc<Shards>, cdrs: &Arc<CdrCounts>) -> R
     hlog.map(Some).map_err(|source| ServerError::File { path: dir, source })
 }
 
+fn inbox<T>(mail: Mail<T>) -> Result<Inbox<T>, ServerError> {
+    Inbox::new(mail).map_err(ServerError::Descriptors)
+}
+
 /// Agent events until the shards are gone, then the last ends of wrap-ups into the database.
 async fn reports(
-    from: flume::Receiver<strowger_engine::control::AgentEvent>,
+    from: Inbox<strowger_engine::control::AgentEvent>,
     hub: Arc<events::Hub>,
     store: Arc<dyn crate::store::Provisioning>,
 ) {

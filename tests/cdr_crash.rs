@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 use strowger::config::{Config, Setting};
 use strowger::control::cdr::spool;
 use strowger::control::cdr::{self, CdrCounts, Mark, Settings};
+use strowger::control::mail::Inbox;
 use strowger::store::open_cdrs;
 use strowger_engine::cdr::{CallType, CdrMedia};
 use strowger_engine::{CallId, Cdr, FlowDef};
+use strowger_runtime::post::post;
 
 const CHILD: &str = "STROWGER_CDR_CRASH";
 const ROUNDS: u64 = 16;
@@ -52,7 +54,7 @@ fn record(sequence: u64, flow: &Arc<FlowDef>) -> Cdr {
 async fn write_cdrs(dir: &Path, from: u64, last: Option<u64>, told: impl Fn(Mark) + Send + 'static) -> Arc<CdrCounts> {
     let url = Setting::parse(&format!("call_center.db_url=sqlite:{}", dir.join("s.db").display())).unwrap();
     let config = Config::from_text("", "", &[url]).unwrap().config;
-    let (sender, cdrs) = flume::bounded(64);
+    let (sender, mail) = post(64).unwrap();
     let (spool, torn) = spool::open(&dir.join("spool"), 50_000).unwrap();
     let counts = Arc::<CdrCounts>::default();
     let parts = cdr::Parts {
@@ -63,14 +65,16 @@ async fn write_cdrs(dir: &Path, from: u64, last: Option<u64>, told: impl Fn(Mark
         refused_file: dir.join("refused.jsonl"),
         counts: Arc::clone(&counts),
     };
-    let pipeline = tokio::spawn(cdr::Pipeline::new(parts).run(cdrs, Box::new(told)));
+    let pipeline = tokio::spawn(cdr::Pipeline::new(parts).run(Inbox::new(mail).unwrap(), Box::new(told)));
     let flow = flow();
     let mut pace = tokio::time::interval(Duration::from_millis(1));
     for sequence in from..=last.unwrap_or(u64::MAX) {
         if sequence % A_MILLISECOND == 0 {
             pace.tick().await;
         }
-        sender.send_async(record(sequence, &flow)).await.unwrap();
+        while sender.send(record(sequence, &flow)).is_err() {
+            pace.tick().await;
+        }
     }
     let until = Instant::now() + Duration::from_secs(60);
     while counts.in_spool.load(std::sync::atomic::Ordering::Relaxed) > 0 {

@@ -19,6 +19,7 @@ pub mod fronts;
 pub mod hlog;
 pub mod http;
 pub mod latency;
+pub mod mail;
 pub mod metrics;
 pub mod mi;
 pub mod ongoing;

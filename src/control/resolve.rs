@@ -1,5 +1,6 @@
 //! Name resolution for the shards: the system's resolver, off their cores. The answer goes back as a value.
 
+use super::mail::Inbox;
 use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 use strowger_runtime::{ResolveRequest, Shards};
@@ -12,9 +13,9 @@ const FAILED_TTL_US: u64 = 5_000_000;
 const AT_ONCE: usize = 64;
 
 /// Answers until the shards are gone.
-pub async fn run(requests: flume::Receiver<ResolveRequest>, shards: Weak<Shards>) {
+pub async fn run(requests: Inbox<ResolveRequest>, shards: Weak<Shards>) {
     let slots = Arc::new(Semaphore::new(AT_ONCE));
-    while let Ok(request) = requests.recv_async().await {
+    while let Some(request) = requests.recv().await {
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
         let shards = Weak::clone(&shards);
         tokio::spawn(async move {

@@ -62,6 +62,12 @@ impl Wake for Poker {
 #[derive(Debug)]
 pub struct Sleeper(StdUnixStream);
 
+impl AsFd for Sleeper {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 /// A waker for any thread, and what it wakes.
 ///
 /// # Errors

@@ -5,7 +5,7 @@
 //!
 //! Invariants
 //! - One owner: a shard's engine, sockets and queues belong to its thread; others reach it through bounded lock-free
-//!   channels and a bell.
+//!   queues and a bell.
 //! - Nothing on a shard blocks on anything but its own wait; the control plane may be as slow as it likes.
 //! - A shard that dies is reported ([`server::Shards::failed`]); nothing limps on.
 
@@ -25,6 +25,7 @@ mod outbound;
 pub mod overload;
 pub mod owner;
 mod pace;
+pub mod post;
 mod relay;
 pub mod server;
 mod shard;

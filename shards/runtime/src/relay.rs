@@ -1,19 +1,23 @@
 //! Between a shard and the control plane: commands and addresses in, replies, CDRs, events and questions out.
 //!
-//! Policies of the queues: CDRs are never dropped: what the channel does not take waits here in order, and above a
-//! bound the shard refuses new calls. Events that find their channel full are lost and counted. Questions that do are
-//! answered "no address" at once. Replies have a channel each.
+//! Policies of the queues: CDRs are never dropped: what the queue does not take waits here in order, and above a
+//! bound the shard refuses new calls. Events that find theirs full are lost and counted. Questions that do are
+//! answered "no address" at once. Replies have a channel each: the one place where a shard may meet a lock, for a command.
 
 use crate::counts::{self, RuntimeCounts};
+use crate::post::{Orders, Post};
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 use strowger_engine::Cdr;
 use strowger_engine::control::{AgentEvent, Control, Reply};
 
 /// How long a stopping shard waits for somebody to take its last CDRs.
 const LAST_CDRS: Duration = Duration::from_secs(5);
+/// And how often it looks.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// From the control plane to a shard.
 #[derive(Debug)]
@@ -38,14 +42,14 @@ pub struct ResolveRequest {
     pub host: String,
 }
 
-/// The shard's ends of the channels.
+/// The shard's ends of the queues.
 #[derive(Debug)]
 pub(crate) struct Relay {
-    pub commands: flume::Receiver<Command>,
-    pub resolved: flume::Receiver<Resolved>,
-    pub cdrs: flume::Sender<Cdr>,
-    pub events: flume::Sender<AgentEvent>,
-    pub resolves: flume::Sender<ResolveRequest>,
+    pub commands: Orders<Command>,
+    pub resolved: Orders<Resolved>,
+    pub cdrs: Post<Cdr>,
+    pub events: Post<AgentEvent>,
+    pub resolves: Post<ResolveRequest>,
     pub waiting: VecDeque<Cdr>,
     pub replies: VecDeque<(u64, flume::Sender<Reply>)>,
     pub next_id: u64,
@@ -78,29 +82,26 @@ impl Relay {
         self.pass_cdrs();
     }
 
-    /// Hands over as many CDRs as the channel takes.
+    /// Hands over as many CDRs as the queue takes.
     pub fn pass_cdrs(&mut self) {
         while let Some(cdr) = self.waiting.pop_front() {
-            match self.cdrs.try_send(cdr) {
-                Ok(()) => {}
-                Err(flume::TrySendError::Full(cdr) | flume::TrySendError::Disconnected(cdr)) => {
-                    self.waiting.push_front(cdr);
-                    break;
-                }
+            if let Err(cdr) = self.cdrs.send(cdr) {
+                self.waiting.push_front(cdr);
+                break;
             }
         }
         counts::set(&self.counts.cdrs_waiting, self.waiting.len());
     }
 
     pub fn event(&self, event: AgentEvent) {
-        if self.events.try_send(event).is_err() {
+        if self.events.send(event).is_err() {
             self.counts.events_lost.add(1);
         }
     }
 
     /// False when it can not be asked now.
     pub fn ask(&self, request: ResolveRequest) -> bool {
-        self.resolves.try_send(request).is_ok()
+        self.resolves.send(request).is_ok()
     }
 }
 
@@ -109,11 +110,18 @@ impl Drop for Relay {
     fn drop(&mut self) {
         // Whoever still waits for an answer need not wait for the records, too.
         self.replies.clear();
-        while let Some(cdr) = self.waiting.pop_front() {
-            if let Err(error) = self.cdrs.send_timeout(cdr, LAST_CDRS) {
-                let lost = self.waiting.len() + 1;
-                tracing::error!(lost, %error, "the last CDRs of a shard could not be handed over");
-                return;
+        let mut until = Instant::now() + LAST_CDRS;
+        loop {
+            let before = self.waiting.len();
+            self.pass_cdrs();
+            match self.waiting.len() {
+                0 => return,
+                left if left < before => until = Instant::now() + LAST_CDRS,
+                lost if Instant::now() >= until => {
+                    tracing::error!(lost, "the last CDRs of a shard could not be handed over");
+                    return;
+                }
+                _ => sleep(LOOK),
             }
         }
     }

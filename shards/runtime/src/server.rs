@@ -16,15 +16,18 @@ use crate::outbound::Outbound;
 use crate::overload::{OverloadConfig, SourceLimits};
 use crate::owner::Router;
 use crate::pace::{AuditPace, BusyPoll};
+use crate::post::{Line, Mail, Orders, Post, Refused, line, post};
 use crate::relay::{Command, Relay, ResolveRequest, Resolved};
 use crate::shard::{self, Shard};
 use crate::sys;
 use socket2::Socket;
 use std::collections::VecDeque;
+use std::io;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 use strowger_dispatch::Dispatch;
 use strowger_engine::control::{AgentEvent, Control, Reply};
 use strowger_engine::journal::{Recovered, Restored};
@@ -38,6 +41,8 @@ const COMMANDS: usize = 256;
 const EVENTS: usize = 65_536;
 /// Names that wait for the control plane at most, and answers for a shard.
 const RESOLVES: usize = 4096;
+/// Pause between two tries to stop a shard that has no room for the command.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// What the shards of one process are told.
 #[derive(Debug, Clone)]
@@ -78,13 +83,13 @@ pub struct ShardFailure {
 /// The running shards. Dropped without [`Shards::stop`], they go on until the process ends.
 #[derive(Debug)]
 pub struct Shards {
-    commands: Vec<flume::Sender<Command>>,
-    resolved: Vec<flume::Sender<Resolved>>,
+    commands: Vec<Commands>,
+    resolved: Vec<Line<Resolved>>,
     bells: Arc<[Bell]>,
     executors: Vec<Executor>,
-    cdrs: flume::Receiver<Cdr>,
-    events: flume::Receiver<AgentEvent>,
-    resolves: flume::Receiver<ResolveRequest>,
+    cdrs: Mail<Cdr>,
+    events: Mail<AgentEvent>,
+    resolves: Mail<ResolveRequest>,
     failures: flume::Receiver<ShardFailure>,
     latency: Vec<Arc<ShardLatency>>,
     counts: Vec<Arc<RuntimeCounts>>,
@@ -116,10 +121,37 @@ struct Parts {
 
 /// The shards' ends of what they share towards the control plane.
 struct Outlets {
-    cdrs: flume::Sender<Cdr>,
-    events: flume::Sender<AgentEvent>,
-    resolves: flume::Sender<ResolveRequest>,
+    cdrs: Post<Cdr>,
+    events: Post<AgentEvent>,
+    resolves: Post<ResolveRequest>,
     failures: flume::Sender<ShardFailure>,
+}
+
+/// The way of commands to one shard. So many are under way at most; of those that nobody waits for any more some may still be in
+/// the line, which has room for as many again: a shard that has not taken those either is taken for gone.
+#[derive(Debug)]
+struct Commands {
+    line: Line<Command>,
+    /// Touched by the control plane alone: this queue has a lock.
+    permits: flume::Sender<()>,
+    given: flume::Receiver<()>,
+}
+
+impl Commands {
+    fn new() -> (Commands, Orders<Command>) {
+        let (line, orders) = line(2 * COMMANDS);
+        let (permits, given) = flume::bounded(COMMANDS);
+        (Commands { line, permits, given }, orders)
+    }
+}
+
+/// One of a shard's commands under way.
+struct Permit<'a>(&'a Commands);
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.given.try_recv();
+    }
 }
 
 /// A shard that was launched and has not said yet that it serves.
@@ -146,12 +178,12 @@ where
     }
     driver::preflight()?;
     sys::fetch_program();
-    let out_of_files = |e: std::io::Error| StartError::Executor { shard: 0, reason: e.to_string() };
+    let out_of_files = |e: io::Error| StartError::Executor { shard: 0, reason: e.to_string() };
     let mailboxes: Vec<_> = (0..shards).map(|_| driver::mailbox()).collect::<Result<_, _>>().map_err(out_of_files)?;
     let (wakers, sleepers): (Vec<_>, Vec<_>) = mailboxes.into_iter().unzip();
     let ports = mesh::mesh::<MeshMsg>(wakers);
     let bells = ports.first().map_or_else(|| Arc::from([]), Port::bells);
-    let (mut running, outlets) = Shards::new(bells, spec.cdr_capacity, locks);
+    let (mut running, outlets) = Shards::new(bells, spec.cdr_capacity, locks).map_err(out_of_files)?;
     let locals = Arc::new(LocalAddrs::default());
     let cpus = if spec.pin { sys::allowed_cpus() } else { Vec::new() };
     let (go_in, go) = flume::bounded(usize::from(shards));
@@ -204,10 +236,10 @@ where
 }
 
 impl Shards {
-    fn new(bells: Arc<[Bell]>, cdr_capacity: usize, locks: Vec<Lock>) -> (Shards, Outlets) {
-        let (cdr_in, cdrs) = flume::bounded(cdr_capacity.max(1));
-        let (event_in, events) = flume::bounded(EVENTS);
-        let (resolve_in, resolves) = flume::bounded(RESOLVES);
+    fn new(bells: Arc<[Bell]>, cdr_capacity: usize, locks: Vec<Lock>) -> io::Result<(Shards, Outlets)> {
+        let (cdr_in, cdrs) = post(cdr_capacity)?;
+        let (event_in, events) = post(EVENTS)?;
+        let (resolve_in, resolves) = post(RESOLVES)?;
         // At most one failure a shard.
         let (failure_in, failures) = flume::bounded(bells.len().max(1));
         let outlets = Outlets { cdrs: cdr_in, events: event_in, resolves: resolve_in, failures: failure_in };
@@ -230,13 +262,13 @@ impl Shards {
             keeper: None,
             locks,
         };
-        (shards, outlets)
+        Ok((shards, outlets))
     }
 
-    /// The channels of one more shard.
+    /// The queues of one more shard.
     fn connect(&mut self, to: &Outlets, latency: &Arc<ShardLatency>, counts: &Arc<RuntimeCounts>) -> Relay {
-        let (command_in, commands) = flume::bounded(COMMANDS);
-        let (resolved_in, resolved) = flume::bounded(RESOLVES);
+        let (command_in, commands) = Commands::new();
+        let (resolved_in, resolved) = line(RESOLVES);
         self.commands.push(command_in);
         self.resolved.push(resolved_in);
         self.latency.push(Arc::clone(latency));
@@ -375,7 +407,9 @@ impl Shards {
     pub async fn control(&self, shard: u16, cmd: Control) -> Result<Reply, Gone> {
         let (reply, answer) = flume::bounded(1);
         let commands = self.commands.get(usize::from(shard)).ok_or(Gone(shard))?;
-        commands.send_async(Command::Control { cmd, reply }).await.map_err(|_| Gone(shard))?;
+        let permit = commands.permits.send_async(()).await;
+        let _permit = permit.map(|()| Permit(commands)).map_err(|_| Gone(shard))?;
+        commands.line.send(Command::Control { cmd, reply }).map_err(|_| Gone(shard))?;
         self.ring(shard);
         answer.recv_async().await.map_err(|_| Gone(shard))
     }
@@ -387,7 +421,8 @@ impl Shards {
     pub fn control_blocking(&self, shard: u16, cmd: Control) -> Result<Reply, Gone> {
         let (reply, answer) = flume::bounded(1);
         let commands = self.commands.get(usize::from(shard)).ok_or(Gone(shard))?;
-        commands.send(Command::Control { cmd, reply }).map_err(|_| Gone(shard))?;
+        let _permit = commands.permits.send(()).map(|()| Permit(commands)).map_err(|_| Gone(shard))?;
+        commands.line.send(Command::Control { cmd, reply }).map_err(|_| Gone(shard))?;
         self.ring(shard);
         answer.recv().map_err(|_| Gone(shard))
     }
@@ -406,7 +441,7 @@ impl Shards {
 
     /// CDRs of all shards. Taking them slowly makes shards keep them, then refuse calls; none is lost.
     #[must_use]
-    pub fn cdrs(&self) -> flume::Receiver<Cdr> {
+    pub fn cdrs(&self) -> Mail<Cdr> {
         self.cdrs.clone()
     }
 
@@ -418,15 +453,15 @@ impl Shards {
         }
     }
 
-    /// Agent events of all shards; those that find the channel full are lost (`RuntimeCounts::events_lost`).
+    /// Agent events of all shards; those that find the queue full are lost (`RuntimeCounts::events_lost`).
     #[must_use]
-    pub fn events(&self) -> flume::Receiver<AgentEvent> {
+    pub fn events(&self) -> Mail<AgentEvent> {
         self.events.clone()
     }
 
     /// Names to look up; answer each with [`Shards::resolved`].
     #[must_use]
-    pub fn resolves(&self) -> flume::Receiver<ResolveRequest> {
+    pub fn resolves(&self) -> Mail<ResolveRequest> {
         self.resolves.clone()
     }
 
@@ -434,7 +469,7 @@ impl Shards {
     /// thousands of them unread is dropped, and the shard's own time limit answers instead.
     pub fn resolved(&self, shard: u16, id: u32, result: Result<Vec<IpAddr>, ()>, ttl_us: u64) {
         if let Some(answers) = self.resolved.get(usize::from(shard)) {
-            let _ = answers.try_send(Resolved { id, result, ttl_us });
+            let _ = answers.send(Resolved { id, result, ttl_us });
             self.ring(shard);
         }
     }
@@ -462,7 +497,10 @@ impl Shards {
     pub fn stop(self) {
         for (shard, commands) in (0u16..).zip(&self.commands) {
             // Gone already: fine.
-            let _ = commands.send(Command::Stop);
+            while let Err(Refused::Full(_)) = commands.line.send(Command::Stop) {
+                self.ring(shard);
+                std::thread::sleep(LOOK);
+            }
             self.ring(shard);
         }
         for executor in self.executors {

@@ -203,7 +203,7 @@ impl<M: Machine> Shard<M> {
 
     fn take_commands(&mut self, turn: &mut Turn) {
         for _ in 0..COMMANDS {
-            let Ok(command) = self.relay.commands.try_recv() else { break };
+            let Some(command) = self.relay.commands.take() else { break };
             turn.worked = true;
             turn.commanded_at_cpu.get_or_insert_with(thread_cpu_ns);
             match command {
@@ -217,7 +217,7 @@ impl<M: Machine> Shard<M> {
             }
         }
         for _ in 0..COMMANDS {
-            let Ok(answer) = self.relay.resolved.try_recv() else { break };
+            let Some(answer) = self.relay.resolved.take() else { break };
             turn.worked = true;
             let now = self.now();
             self.machine.handle_resolved(now, answer.id, answer.result.as_deref().or(Err(())), answer.ttl_us);

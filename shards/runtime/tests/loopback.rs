@@ -380,7 +380,7 @@ fn cdrs_wait_in_order_until_they_are_taken() {
     server.control(0, Control::EndAll);
     server.control(0, Control::EndAll);
     assert_eq!(shards.counts(0).unwrap().cdrs_waiting.get(), 5);
-    let taken: Vec<u128> = (0..6).map(|_| shards.cdrs().recv_timeout(WAIT).unwrap().key).collect();
+    let taken: Vec<u128> = (0..6).map(|_| shards.cdrs().take_within(WAIT).unwrap().key).collect();
     assert_eq!(taken, [0, 1, 2, 0, 1, 2]);
 }
 
@@ -396,7 +396,7 @@ fn new_calls_are_refused_while_cdrs_pile_up_and_other_requests_are_not() {
     assert_eq!(answer(&peer, server.addr).0, 200);
     assert_eq!(server.stats.shard(0).shed.get(), 1);
     let cdrs = server.shards.as_ref().unwrap().cdrs();
-    (0..3).for_each(|_| drop(cdrs.recv_timeout(WAIT).unwrap()));
+    (0..3).for_each(|_| drop(cdrs.take_within(WAIT).unwrap()));
     server.until(0, |_| server.shards.as_ref().unwrap().counts(0).unwrap().cdrs_waiting.get() == 0);
     peer.send_to(&request("INVITE", "three"), server.addr).unwrap();
     assert_eq!(answer(&peer, server.addr), (486, "three".to_owned(), Some(0)));
@@ -489,7 +489,7 @@ fn names_are_asked_for_and_answered() {
     let server = server(2, spec(2, 8, OverloadConfig::default()), Duration::ZERO);
     let shards = server.shards.as_ref().unwrap();
     server.control(1, Control::Login { agent: AgentRef { slot: 0, gen_: 0 }, on: true });
-    let asked = shards.resolves().recv_timeout(WAIT).unwrap();
+    let asked = shards.resolves().take_within(WAIT).unwrap();
     assert_eq!((asked.shard, asked.id, asked.host.as_str()), (1, 9, "name.test"));
     shards.resolved(asked.shard, asked.id, Ok(vec!["192.0.2.1".parse().unwrap(); 2]), 1_000_000);
     server.until(1, |seen| seen.buffers == 902);
@@ -514,7 +514,7 @@ fn records_that_waited_on_a_shard_outlive_its_panic() {
     server.control(0, Control::EndAll);
     server.until(0, |_| shards.counts(0).unwrap().cdrs_waiting.get() == 2);
     assert!(shards.control_blocking(0, Control::ListCalls { from: 0, max: 1, queued_only: false }).is_err());
-    let keys: Vec<u128> = (0..3).map(|_| shards.cdrs().recv_timeout(WAIT).unwrap().key).collect();
+    let keys: Vec<u128> = (0..3).map(|_| shards.cdrs().take_within(WAIT).unwrap().key).collect();
     assert_eq!(keys, [0, 1, 2]);
 }
 

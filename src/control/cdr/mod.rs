@@ -20,6 +20,7 @@ pub use counts::{CdrCounts, Latency};
 pub use machine::{Mark, Settings};
 pub use strowger_cdr as machine;
 
+use crate::control::mail::Inbox;
 use crate::store::{CdrStore, StoreError};
 use machine::{Aside, Fault, Machine, Notice, Output};
 use spool::{Damage, Loaded, Place, Spool, SpoolError};
@@ -141,7 +142,7 @@ impl Pipeline {
 
     /// Passes on what comes through the channel until it is closed and everything is durable; `safe` is told of each mark
     /// that moves.
-    pub async fn run(mut self, cdrs: flume::Receiver<Cdr>, safe: Box<dyn FnMut(Mark) + Send>) {
+    pub async fn run(mut self, cdrs: Inbox<Cdr>, safe: Box<dyn FnMut(Mark) + Send>) {
         self.safe = safe;
         self.go(&cdrs).await;
         let left = self.spool.as_ref().map_or(0, Spool::left);
@@ -154,7 +155,7 @@ impl Pipeline {
         u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
-    async fn go(&mut self, cdrs: &flume::Receiver<Cdr>) {
+    async fn go(&mut self, cdrs: &Inbox<Cdr>) {
         let mut ripe = Instant::now();
         loop {
             self.act_all();
@@ -191,7 +192,7 @@ impl Pipeline {
     }
 
     /// The first of what is in the channel, and what is there behind it.
-    fn take(&mut self, first: Option<Cdr>, cdrs: &flume::Receiver<Cdr>) {
+    fn take(&mut self, first: Option<Cdr>, cdrs: &Inbox<Cdr>) {
         let now = self.now();
         let Some(first) = first else { return self.machine.handle_closed(now) };
         self.machine.handle_record(now, CdrRow::from(&first));
@@ -199,9 +200,9 @@ impl Pipeline {
             if !self.machine.wants_records() {
                 return;
             }
-            match cdrs.try_recv() {
-                Ok(cdr) => self.machine.handle_record(now, CdrRow::from(&cdr)),
-                Err(_) => return,
+            match cdrs.take() {
+                Some(cdr) => self.machine.handle_record(now, CdrRow::from(&cdr)),
+                None => return,
             }
         }
     }
@@ -318,9 +319,9 @@ impl Pipeline {
 }
 
 /// The next record, not before that.
-async fn after(ripe: Instant, cdrs: &flume::Receiver<Cdr>) -> Option<Cdr> {
+async fn after(ripe: Instant, cdrs: &Inbox<Cdr>) -> Option<Cdr> {
     sleep_until(ripe).await;
-    cdrs.recv_async().await.ok()
+    cdrs.recv().await
 }
 
 fn advance(mut spool: Spool, to: Place) -> Done {

@@ -5,10 +5,11 @@ use crate::config::{Config, Setting};
 use crate::store::open_cdrs;
 use crate::store::tests::cdr;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
+use strowger_runtime::post::{Post, post};
 
 struct Bench {
     dir: tempfile::TempDir,
-    cdrs: flume::Sender<Cdr>,
+    cdrs: Post<Cdr>,
     counts: Arc<CdrCounts>,
     task: tokio::task::JoinHandle<()>,
     db: SqlitePool,
@@ -23,7 +24,7 @@ async fn bench_in(dir: tempfile::TempDir, settings: Settings) -> Bench {
     let url = Setting::parse(&format!("call_center.db_url=sqlite:{}", path.display())).unwrap();
     let store: Arc<dyn CdrStore> = open_cdrs(&Config::from_text("", "", &[url]).unwrap().config).await.unwrap().into();
     let db = SqlitePool::connect_with(SqliteConnectOptions::new().filename(&path)).await.unwrap();
-    let (cdrs, rx) = flume::bounded(10_000);
+    let (cdrs, mail) = post(10_000).unwrap();
     let counts = Arc::<CdrCounts>::default();
     let (spool, torn) = spool::open(&dir.path().join("spool"), 1 << 20).unwrap();
     let (safe, marks) = flume::unbounded();
@@ -35,7 +36,9 @@ async fn bench_in(dir: tempfile::TempDir, settings: Settings) -> Bench {
         refused_file: dir.path().join("refused.jsonl"),
         counts: Arc::clone(&counts),
     };
-    let task = tokio::spawn(Pipeline::new(parts).run(rx, Box::new(move |mark| safe.send(mark).unwrap())));
+    let task = tokio::spawn(
+        Pipeline::new(parts).run(Inbox::new(mail).unwrap(), Box::new(move |mark| safe.send(mark).unwrap())),
+    );
     Bench { dir, cdrs, counts, task, db, marks }
 }
 

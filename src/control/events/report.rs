@@ -1,6 +1,7 @@
 //! The shards' agent events on their way: to the subscribers, and to the writer of wrap-ups.
 
 use super::{AGENT_REPORT, Hub};
+use crate::control::mail::Inbox;
 use crate::control::wrapup::Latest;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -13,15 +14,15 @@ const SWEEP: Duration = Duration::from_secs(1);
 const GATHER: Duration = Duration::from_millis(2);
 
 /// Takes the shards' events until they are gone.
-pub async fn run(events: flume::Receiver<AgentEvent>, hub: Arc<Hub>, wrapups: Latest) {
+pub async fn run(events: Inbox<AgentEvent>, hub: Arc<Hub>, wrapups: Latest) {
     let mut sweep = tokio::time::interval(SWEEP);
     sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            event = events.recv_async() => {
-                let Ok(first) = event else { return };
+            event = events.recv() => {
+                let Some(first) = event else { return };
                 let wanted = hub.wanted(AGENT_REPORT);
-                for event in std::iter::once(first).chain(events.try_iter()) {
+                for event in std::iter::once(first).chain(std::iter::from_fn(|| events.take())) {
                     wrapups.note(&event);
                     if wanted {
                         hub.raise(AGENT_REPORT, &params(&event));
