@@ -3,6 +3,8 @@
 //! For the journal an arena notes whatever is inserted, handed out for changing, or removed, once a turn: so no change can
 //! be forgotten. While no journal is kept, that costs one test.
 
+use strowger_sip::chunks::Chunks;
+
 /// Where a value lives; stale after its removal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Key {
@@ -30,9 +32,15 @@ struct Slot<T> {
     value: Option<T>,
 }
 
+impl<T> Default for Slot<T> {
+    fn default() -> Slot<T> {
+        Slot { generation: 0, noted: false, print: 0, value: None }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Arena<T> {
-    slots: Vec<Slot<T>>,
+    slots: Chunks<Slot<T>>,
     /// Empty slots, the last left one last.
     free: Vec<u32>,
     /// Generation of the next value to be inserted; one counter for the arena, so that no slot repeats one soon.
@@ -48,7 +56,14 @@ const STRETCH: u32 = 1 << 22;
 
 impl<T> Arena<T> {
     pub fn new() -> Arena<T> {
-        Arena { slots: Vec::new(), free: Vec::new(), next: 1, noting: false, noted: Vec::new(), gone: Vec::new() }
+        Arena {
+            slots: Chunks::default(),
+            free: Vec::new(),
+            next: 1,
+            noting: false,
+            noted: Vec::new(),
+            gone: Vec::new(),
+        }
     }
 
     /// The key that the next `insert` will return.
@@ -60,7 +75,7 @@ impl<T> Arena<T> {
     pub fn insert(&mut self, value: T) -> Key {
         let key = self.next_key();
         if self.free.pop().is_none() {
-            self.slots.push(Slot { generation: 0, noted: false, print: 0, value: None });
+            self.slots.push(Slot::default());
         }
         self.next = self.next.wrapping_add(1).max(1);
         self.put(key, value);
@@ -80,7 +95,7 @@ impl<T> Arena<T> {
         let vacant = self.slots.get(key.slot as usize).map_or_else(|| key.slot - end < STRETCH, |s| s.value.is_none());
         let key = if vacant { key } else { Key { slot: end, generation: self.next } };
         while self.slots.len() <= key.slot as usize {
-            self.slots.push(Slot { generation: 0, noted: false, print: 0, value: None });
+            self.slots.push(Slot::default());
         }
         self.next = self.next.max(key.generation).wrapping_add(1).max(1);
         self.put(key, value);

@@ -5,12 +5,13 @@
 //! - [`Wheel::next_due`] is exact for everything due within the lowest level (64 slots of 128 us); for later entries
 //!   it is a time not after the earliest one at which polling moves them down.
 //! - Insert and cancel take constant time; a timer moves down at most once a level in its life.
-//! - Entries live in a slab with intrusive lists: nothing allocates once the slab has reached its working size.
+//! - Entries live in a table with intrusive lists: nothing allocates once it has reached its working size.
 //! - A [`TimerId`] carries a generation: a stale one cancels nothing.
 //!
 //! Levels of 64 slots cover the whole of `u64` microseconds, so there is no overflow list and no longest timer.
 //! An entry sits on the level of the highest base-64 digit in which its tick differs from the wheel's present tick.
 
+use crate::chunks::Chunks;
 use crate::time::Mono;
 use std::num::NonZeroU32;
 
@@ -65,6 +66,13 @@ struct Node {
     slot: u8,
 }
 
+impl Default for Node {
+    fn default() -> Node {
+        let generation = NonZeroU32::MIN;
+        Node { due: 0, token: 0, next: NONE, prev: NONE, generation, kind: 0, level: FREE, slot: 0 }
+    }
+}
+
 /// Head and tail of an intrusive list.
 #[derive(Debug, Clone, Copy)]
 struct List {
@@ -79,7 +87,7 @@ impl List {
 /// See the module.
 #[derive(Debug)]
 pub struct Wheel {
-    nodes: Vec<Node>,
+    nodes: Chunks<Node>,
     free: u32,
     len: usize,
     /// The wheel's present tick: everything before it has been moved to `ready`.
@@ -101,7 +109,7 @@ impl Wheel {
     #[must_use]
     pub fn new() -> Wheel {
         Wheel {
-            nodes: Vec::new(),
+            nodes: Chunks::default(),
             free: NONE,
             len: 0,
             tick: 0,
@@ -125,8 +133,7 @@ impl Wheel {
 
     /// Starts a timer that a [`pop`](Self::pop) at `due` or later returns with `token` and `kind`.
     pub fn insert(&mut self, due: Mono, token: u64, kind: u16) -> TimerId {
-        let generation = NonZeroU32::MIN;
-        let node = Node { due: due.0, token, next: NONE, prev: NONE, generation, kind, level: FREE, slot: 0 };
+        let node = Node { due: due.0, token, kind, ..Node::default() };
         let index = if self.free == NONE {
             // 4 billion entries of 32 bytes do not fit in memory: the index fits.
             let index = self.nodes.len() as u32;
@@ -293,7 +300,7 @@ impl Wheel {
     }
 }
 
-fn append(nodes: &mut [Node], list: &mut List, index: u32) {
+fn append(nodes: &mut Chunks<Node>, list: &mut List, index: u32) {
     let tail = list.tail;
     nodes[index as usize].next = NONE;
     nodes[index as usize].prev = tail;

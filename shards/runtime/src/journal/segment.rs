@@ -36,6 +36,9 @@ const NUMBER: u64 = (1 << 48) - 1;
 const SECTOR: usize = 512;
 /// How far ahead of the writer pages are kept ready.
 const AHEAD: usize = 1 << 20;
+/// Bytes of pages made at once: meanwhile nobody in the process can map anything, and whoever needs a page of a kind that it has not
+/// had yet waits behind those who want to. A shard must not wait for longer.
+const STEP: usize = 64 << 10;
 
 /// See the module.
 #[derive(Debug)]
@@ -324,8 +327,8 @@ impl Segment {
     pub fn prefault(&self, at: usize, len: usize) {
         let at = at & !(HEADER - 1);
         let len = len.min(self.size().saturating_sub(at));
-        if len > 0 {
-            let _ = self.map.advise_range(Advice::PopulateWrite, at, len);
+        for from in (at..at + len).step_by(STEP) {
+            let _ = self.map.advise_range(Advice::PopulateWrite, from, STEP.min(at + len - from));
         }
     }
 }

@@ -458,7 +458,7 @@ impl Endpoint {
     }
 
     fn remove_client(&mut self, slot: usize) {
-        let client = self.clients.remove(slot);
+        let Some(client) = self.clients.remove(slot) else { return };
         self.note_gone(false, handle(slot, client.generation), client.mark);
         // Not for a CANCEL, of whose nonce the INVITE's slot is noted.
         if !self.revived.is_empty() && self.revived.get(&client.nonce) == Some(&(slot as u32)) {
@@ -468,8 +468,7 @@ impl Endpoint {
         self.wheel.cancel(client.expire);
         self.pool.release(client.buf);
         let mut at = client.forks;
-        while at != NONE {
-            let fork = self.forks.remove(at as usize);
+        while let Some(fork) = self.forks.remove(at as usize) {
             self.pool.release(fork.ack);
             at = fork.next;
         }

@@ -303,8 +303,8 @@ impl Endpoint {
             return;
         }
         self.notes.on = true;
-        (0..self.clients.capacity()).for_each(|slot| self.note_client(slot));
-        (0..self.servers.capacity()).for_each(|slot| self.note_server(slot));
+        (0..self.clients.extent()).for_each(|slot| self.note_client(slot));
+        (0..self.servers.extent()).for_each(|slot| self.note_server(slot));
     }
 
     pub(super) fn note_client(&mut self, slot: usize) {
@@ -540,7 +540,7 @@ impl Endpoint {
             mark: Mark::default(),
         });
         if !second.is_empty() {
-            self.by_merge.entry(self.key.hash(&[second])).or_insert(slot as u32);
+            self.by_merge.insert_new(self.key.hash(&[second]), slot as u32);
         }
         self.note_server(slot);
         if state.retransmits().is_some() || body.open.is_some() {

@@ -21,13 +21,13 @@ impl Endpoint {
     /// Slots of requests of the TU, those free for now among them.
     #[must_use]
     pub fn client_slots(&self) -> usize {
-        self.clients.capacity()
+        self.clients.extent()
     }
 
     /// Slots of requests that came in, those free for now among them.
     #[must_use]
     pub fn server_slots(&self) -> usize {
-        self.servers.capacity()
+        self.servers.extent()
     }
 
     /// The INVITE in a slot, with its user, when it has no final answer and has not been given up.

@@ -33,6 +33,7 @@ pub use keep::{Kept, Record, Restored};
 pub use resolve::Resolve;
 pub use timers::TimerEvent;
 
+use crate::chunks::{PartedMap, Slab};
 use crate::hash::{HashKey, HashedMap};
 use crate::id::IdGen;
 use crate::msg::{Limits, Message, Method, Reply, Start};
@@ -45,7 +46,6 @@ use outgoing::Waiter;
 use pool::{BufId, Pool};
 use resolve::Resolver;
 use server::{Open, Server};
-use slab::Slab;
 use std::collections::VecDeque;
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -314,8 +314,8 @@ pub struct Endpoint {
     pool: Pool,
     servers: Slab<Server>,
     open: Slab<Open>,
-    by_identity: HashedMap<u32>,
-    by_merge: HashedMap<u32>,
+    by_identity: PartedMap<u32>,
+    by_merge: PartedMap<u32>,
     clients: Slab<Client>,
     forks: Slab<Fork>,
     /// Slots of restored requests by the nonce of their branch, which names another slot; empty in normal life.
@@ -349,12 +349,12 @@ impl Endpoint {
             ids: IdGen::new(seed),
             wheel: Wheel::new(),
             pool: Pool::default(),
-            servers: Slab::new(),
-            open: Slab::new(),
-            by_identity: HashedMap::default(),
-            by_merge: HashedMap::default(),
-            clients: Slab::new(),
-            forks: Slab::new(),
+            servers: Slab::default(),
+            open: Slab::default(),
+            by_identity: PartedMap::default(),
+            by_merge: PartedMap::default(),
+            clients: Slab::default(),
+            forks: Slab::default(),
             revived: HashedMap::default(),
             notes: keep::Notes::default(),
             resolver: Resolver::new(key),

@@ -6,6 +6,8 @@
 //!   that memory after a burst goes back.
 //! - [`Pool::outstanding`] is 0 when nobody holds a buffer.
 
+use crate::chunks::Chunks;
+
 /// Classes: 64 bytes, then four steps to each doubling, as allocators have them, up to 64 KiB, the longest message.
 const CLASSES: usize = 1 + 4 * 10;
 /// Bytes of the smallest class.
@@ -13,18 +15,22 @@ const LEAST: usize = 64;
 /// Bytes that a class keeps for reuse.
 const KEPT: usize = 1 << 19;
 
+/// No slot.
+const NONE: u32 = u32::MAX;
+
 /// Names a buffer. The holder owes one [`Pool::release`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BufId(u32);
 
 impl BufId {
     /// No buffer: empty, and free to release.
-    pub(crate) const NONE: BufId = BufId(u32::MAX);
+    pub(crate) const NONE: BufId = BufId(NONE);
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Slot {
     data: Box<[u8]>,
+    /// Of a free slot: the one that was left before.
     len: u32,
     /// 0: the slot is free.
     refs: u32,
@@ -32,14 +38,17 @@ struct Slot {
 
 #[derive(Debug)]
 pub(crate) struct Pool {
-    slots: Vec<Slot>,
-    free: Vec<u32>,
+    slots: Chunks<Slot>,
+    /// The slot left last, if any.
+    free: u32,
+    /// Slots in use.
+    held: usize,
     spare: [Vec<Box<[u8]>>; CLASSES],
 }
 
 impl Default for Pool {
     fn default() -> Pool {
-        Pool { slots: Vec::new(), free: Vec::new(), spare: std::array::from_fn(|_| Vec::new()) }
+        Pool { slots: Chunks::default(), free: NONE, held: 0, spare: std::array::from_fn(|_| Vec::new()) }
     }
 }
 
@@ -65,7 +74,7 @@ const fn size_of_class(class: usize) -> usize {
 impl Pool {
     /// Buffers that somebody holds.
     pub(crate) fn outstanding(&self) -> usize {
-        self.slots.len() - self.free.len()
+        self.held
     }
 
     /// A buffer with `content`, held once.
@@ -76,8 +85,10 @@ impl Pool {
         };
         data[..content.len()].copy_from_slice(content);
         let slot = Slot { data, len: content.len() as u32, refs: 1 };
-        if let Some(index) = self.free.pop() {
-            self.slots[index as usize] = slot;
+        self.held += 1;
+        if let Some(free) = self.slots.get_mut(self.free as usize) {
+            let index = std::mem::replace(&mut self.free, free.len);
+            *free = slot;
             return BufId(index);
         }
         self.slots.push(slot);
@@ -85,7 +96,7 @@ impl Pool {
     }
 
     pub(crate) fn get(&self, id: BufId) -> &[u8] {
-        self.slots.get(id.0 as usize).map_or(&[], |s| &s.data[..s.len as usize])
+        self.slots.get(id.0 as usize).filter(|s| s.refs > 0).map_or(&[], |s| &s.data[..s.len as usize])
     }
 
     /// One holder more.
@@ -100,13 +111,14 @@ impl Pool {
     pub(crate) fn release(&mut self, id: BufId) {
         let Some(slot) = self.slots.get_mut(id.0 as usize) else { return };
         debug_assert!(slot.refs > 0, "a buffer released twice");
-        slot.refs = slot.refs.saturating_sub(1);
-        if slot.refs > 0 {
+        let Some(refs) = slot.refs.checked_sub(1) else { return };
+        slot.refs = refs;
+        if refs > 0 {
             return;
         }
         let data = std::mem::take(&mut slot.data);
-        slot.len = 0;
-        self.free.push(id.0);
+        slot.len = std::mem::replace(&mut self.free, id.0);
+        self.held -= 1;
         if let Some(class) = class_of(data.len()).filter(|c| size_of_class(*c) == data.len())
             && (self.spare[class].len() + 1) * data.len() <= KEPT
         {

@@ -202,7 +202,7 @@ impl Endpoint {
         self.note_server(slot);
         self.servers[slot].chain = self.by_identity.insert(hash, slot as u32).unwrap_or(NONE);
         if ident.len() > split {
-            self.by_merge.entry(self.key.hash(&[&ident[split..]])).or_insert(slot as u32);
+            self.by_merge.insert_new(self.key.hash(&[&ident[split..]]), slot as u32);
         }
         let txn = ServerTxn::of(handle(slot, generation));
         let mut timer = TimerId::NONE;
@@ -216,7 +216,7 @@ impl Endpoint {
 
     /// The transaction with this identity.
     pub(super) fn find_server(&self, first_part: &[u8]) -> Option<usize> {
-        let mut at = self.by_identity.get(&self.identity_hash(first_part)).copied().unwrap_or(NONE);
+        let mut at = self.by_identity.get(self.identity_hash(first_part)).copied().unwrap_or(NONE);
         while at != NONE {
             let server = &self.servers[at as usize];
             if self.pool.get(server.buf).get(..usize::from(server.split)) == Some(first_part) {
@@ -236,7 +236,7 @@ impl Endpoint {
 
     /// Whether the same request came over another path already and lives (RFC 3261 section 8.2.2.2).
     fn find_merge(&self, second_part: &[u8]) -> bool {
-        let Some(slot) = self.by_merge.get(&self.key.hash(&[second_part])) else { return false };
+        let Some(slot) = self.by_merge.get(self.key.hash(&[second_part])) else { return false };
         let server = &self.servers[*slot as usize];
         self.pool.get(server.buf).get(usize::from(server.split)..usize::from(server.identity)) == Some(second_part)
     }
@@ -366,21 +366,21 @@ impl Endpoint {
     /// Lets go of what further answers would need.
     fn close(&mut self, slot: usize) {
         let open = std::mem::replace(&mut self.servers[slot].open, NONE);
-        if let Some(open) = self.open.try_remove(open as usize) {
+        if let Some(open) = self.open.remove(open as usize) {
             self.pool.release(open.head);
         }
     }
 
     fn remove_server(&mut self, slot: usize) {
         self.close(slot);
-        let server = self.servers.remove(slot);
+        let Some(server) = self.servers.remove(slot) else { return };
         self.note_gone(true, handle(slot, server.generation), server.mark);
         let ident = &self.pool.get(server.buf)[..usize::from(server.identity)];
         let (first, second) = ident.split_at(usize::from(server.split));
         let hash = self.identity_hash(first);
         let merge = self.key.hash(&[second]);
-        if !second.is_empty() && self.by_merge.get(&merge) == Some(&(slot as u32)) {
-            self.by_merge.remove(&merge);
+        if !second.is_empty() && self.by_merge.get(merge) == Some(&(slot as u32)) {
+            self.by_merge.remove(merge);
         }
         self.unchain(hash, slot as u32, server.chain);
         self.wheel.cancel(server.retransmit);
@@ -389,9 +389,9 @@ impl Endpoint {
     }
 
     fn unchain(&mut self, hash: u64, slot: u32, next: u32) {
-        match self.by_identity.get_mut(&hash) {
+        match self.by_identity.get_mut(hash) {
             Some(head) if *head == slot && next == NONE => {
-                self.by_identity.remove(&hash);
+                self.by_identity.remove(hash);
             }
             Some(head) if *head == slot => *head = next,
             Some(head) => {
