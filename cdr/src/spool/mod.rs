@@ -6,7 +6,9 @@
 //! - A record is in the spool when [`Spool::append`] has returned: it is on the disk then.
 //! - A segment is removed only when the cursor is behind its last record: when the database has all of it.
 //! - What an append that failed has left is cut off; if that fails, too, what is appended next begins another segment.
-//! - A start cuts what a crash has torn from the end of the last segment, and appends to a new one.
+//! - A start cuts what a crash has torn from the end of the last segment, and appends to a new one. Of an append that a loss of
+//!   power has torn, whole records may lie behind others that are not: nothing tells it from damage, so they count, and what is
+//!   before them is told as damage.
 //!
 //! The directory is a [`Disk`]: files (`src/control/cdr/spool`), or what a simulation has. Every call blocks on it. One process
 //! at a time may have it: whoever opens it sees to that.
