@@ -70,6 +70,8 @@ pub struct Booked {
     pub pending: Vec<(WaitRef, Decided)>,
     /// When the match was made that has come to its call in this step.
     pub decided: Option<Decided>,
+    /// The call to which a match had come when the process ended, before its INVITE left: its successor sends that.
+    pub unsent: Option<(u32, Decided)>,
     /// Most chats at once.
     pub slots: u8,
     /// The last reload in which attempts with it may not have begun.
@@ -92,7 +94,8 @@ impl Booked {
         if open > 0 && !(chat && self.chats) {
             return Err(format!("is double-booked: {:?} not over, and c{call} is offered", self.calls));
         }
-        let decided = self.decided_for(chat);
+        let unsent = self.unsent.take_if(|(matched, _)| *matched == call).map(|(_, decided)| decided);
+        let decided = unsent.or_else(|| self.decided_for(chat));
         let then = decided.map_or(now, |d| d.at);
         // Its wrap-ups are timed in one place, which may have ended an earlier one before it heard of the last.
         let known = match decided {
@@ -224,5 +227,29 @@ impl Booked {
             return wrong(format!("agent a{n} is stuck: {view:?}, and has {:?}", self.calls));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_match_made_before_a_wrap_up_whose_invite_the_next_process_sends_is_no_offer_in_it() {
+        let made = Decided { at: 10 * SECOND, beside: 1 };
+        let wraps = Booked {
+            wraps_until: 40 * SECOND,
+            known_from: 11 * SECOND,
+            unsent: Some((7, made)),
+            slots: 2,
+            ..Booked::default()
+        };
+        let now = 12 * SECOND;
+        assert_eq!(wraps.clone().offer(7, true, now), Ok(true));
+        // It excuses no other call, and no match that was made when the end before was known.
+        assert!(wraps.clone().offer(8, true, now).unwrap_err().contains("in its wrap-up"));
+        let later = Decided { at: 11 * SECOND + 1, beside: 0 };
+        let mut known = Booked { unsent: Some((7, later)), ..wraps };
+        assert!(known.offer(7, true, now).unwrap_err().contains("in its wrap-up"));
     }
 }

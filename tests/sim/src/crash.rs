@@ -11,6 +11,7 @@ use crate::plan::{Op, Options, Plan, SECOND};
 use crate::rng::Rng;
 use crate::routes::Expect;
 use crate::spool_disk::Ending;
+use crate::stages::Listed;
 use crate::world::{EPOCH, World, provisioned, shared};
 use std::sync::Arc;
 use strowger_cdr::Mark;
@@ -220,6 +221,19 @@ impl World {
         }
     }
 
+    /// Calls to which a match has come in the turn that is not sent: the next process offers them, in the moment in which it begins.
+    fn keep_unsent_matches(&mut self) {
+        if self.ledger.agents.iter().all(|agent| agent.decided.is_none()) {
+            return;
+        }
+        let listed = self.list_calls(false);
+        for (n, agent) in (0..).zip(&mut self.ledger.agents) {
+            let Some(decided) = agent.decided.take() else { continue };
+            let is_matched = |l: &&Listed| l.agent == Some(n) && !agent.calls.contains(&l.call);
+            agent.unsent = listed.iter().find(is_matched).map(|l| (l.call, decided));
+        }
+    }
+
     /// The process ends, with a turn unsent: one shard's, or at the start those of several.
     pub(crate) fn crash(&mut self, ending: Ending) -> Checked {
         self.saw("process killed");
@@ -245,9 +259,10 @@ impl World {
             }
         }
         self.forget_unkept();
+        self.keep_unsent_matches();
         (self.in_flight, self.reload, self.foreseen) = (0, None, None);
         for agent in &mut self.ledger.agents {
-            (agent.decided, agent.pending) = (None, Vec::new());
+            agent.pending.clear();
             agent.forget_place();
         }
         self.drained.fill(false);

@@ -288,7 +288,7 @@ impl World {
             return Ok(());
         }
         let in_flight = self.in_flight > 0 || self.ledger.stages.behind;
-        self.ledger.agents.iter_mut().for_each(|a| a.decided = None);
+        self.ledger.agents.iter_mut().for_each(|a| (a.decided, a.unsent) = (None, None));
         for (id, agent) in &self.registry.current().agents_by_id {
             let n = check::agent_number(id);
             if self.reload.is_some() || self.now < self.reloaded + self.plan.net.desk_us + self.plan.net.mesh_us {
