@@ -13,7 +13,7 @@ use strowger_sip::sdp::Sdp;
 use strowger_sip::time::{Mono, Now};
 
 /// Attempts that may fail by our own or the caller's side before the call is given up.
-const MAX_ERRORS: u8 = 3;
+pub(crate) const MAX_ERRORS: u8 = 3;
 const MAX_REDIRECTS: u8 = 5;
 /// Least pause after a refusal, microseconds. A refusal may come at once (no address, a socket that does not take it):
 /// without a pause the same agent would be tried again and again within one turn, and the shard do nothing else.

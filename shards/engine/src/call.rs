@@ -113,7 +113,7 @@ pub(crate) struct Call {
     /// Attempts that agents refused, and the last of these agents.
     pub rejected: u32,
     pub refused: Vec<AgentRef>,
-    /// Attempts that ended by an error of our own.
+    /// Attempts that ended by an error of our own, and re-INVITEs for which there was no way to the caller.
     pub errors: u8,
     /// Counted in the on-hold gauge at present; was counted in `onhold_total`.
     pub onhold: bool,

@@ -6,6 +6,7 @@
 //! its own.
 
 use crate::arena::Key;
+use crate::attempts::MAX_ERRORS;
 use crate::audit::What;
 use crate::body::Body;
 use crate::books::Outcome;
@@ -16,6 +17,9 @@ use strowger_sip::time::Now;
 
 /// Least pause after a 491 in a dialog whose Call-ID is ours, microseconds (RFC 3261 section 14.1).
 pub(crate) const GLARE_OWN_US: u64 = 2_100_000;
+
+/// Pause before a caller is tried again to whom there was no way, microseconds: longer than a name is remembered as unknown.
+const UNREACHABLE_US: u64 = 4_000_000;
 
 /// What is to be done next towards the wanted connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -244,18 +248,39 @@ impl Engine {
         }
     }
 
-    /// The caller refused our re-INVITE with `code`.
-    pub(crate) fn on_link_refused(&mut self, c: Key, code: u16, now: Now) {
-        let Some(Link::Offering { to, before }) = self.calls.get(c).map(|call| call.link) else { return };
+    /// Our re-INVITE to the caller came to nothing: the session is as it was. What was offered.
+    fn link_back(&mut self, c: Key, code: u16, now: Now) -> Option<End> {
+        let Some(Link::Offering { to, before }) = self.calls.get(c).map(|call| call.link) else { return None };
         // What it was connected to may have gone meanwhile.
         let there = |end: &End| match end {
             End::Leg(far) => self.legs.get(*far).is_some_and(|l| l.call == Some(c)),
             End::Silence => true,
         };
         let before = before.filter(there);
-        let Some(call) = self.calls.get_mut(c) else { return };
+        let call = self.calls.get_mut(c)?;
         call.history.note(now.mono.since(call.received.mono), What::Unconnected, code);
         call.link = before.map_or(Link::Loose, Link::Linked);
+        Some(to)
+    }
+
+    /// No way to the caller was found for our re-INVITE: its Contact is of no use, nobody knows the name, the network is down.
+    /// That may pass; but one who is gone for good would be kept for ever, as nothing that is sent can tell.
+    pub(crate) fn on_caller_unreachable(&mut self, c: Key, code: u16, now: Now) {
+        if self.link_back(c, code, now).is_none() {
+            return;
+        }
+        let Some(call) = self.calls.get_mut(c) else { return };
+        call.errors += 1;
+        if call.errors >= MAX_ERRORS {
+            self.caller_gone(c, code, now);
+        } else {
+            self.pause_invites(c, UNREACHABLE_US, now);
+        }
+    }
+
+    /// The caller refused our re-INVITE with `code`.
+    pub(crate) fn on_link_refused(&mut self, c: Key, code: u16, now: Now) {
+        let Some(to) = self.link_back(c, code, now) else { return };
         match code {
             // Both asked at once: again after 0 to 2 s, as this Call-ID is the caller's (section 14.1).
             491 => self.pause_for_glare(c, 0, now),

@@ -270,3 +270,52 @@ fn a_caller_without_description_cancels_or_leaves_the_offer_unanswered() {
     s.assert_cdrs(&["type 0 agent ann fstats 7 rejected 0 wait 0s pickup 0s talk 1s cause 488"]);
     s.assert_rest();
 }
+
+/// The caller names this as where it is to be reached from now on.
+fn caller_is_at(s: &mut Scene, contact: Option<&str>) {
+    s.caller.contact = contact.map(str::to_owned);
+    let sdp = s.caller.sdp();
+    s.caller.send(&mut s.bench, "INVITE", &sdp);
+    s.caller.expect(&mut s.bench, "100");
+    s.caller.expect(&mut s.bench, "200");
+    s.caller.ack(&mut s.bench, "");
+}
+
+#[test]
+fn a_caller_to_whom_there_is_no_way_is_gone_after_some_tries() {
+    let mut s = Scene::queued();
+    caller_is_at(&mut s, Some("tel:+4930"));
+    s.media.send(&mut s.bench, "BYE", "");
+    s.media.expect(&mut s.bench, "200");
+    s.wait_ms(2_000);
+    s.media_answers();
+    s.wait_ms(7_999);
+    s.media.expect_nothing(&mut s.bench);
+    s.wait_ms(1);
+    s.media_bye();
+    s.caller.expect_nothing(&mut s.bench);
+    s.assert_cdrs(&["type 1 agent - fstats 9 rejected 0 wait 10s pickup 0s talk 0s cause 503"]);
+    s.assert_counts([1, 0, 0, 1]);
+    s.assert_rest();
+}
+
+#[test]
+fn a_caller_to_whom_there_is_no_way_for_a_moment_gets_its_agent() {
+    let mut s = Scene::queued();
+    caller_is_at(&mut s, Some("tel:+4930"));
+    s.bench.login("ann", true);
+    let invite = s.ann_rings();
+    s.ann_answers(&invite);
+    s.wait_ms(2_000);
+    caller_is_at(&mut s, None);
+    s.wait_ms(1_999);
+    s.caller.expect_nothing(&mut s.bench);
+    s.wait_ms(1);
+    s.caller_moves();
+    s.media_bye();
+    s.wait_ms(10_000);
+    s.ann.expect_nothing(&mut s.bench);
+    s.caller_hangs_up_on_ann();
+    s.assert_cdrs(&["type 0 agent ann fstats 7 rejected 0 wait 0s pickup 0s talk 14s cause 0"]);
+    s.assert_rest();
+}

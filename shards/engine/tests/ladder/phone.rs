@@ -70,6 +70,8 @@ pub struct Phone {
     pub more_sdp: String,
     /// It describes an MSRP session, not audio.
     pub chats: bool,
+    /// The URI of its Contact, where that is not its address.
+    pub contact: Option<String>,
 }
 
 impl Phone {
@@ -94,6 +96,7 @@ impl Phone {
             content_type: "application/sdp".to_owned(),
             more_sdp: String::new(),
             chats: false,
+            contact: None,
         }
     }
 
@@ -125,14 +128,18 @@ impl Phone {
     ) -> Vec<u8> {
         let kind = if body.is_empty() { String::new() } else { format!("Content-Type: {}\r\n", self.content_type) };
         format!(
-            "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/UDP {addr};branch={branch};rport\r\nMax-Forwards: 70\r\nFrom: {local}\r\nTo: {to}\r\nCall-ID: {call_id}\r\nCSeq: {cseq} {method}\r\nContact: <sip:{name}@{addr}>\r\n{extra}{kind}Content-Length: {len}\r\n\r\n{body}",
+            "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/UDP {addr};branch={branch};rport\r\nMax-Forwards: 70\r\nFrom: {local}\r\nTo: {to}\r\nCall-ID: {call_id}\r\nCSeq: {cseq} {method}\r\nContact: <{contact}>\r\n{extra}{kind}Content-Length: {len}\r\n\r\n{body}",
             addr = self.addr,
             local = self.local,
             call_id = self.call_id,
-            name = self.name,
+            contact = self.contact(),
             len = body.len(),
         )
         .into_bytes()
+    }
+
+    fn contact(&self) -> String {
+        self.contact.clone().unwrap_or_else(|| format!("sip:{}@{}", self.name, self.addr))
     }
 
     fn next_branch(&mut self) -> String {
@@ -296,12 +303,11 @@ impl Phone {
         let vias: String = view.all(Name::Via).map(|v| format!("Via: {}\r\n", String::from_utf8_lossy(v))).collect();
         let kind = if body.is_empty() { "" } else { "Content-Type: application/sdp\r\n" };
         let bytes = format!(
-            "SIP/2.0 {code} X\r\n{vias}From: {from}\r\nTo: {to}\r\nCall-ID: {call_id}\r\nCSeq: {cseq}\r\nContact: <sip:{name}@{addr}>\r\nAllow: INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE, INFO\r\n{extra}{kind}Content-Length: {len}\r\n\r\n{body}",
+            "SIP/2.0 {code} X\r\n{vias}From: {from}\r\nTo: {to}\r\nCall-ID: {call_id}\r\nCSeq: {cseq}\r\nContact: <{contact}>\r\nAllow: INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE, INFO\r\n{extra}{kind}Content-Length: {len}\r\n\r\n{body}",
             from = request.header(Name::From),
             cseq = request.header(Name::CSeq),
             extra = self.answer_extra,
-            name = self.name,
-            addr = self.addr,
+            contact = self.contact(),
             len = body.len(),
         );
         bench.datagram(self.addr, bytes.as_bytes());
