@@ -358,7 +358,7 @@ impl Ledger {
         if let Some(agent) = &cdr.agent {
             let n = agent_number(&agent.agentid);
             let booked = &mut self.agents[n as usize];
-            booked.ended(call, &cdr, self.wrapups, now).map_err(|what| wrong(what).agent(n))?;
+            booked.ended(call, &cdr, self.wrapups, !self.by_message, now).map_err(|what| wrong(what).agent(n))?;
         } else if let Some(n) = self.agents.iter().position(|a| a.calls.contains(&call)) {
             return Err(wrong(format!("record without agent while a{n} is offered the call")));
         }

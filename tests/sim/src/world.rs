@@ -534,7 +534,7 @@ impl World {
             Output::Audited(report) => return self.nothing_is_amiss(&report),
             Output::AgentEvent(event) => {
                 let n = check::agent_number(&event.agent.agentid);
-                self.trace.note(self.now, None, Some(n), || format!("agent {:?}", brief(&event.state)));
+                self.trace.note(self.now, None, Some(n), || format!("agent {}", brief(&event.state)));
             }
             Output::Reply { id, reply } => {
                 self.on_reply(shard, id, &reply);
@@ -571,13 +571,13 @@ fn describe(command: &Control) -> String {
     }
 }
 
-fn brief(state: &strowger_engine::control::AgentReport) -> &'static str {
+fn brief(state: &strowger_engine::control::AgentReport) -> String {
     use strowger_engine::control::AgentReport::{Free, InCall, InChat, Offline, Wrapup};
     match state {
-        Offline => "offline",
-        Free => "free",
-        InCall { .. } => "incall",
-        InChat { .. } => "inchat",
-        Wrapup { .. } => "wrapup",
+        Offline => "offline".to_owned(),
+        Free => "free".to_owned(),
+        InCall { .. } => "incall".to_owned(),
+        InChat { ongoing_sessions, .. } => format!("inchat, {ongoing_sessions} chats"),
+        Wrapup { .. } => "wrapup".to_owned(),
     }
 }
