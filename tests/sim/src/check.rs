@@ -79,8 +79,10 @@ pub struct Ledger {
     unanswered: HashMap<String, String>,
     /// Those of dialogs with agents.
     phones: HashSet<String>,
-    /// Branches of BYEs that came before that answer: with what tag of the peer's does not matter.
+    /// Branches of BYEs that came before that answer, and the Call-IDs of what they ended: with what tag of the peer's does not
+    /// matter.
     pub early: HashSet<String>,
+    pub ended_early: HashSet<String>,
     pub stages: Stages,
     /// The call whose agent hung up last, and when.
     agent_left: Option<(u32, u64)>,
@@ -179,6 +181,7 @@ impl Ledger {
                 if self.unanswered.get(id).is_some_and(|tag| msg.to_tag() == Some(tag.as_bytes())) =>
             {
                 let first = branch(msg).is_some_and(|b| self.early.insert(b.to_owned()));
+                self.ended_early.insert(id.to_owned());
                 if first && is_stray(msg) && !self.lost_power && !self.is_damaged(msg) {
                     self.told.phone_hangs_up(id, msg);
                 }

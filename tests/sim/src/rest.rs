@@ -180,7 +180,10 @@ impl World {
                     CallType::Dropped if row.fstats == fstats::INBOUND => {
                         let mut messages =
                             self.dialogs.iter().filter(|d| d.kind == Kind::Dissuading && d.call == n as u32);
-                        let over = |d: &Dialog| d.facts.said_bye.is_some() || d.facts.said_no.is_some() || d.gone();
+                        let over = |d: &Dialog| {
+                            let ended_early = self.ledger.ended_early.contains(&d.call_id);
+                            d.facts.said_bye.is_some() || d.facts.said_no.is_some() || d.gone() || ended_early
+                        };
                         if self.plan.net.loss == 0 && !messages.any(over) {
                             return wrong("no dissuading message has ended");
                         }
