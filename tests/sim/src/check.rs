@@ -45,6 +45,9 @@ pub type Checked = Result<(), Violation>;
 /// Life of an INVITE that nobody answers.
 const TIMER_B_US: u64 = 32 * SECOND;
 
+/// How long an INVITE that was answered with 2xx is known (RFC 6026 section 8.11).
+const TIMER_L_US: u64 = 32 * SECOND;
+
 /// How late a wrap-up may end.
 pub const LATE_US: u64 = 2_000;
 
@@ -61,8 +64,8 @@ pub struct Rows {
 pub struct Ledger {
     pub calls: Vec<Rows>,
     pub agents: Vec<Booked>,
-    /// Final answer of the engine to an INVITE: by branch and CSeq.
-    finals: HashMap<String, (u16, String)>,
+    /// Final answer of the engine to an INVITE, and when it was sent first: by branch and CSeq.
+    finals: HashMap<String, (u16, String, u64)>,
     /// Branches of the engine's INVITEs that a provisional answer has reached, and those that got one in time.
     provisional: HashSet<String>,
     heard: HashSet<String>,
@@ -212,7 +215,7 @@ impl Ledger {
         }
         match (msg.method(), msg.code()) {
             (None, Some(code)) if !self.is_damaged(msg) => {
-                self.one_final_answer(code, msg).map_err(wrong)?;
+                self.one_final_answer(code, msg, now).map_err(wrong)?;
                 self.answers_as_foretold(code, msg).map_err(wrong)?;
                 if branch(msg).is_none_or(|b| !self.early.contains(b)) {
                     stray_is_refused(code, msg).map_err(wrong)?;
@@ -269,23 +272,24 @@ impl Ledger {
         }
     }
 
-    /// At most one final answer to each INVITE.
-    fn one_final_answer(&mut self, code: u16, msg: &Message<'_>) -> Result<(), String> {
+    /// At most one final answer to each INVITE. One that comes again when the engine must not know it any more is another,
+    /// which is out of order: that it is refused takes nothing back.
+    fn one_final_answer(&mut self, code: u16, msg: &Message<'_>, now: u64) -> Result<(), String> {
         let cseq = msg.cseq().map_err(|_| "answer without CSeq".to_owned())?;
         if code < 200 || cseq.method != Method::Invite {
             return Ok(());
         }
         let key = format!("{}/{}", branch(msg).unwrap_or_default(), cseq.number);
         let tag = msg.to_tag().map(text::text).unwrap_or_default().to_owned();
-        let answer = (code, tag);
-        match self.finals.get(&key) {
-            Some(before) if *before != answer => Err(format!("INVITE {key} got {before:?} and then {answer:?}")),
-            Some(_) => Ok(()),
-            None => {
-                self.finals.insert(key, answer);
-                Ok(())
-            }
+        let Some((before, its_tag, at)) = self.finals.get(&key) else {
+            self.finals.insert(key, (code, tag, now));
+            return Ok(());
+        };
+        let forgotten = *before < 300 && code == 500 && now >= at + TIMER_L_US;
+        if *its_tag == tag && (*before == code || forgotten) {
+            return Ok(());
         }
+        Err(format!("INVITE {key} got {:?} and then {:?}", (before, its_tag), (code, tag)))
     }
 
     /// One session id per dialog; the version goes up by one when, and only when, the description changes.
@@ -449,4 +453,30 @@ pub fn agent_number(id: &str) -> u32 {
 
 fn branch<'a>(msg: &Message<'a>) -> Option<&'a str> {
     msg.top_via().ok()?.branch().map(text::text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Ledger, TIMER_L_US};
+    use crate::text;
+
+    #[test]
+    fn an_invite_gets_one_final_answer_while_it_is_known() {
+        let answers = |code: u16, at: u64| {
+            let mut ledger = Ledger::default();
+            let mut says = |code: u16, at| {
+                let answer = format!(
+                    "SIP/2.0 {code} X\r\nVia: SIP/2.0/UDP h;branch=z9hG4bK1\r\nFrom: <sip:a@h>;tag=a\r\nTo: <sip:b@h>;tag=b\r\n\
+                     Call-ID: c\r\nCSeq: 2 INVITE\r\nContent-Length: 0\r\n\r\n"
+                );
+                ledger.one_final_answer(code, &text::parse(answer.as_bytes()).unwrap(), at)
+            };
+            says(200, 5).unwrap();
+            says(code, at)
+        };
+        assert_eq!(answers(200, 6), Ok(()));
+        assert!(answers(500, 4 + TIMER_L_US).is_err(), "it is known for so long");
+        assert_eq!(answers(500, 5 + TIMER_L_US), Ok(()), "the same, sent again and late, is out of order");
+        assert!(answers(488, 5 + TIMER_L_US).is_err(), "that would be an answer to what it asks");
+    }
 }

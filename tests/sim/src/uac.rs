@@ -2,7 +2,7 @@
 
 use crate::plan::SECOND;
 use crate::text::{self, Bytes, Request};
-use crate::ua::{Act, Ctx, Dialog, Phase, Tick};
+use crate::ua::{Act, Ctx, Dialog, LIFE, Phase, Tick};
 use strowger_sip::msg::{Message, Name};
 
 impl Dialog {
@@ -61,7 +61,9 @@ impl Dialog {
 
     fn on_final_again(&mut self, ctx: &mut Ctx<'_>, n: usize, code: u16) {
         let c = &self.clients[n];
-        if c.method == "INVITE" && c.code != code && c.code != 408 {
+        // What was sent again, and came when that INVITE was forgotten, is refused; here it is forgotten, too.
+        let forgotten = c.code < 300 && code == 500 && ctx.now >= c.born + LIFE;
+        if c.method == "INVITE" && c.code != code && c.code != 408 && !forgotten {
             ctx.wrongs.push(format!("{} and then {code} to one INVITE of {}", c.code, self.call_id));
         }
         if let Some(ack) = &c.ack {
