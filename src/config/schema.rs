@@ -319,7 +319,8 @@ section! {
     busy_poll_us: Whole<0, 1_000_000> = Whole(0);
     /// Have them run before all other programs (Linux: real-time, round-robin, priority 1), so that neither those nor the control plane
     /// make a call wait. Wants CAP_SYS_NICE or a limit of 1 on real-time priority (systemd: LimitRTPRIO=1); without, they run as
-    /// usual, and the log says so. Where shards have all cores and are loaded to the full, the rest has what Linux leaves it, 5 %.
+    /// usual, and the log says so. Where shards have all cores and are loaded to the full, the rest has what Linux leaves it, 5 %; with
+    /// busy_poll_us that is so from half of that load on, and calls wait for tens of milliseconds now and then.
     real_time: Switch = Switch(false);
     /// Most agents that may ever be provisioned in the life of the process.
     max_agents: Whole<1, 16_777_216> = Whole(1_048_576);
