@@ -186,6 +186,8 @@ pub(crate) struct Session {
     pub peer_supports: bool,
     /// The peer allows UPDATE.
     pub update: bool,
+    /// Refreshes in a row for which there was no way to the peer.
+    pub unsent: u32,
 }
 
 #[derive(Debug)]

@@ -119,16 +119,28 @@ impl Engine {
         }
     }
 
-    /// The answer to our refresh (`msg`: none for a timeout).
+    /// One more refresh could not be sent (its Contact is of no use, nobody knows the name, the network is down): whether that has
+    /// lasted for as long as the session had left. Nothing else would ever end it.
+    fn is_out_of_reach(&mut self, key: Key) -> bool {
+        let Some(leg) = self.legs.get_mut(key) else { return false };
+        leg.session.unsent += 1;
+        u64::from(leg.session.unsent) * RETRY_US >= u64::from(leg.session.interval_s) * 1_000_000 / 2
+    }
+
+    /// The answer to our refresh (`msg`: none for a timeout, or when nothing could be sent).
     pub(crate) fn on_refreshed(&mut self, key: Key, code: u16, msg: Option<&Message<'_>>, now: Now) {
         match code {
             200..300 => {
                 if let Some(msg) = msg {
                     self.note_session(key, msg);
                 }
+                if let Some(leg) = self.legs.get_mut(key) {
+                    leg.session.unsent = 0;
+                }
                 self.start_session_timer(key, now);
             }
             408 | 481 => self.drop_peer(key, code, now),
+            503 if msg.is_none() && self.is_out_of_reach(key) => self.drop_peer(key, code, now),
             _ => {
                 if let Some(min) = msg.and_then(|m| m.min_se().ok().flatten()).filter(|_| code == 422)
                     && let Some(leg) = self.legs.get_mut(key)

@@ -115,6 +115,27 @@ fn a_caller_found_dead_by_our_refresh_ends_the_call_with_its_record() {
 }
 
 #[test]
+fn a_caller_to_whom_no_refresh_can_be_sent_is_ended_with_the_interval_and_not_before() {
+    for back in [false, true] {
+        let mut s = scene();
+        s.caller.extra = "Supported: timer\r\nSession-Expires: 600;refresher=uas\r\nAllow: UPDATE\r\n".into();
+        s.caller.contact = Some("tel:+4930".into());
+        s.joins_queue();
+        s.caller.extra.clear();
+        s.wait_ms(594_999);
+        s.media.expect_nothing(&mut s.bench);
+        if back {
+            s.caller_leaves_queue();
+        } else {
+            s.wait_ms(1);
+            s.media_bye();
+            s.assert_cdrs(&["type 1 agent - fstats 9 rejected 0 wait 595s pickup 0s talk 0s cause 503"]);
+        }
+        s.assert_rest();
+    }
+}
+
+#[test]
 fn a_peer_that_does_not_refresh_is_ended_before_the_interval_is_over() {
     let mut s = scene();
     s.caller.extra = "Supported: timer\r\nSession-Expires: 600;refresher=uac\r\n".into();

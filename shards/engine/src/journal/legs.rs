@@ -154,6 +154,7 @@ fn read_session(r: &mut Reader<'_>) -> Result<(Session, Option<u64>), Corrupt> {
         min_se_s: r.small("interval")?,
         peer_supports: r.flag()?,
         update: r.flag()?,
+        unsent: r.small("refreshes")?,
     };
     Ok((session, r.option(Reader::uint)?))
 }
@@ -291,6 +292,7 @@ impl Engine {
         w.uint(u64::from(leg.session.min_se_s));
         w.flag(leg.session.peer_supports);
         w.flag(leg.session.update);
+        w.uint(u64::from(leg.session.unsent));
         self.write_timer(w, leg.session.timer, now);
         w.uint(leg.relays.len() as u64);
         for relay in leg.relays.iter() {

@@ -25,7 +25,7 @@ pub use restore::Restored;
 pub use strowger_sip::wire;
 
 /// Version of the records of calls, legs, agents and counters.
-const VERSION: u64 = 2;
+const VERSION: u64 = 3;
 
 /// What a record is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
