@@ -160,6 +160,8 @@ fn no_kill_loses_a_safe_record_or_doubles_one() {
     }
     let counts = runtime.block_on(write_cdrs(dir.path(), safe + 1, Some(safe + 10), |_| {}));
     assert_eq!(counts.refused.load(std::sync::atomic::Ordering::Relaxed), 0);
+    let left = spool::open(&dir.path().join("spool"), 50_000).unwrap().0.left();
+    assert_eq!(left, 0, "records are in the spool still");
     let one = |query: &'static str| runtime.block_on(sqlx::query_scalar::<_, i64>(query).fetch_one(&db)).unwrap();
     let rows = one("SELECT count(*) FROM cc_cdrs");
     assert_eq!(rows, one("SELECT count(DISTINCT cid) FROM cc_cdrs"), "a record is there twice");

@@ -100,6 +100,8 @@ impl Pipeline {
         let (spool, jobs, writes) = (Some(spool), JoinSet::new(), vec![]);
         let (safe, began) = (Box::new(|_| {}), Instant::now());
         let mut pipeline = Pipeline { machine, store, spool, refused_file, counts, safe, jobs, writes, began };
+        // Whoever looks before it runs sees what is in the spool.
+        pipeline.counts.set(&pipeline.machine.tally());
         if let Some(damage) = torn {
             pipeline.counts.torn.fetch_add(1, Relaxed);
             pipeline.set_aside(0, vec![Aside::Damaged(damage)]);
