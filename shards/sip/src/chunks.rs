@@ -5,7 +5,7 @@
 //! - Growth takes the time of one chunk, or of one part, whatever the table holds.
 //! - A removed entry's slot is the next to be used: slots stay as few as there ever were entries at once.
 
-use crate::hash::HashedMap;
+use crate::hash::{HashedMap, Identity};
 use std::ops::{Index, IndexMut};
 
 /// Elements of a chunk.
@@ -218,7 +218,9 @@ pub struct PartedMap<V> {
 
 impl<V> Default for PartedMap<V> {
     fn default() -> PartedMap<V> {
-        PartedMap { parts: (0..PARTS).map(|_| HashedMap::default()).collect(), len: 0 }
+        // Some room from the beginning on: else a quiet shard would go on allocating for hundreds of calls.
+        let part = || HashedMap::with_capacity_and_hasher(3, Identity);
+        PartedMap { parts: (0..PARTS).map(|_| part()).collect(), len: 0 }
     }
 }
 
