@@ -464,8 +464,7 @@ impl Engine {
         let answer = msg.and_then(Body::of).filter(|_| code < 300);
         match (purpose, code < 300) {
             (Purpose::Link, true) => self.on_link_accepted(c, answer, now),
-            // The caller has said nothing, and its time was not up: nothing could be sent.
-            (Purpose::Link, false) if msg.is_none() && code == 503 => self.on_caller_unreachable(c, code, now),
+            (Purpose::Link, false) if is_unsent(code, msg) => self.on_caller_unreachable(c, code, now),
             (Purpose::Link, false) => self.on_link_refused(c, code, now),
             (Purpose::Corrective, true) => self.on_corrected(c, key, answer, now),
             (Purpose::Corrective, false) => self.on_correction_refused(c, key, code, now),
@@ -573,4 +572,10 @@ impl Engine {
             TimerKind::Probe => self.probe(key, now),
         }
     }
+}
+
+/// Whether a request of ours came to nothing because there was no way to the peer: it has said nothing, and its time was not up
+/// (see [`Engine::on_client_failed`]).
+pub(crate) fn is_unsent(code: u16, answer: Option<&Message<'_>>) -> bool {
+    answer.is_none() && code == 503
 }

@@ -2,7 +2,7 @@
 
 use crate::arena::Key;
 use crate::call::{End, Link};
-use crate::engine::{Engine, TimerKind};
+use crate::engine::{Engine, TimerKind, is_unsent};
 use crate::leg::{Phase, Purpose, Role};
 use strowger_sip::msg::{Message, Method, Name, Refresher};
 use strowger_sip::time::Now;
@@ -39,6 +39,7 @@ impl Engine {
     /// Starts or restarts the timer of a leg whose session has just been confirmed.
     pub(crate) fn start_session_timer(&mut self, key: Key, now: Now) {
         let Some(leg) = self.legs.get_mut(key) else { return };
+        leg.session.unsent = 0;
         let session = leg.session;
         if session.interval_s == 0 || leg.call.is_none() {
             return;
@@ -134,13 +135,10 @@ impl Engine {
                 if let Some(msg) = msg {
                     self.note_session(key, msg);
                 }
-                if let Some(leg) = self.legs.get_mut(key) {
-                    leg.session.unsent = 0;
-                }
                 self.start_session_timer(key, now);
             }
             408 | 481 => self.drop_peer(key, code, now),
-            503 if msg.is_none() && self.is_out_of_reach(key) => self.drop_peer(key, code, now),
+            _ if is_unsent(code, msg) && self.is_out_of_reach(key) => self.drop_peer(key, code, now),
             _ => {
                 if let Some(min) = msg.and_then(|m| m.min_se().ok().flatten()).filter(|_| code == 422)
                     && let Some(leg) = self.legs.get_mut(key)
