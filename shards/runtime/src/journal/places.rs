@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use strowger_engine::journal::{Entity, Kind};
+use strowger_sip::chunks::Chunks;
 
 /// A record's place: number of its segment (0: nowhere), first byte, size in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -13,8 +14,6 @@ pub struct Place {
     pub at: u32,
     pub size: u32,
 }
-
-const CHUNK: usize = 1024;
 
 /// Of both halves of an entity ([`Kind::half`]).
 #[derive(Debug, Clone, Copy, Default)]
@@ -32,7 +31,7 @@ impl Slot {
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Places {
-    slots: [Vec<Box<[Slot]>>; Kind::ALL.len()],
+    slots: [Chunks<Slot>; Kind::ALL.len()],
     cdrs: VecDeque<Place>,
     /// Id of the queue's first.
     first_cdr: u64,
@@ -54,8 +53,8 @@ impl Places {
             *self.cdrs.get(usize::try_from(entity.id.checked_sub(self.first_cdr)?).ok()?)?
         } else {
             let (kind, half) = entity.kind.half();
-            let (chunk, index, generation) = split(entity.id);
-            let slot = self.slots[kind as usize].get(chunk)?.get(index)?;
+            let (at, generation) = split(entity.id);
+            let slot = self.slots[kind as usize].get(at)?;
             (slot.generation == generation).then_some(slot.halves[half])?
         };
         (place.segment != 0).then_some(place)
@@ -68,12 +67,12 @@ impl Places {
             kept
         } else {
             let (kind, half) = entity.kind.half();
-            let (chunk, index, generation) = split(entity.id);
-            let chunks = &mut self.slots[kind as usize];
-            while chunks.len() <= chunk {
-                chunks.push(vec![Slot::default(); CHUNK].into_boxed_slice());
+            let (at, generation) = split(entity.id);
+            let slots = &mut self.slots[kind as usize];
+            while slots.len() <= at {
+                slots.push(Slot::default());
             }
-            let Some(slot) = chunks[chunk].get_mut(index) else { return };
+            let slot = &mut slots[at];
             if slot.generation != generation {
                 self.live -= slot.size();
                 *slot = Slot { generation, ..Slot::default() };
@@ -94,8 +93,8 @@ impl Places {
             return self.trim();
         }
         let (kind, half) = entity.kind.half();
-        let (chunk, index, generation) = split(entity.id);
-        let slot = self.slots[kind as usize].get_mut(chunk).and_then(|chunk| chunk.get_mut(index));
+        let (at, generation) = split(entity.id);
+        let slot = self.slots[kind as usize].get_mut(at);
         if let Some(slot) = slot.filter(|slot| slot.generation == generation) {
             for place in &mut slot.halves[half..] {
                 self.live -= u64::from(std::mem::take(place).size);
@@ -138,10 +137,9 @@ impl Places {
     }
 }
 
-/// Chunk, index in it, generation.
-fn split(id: u64) -> (usize, usize, u32) {
-    let slot = (id & 0xffff_ffff) as usize;
-    (slot / CHUNK, slot % CHUNK, (id >> 32) as u32)
+/// Slot, generation.
+fn split(id: u64) -> (usize, u32) {
+    ((id & 0xffff_ffff) as usize, (id >> 32) as u32)
 }
 
 #[cfg(test)]
