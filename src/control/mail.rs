@@ -48,8 +48,8 @@ impl<T> Inbox<T> {
             if self.mail.arm() {
                 // Else the runtime ends.
                 self.ear.readable().await.ok()?;
-                self.mail.heard();
-                // Nothing to read: that it is readable is over.
+                self.mail.disarm();
+                // Until there is nothing to read: that it is readable is over then.
                 while self.ear.try_read(&mut [0; 64]).is_ok_and(|n| n > 0) {}
             } else if self.mail.is_over() {
                 return None;

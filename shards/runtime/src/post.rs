@@ -114,7 +114,7 @@ impl<T> Mail<T> {
         waits
     }
 
-    /// What becomes readable when the bell rings, for those who wait for many things; never blocks.
+    /// What becomes readable when the bell rings, and is to be read then, for those who wait for many things; never blocks.
     ///
     /// # Errors
     /// When the process is out of descriptors.
@@ -124,10 +124,9 @@ impl<T> Mail<T> {
         Ok(ear)
     }
 
-    /// The ear was readable: it is not any more until the bell rings again.
-    pub fn heard(&self) {
+    /// Its reader waits no longer.
+    pub fn disarm(&self) {
         self.0.bell.disarm();
-        sys::drain(self.0.ear.as_fd());
     }
 
     /// The next, for threads that may block; `None`: there is none so soon, or there will be none.
@@ -143,7 +142,8 @@ impl<T> Mail<T> {
             if self.arm() {
                 let ns = u64::try_from(left.as_nanos()).unwrap_or(u64::MAX);
                 PollSet::new([self.0.ear.as_fd().as_raw_fd()]).wait(ns);
-                self.heard();
+                self.disarm();
+                sys::drain(self.0.ear.as_fd());
             }
         }
     }
