@@ -26,6 +26,18 @@ fn ann_gets_bye(s: &mut Scene) {
     s.ann.answer(&mut s.bench, &bye, 200, "");
 }
 
+/// The caller has refused that; ann, called in the other offer mode, has answered.
+fn offered_the_other_way() -> Scene {
+    let (mut s, offer) = offered();
+    caller_refuses(&mut s, &offer, 488);
+    ann_gets_bye(&mut s);
+    let invite = s.ann.expect(&mut s.bench, "INVITE");
+    assert!(invite.body().is_empty(), "without a description");
+    let sdp = s.ann.sdp();
+    s.ann.answer(&mut s.bench, &invite, 200, &sdp);
+    s
+}
+
 #[test]
 fn a_491_to_the_reinvite_is_retried_within_two_seconds() {
     let (mut s, offer) = offered();
@@ -43,13 +55,7 @@ fn a_491_to_the_reinvite_is_retried_within_two_seconds() {
 
 #[test]
 fn a_488_keeps_the_music_one_retry_in_the_other_mode_then_an_error_of_the_attempt() {
-    let (mut s, offer) = offered();
-    caller_refuses(&mut s, &offer, 488);
-    ann_gets_bye(&mut s);
-    let invite = s.ann.expect(&mut s.bench, "INVITE");
-    assert!(invite.body().is_empty(), "the other offer mode: without a description");
-    let sdp = s.ann.sdp();
-    s.ann.answer(&mut s.bench, &invite, 200, &sdp);
+    let mut s = offered_the_other_way();
     s.ann.expect_nothing(&mut s.bench);
     let offer = s.caller.expect(&mut s.bench, "INVITE");
     caller_refuses(&mut s, &offer, 488);
@@ -71,12 +77,7 @@ fn a_488_keeps_the_music_one_retry_in_the_other_mode_then_an_error_of_the_attemp
 
 #[test]
 fn the_other_offer_mode_may_do() {
-    let (mut s, offer) = offered();
-    caller_refuses(&mut s, &offer, 488);
-    ann_gets_bye(&mut s);
-    let invite = s.ann.expect(&mut s.bench, "INVITE");
-    let sdp = s.ann.sdp();
-    s.ann.answer(&mut s.bench, &invite, 200, &sdp);
+    let mut s = offered_the_other_way();
     s.caller_moves();
     let ack = s.ann.expect(&mut s.bench, "ACK");
     assert_eq!(ack.sdp('s'), "caller");
@@ -277,12 +278,7 @@ fn a_caller_who_agrees_and_says_nothing_is_with_the_music_while_the_agent_is_cal
 
 #[test]
 fn a_caller_who_agrees_and_says_nothing_at_last_is_moved_back_to_the_music() {
-    let (mut s, offer) = offered();
-    caller_refuses(&mut s, &offer, 488);
-    ann_gets_bye(&mut s);
-    let invite = s.ann.expect(&mut s.bench, "INVITE");
-    let sdp = s.ann.sdp();
-    s.ann.answer(&mut s.bench, &invite, 200, &sdp);
+    let mut s = offered_the_other_way();
     let offer = s.caller.expect(&mut s.bench, "INVITE");
     s.caller.answer(&mut s.bench, &offer, 200, "");
     s.caller.expect(&mut s.bench, "ACK");
