@@ -7,7 +7,7 @@ use std::cell::Cell;
 use strowger_bench::call::{House, Wire};
 use strowger_bench::meter::Unmetered;
 
-/// As many as fill tables that grow by doubling: nothing counts that is there for calls to come.
+/// As many as fill tables that grow by doubling or by chunks: nothing counts that is there for calls to come.
 const CALLS: u64 = 1 << 10;
 /// Bytes that a call holds at most: what it takes at present. It only goes down.
 const MOST: f64 = 3200.0;

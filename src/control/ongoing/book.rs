@@ -99,7 +99,7 @@ impl<R: Deref<Target = [u8]>> Book<R> {
 
     fn put_call(&mut self, shard: u16, id: u64, which: impl Fn(&mut Call<R>) -> &mut Option<R>, record: R) {
         self.make_call(shard, id);
-        let Some(call) = self.shards.get_mut(&shard).and_then(|at| at.calls.enter(id)) else { return };
+        let Some(call) = self.shards.get_mut(&shard).and_then(|at| at.calls.get_mut(id)) else { return };
         if which(call).as_deref() != Some(&*record) {
             touch(&mut self.changed, shard, id, call);
         }
