@@ -183,16 +183,22 @@ impl Engine {
 
     /// Runs everything that is due.
     pub fn handle_timers(&mut self, now: Now) {
+        while self.handle_timer(now) {}
+    }
+
+    /// Fires the next timer that is due; false: there is none. [`Engine::handle_timers`] in steps, for those who want to know what
+    /// comes of each.
+    pub fn handle_timer(&mut self, now: Now) -> bool {
         self.auditor.now = now.mono;
-        while let Some(event) = self.ep.poll_timer(now.mono) {
-            match event {
-                TimerEvent::User { token, kind } => self.on_timer(token, kind, now),
-                TimerEvent::ClientFailed { txn, user, why } => self.on_client_failed(txn, user, why, now),
-                TimerEvent::NoAck { txn, user } => self.on_no_ack(Key::from_u64(user), txn, now),
-                TimerEvent::ServerGone { txn, user } => self.on_server_gone(Key::from_u64(user), txn, now),
-            }
-            self.settle(now);
+        let Some(event) = self.ep.poll_timer(now.mono) else { return false };
+        match event {
+            TimerEvent::User { token, kind } => self.on_timer(token, kind, now),
+            TimerEvent::ClientFailed { txn, user, why } => self.on_client_failed(txn, user, why, now),
+            TimerEvent::NoAck { txn, user } => self.on_no_ack(Key::from_u64(user), txn, now),
+            TimerEvent::ServerGone { txn, user } => self.on_server_gone(Key::from_u64(user), txn, now),
         }
+        self.settle(now);
+        true
     }
 
     /// Answer to a [`Resolve`]; `ttl_us`: how long it holds.

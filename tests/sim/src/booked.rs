@@ -62,8 +62,6 @@ pub struct Booked {
     /// After a refused chat: nothing is offered until then.
     pub pauses_until: u64,
     pub paused_last: u64,
-    /// When timers ended attempts last, and how many at once: what else is seen of that moment may be older than their records.
-    timed: (u64, usize),
     /// Until then its client may still be ending a chat that has no wrap-up, and the agent be in chats.
     pub lingers_until: u64,
     /// When all know that its last attempt is over.
@@ -109,11 +107,10 @@ impl Booked {
         let lingers = chat && then < self.lingers_until;
         // Another chat may be its own whose call has not heard of it yet: then a wrap-up withholds one slot of several.
         let beside = decided.map_or(open, |d| d.beside);
-        let older = chat && self.may_be_older(open, then);
-        if wraps && open == 0 && !older && !(chat && beside > 0) && !lingers {
+        if wraps && open == 0 && !(chat && beside > 0) && !lingers {
             return Err(format!("is offered c{call} in its wrap-up, {} us too early", self.wraps_until - then));
         }
-        if chat && known && !older && then < self.pauses_until {
+        if chat && known && then < self.pauses_until {
             return Err(format!("is offered c{call} {} us before its pause is over", self.pauses_until - then));
         }
         if chat && open.max(beside + usize::from(wraps)) >= usize::from(self.slots) {
@@ -128,13 +125,6 @@ impl Booked {
         Ok(true)
     }
 
-    /// Whether a chat that is matched at that time, beside `open` others, may have come before attempts which timers ended in that
-    /// moment: records are read before the messages of the same turn. Then there was room beside these as well.
-    fn may_be_older(&self, open: usize, then: u64) -> bool {
-        let (at, ended) = self.timed;
-        at == then && open + ended < usize::from(self.slots)
-    }
-
     /// When the match for an offer of this step was made, if that was before the step. A call may find out by itself that it
     /// was matched; of several chats it is not known which did.
     pub fn decided_for(&self, chat: bool) -> Option<Decided> {
@@ -142,16 +132,12 @@ impl Booked {
         self.decided.or(first)
     }
 
-    /// The attempt of `call` has its record. `timed`: no message is its reason.
-    pub fn ended(&mut self, call: u32, cdr: &Cdr, rules: WrapupRules, timed: bool, now: u64) -> Result<(), String> {
+    /// The attempt of `call` has its record.
+    pub fn ended(&mut self, call: u32, cdr: &Cdr, rules: WrapupRules, now: u64) -> Result<(), String> {
         let Some(n) = self.calls.iter().position(|c| *c == call) else {
             return Err(format!("record with an agent who was with {:?}", self.calls));
         };
         self.calls.swap_remove(n);
-        if timed {
-            let before = if self.timed.0 == now { self.timed.1 } else { 0 };
-            self.timed = (now, before + 1);
-        }
         (self.idle_since, self.holds_place) = (None, cdr.call_type != CallType::Handled);
         (self.excused, self.known_from) = (now, now + if self.chats { rules.way_us } else { 0 });
         let us = rules.after(cdr);
@@ -265,13 +251,5 @@ mod tests {
         let later = Decided { at: 11 * SECOND + 1, beside: 0 };
         let mut known = Booked { unsent: Some((7, later)), ..wraps };
         assert!(known.offer(7, true, now).unwrap_err().contains("in its wrap-up"));
-    }
-
-    #[test]
-    fn a_chat_is_older_than_what_timers_ended_in_its_moment_where_there_was_room_for_it() {
-        let agent = Booked { slots: 3, timed: (5, 1), ..Booked::default() };
-        assert!(agent.may_be_older(1, 5));
-        assert!(!agent.may_be_older(2, 5), "it took the place of the one that ended");
-        assert!(!agent.may_be_older(1, 6), "it came later");
     }
 }

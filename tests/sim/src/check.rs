@@ -80,8 +80,8 @@ pub struct Ledger {
     /// Call-IDs of INVITEs to peers that were sent already, and of those that have no final answer yet, with the engine's tag.
     invited: HashSet<String>,
     unanswered: HashMap<String, String>,
-    /// Those of dialogs with agents.
-    phones: HashSet<String>,
+    /// By call: that of the last dialog with an agent.
+    phones: HashMap<u32, String>,
     /// Branches of BYEs that came before that answer, and the Call-IDs of what they ended: with what tag of the peer's does not
     /// matter.
     pub early: HashSet<String>,
@@ -145,9 +145,9 @@ impl Ledger {
         match (msg.method(), msg.code()) {
             _ if is_stray(msg) => {}
             (Some(Method::Bye), _) => {
-                let first = self.ended_dialogs.insert(id.to_owned());
-                if first && self.phones.contains(id) {
-                    self.agent_left = text::called_for(msg).map(|call| (call, now));
+                let call = text::called_for(msg).filter(|call| self.phones.get(call).is_some_and(|phone| phone == id));
+                if self.ended_dialogs.insert(id.to_owned()) && call.is_some() {
+                    self.agent_left = call.map(|call| (call, now));
                 }
             }
             (Some(Method::Invite), _) if msg.to_tag().is_none() => {
@@ -252,7 +252,7 @@ impl Ledger {
         }
         self.stages.invited(call, Kind::at(to), text::header(msg, b"X-CC-State"), now)?;
         let Some(agent) = text::agent_of(to) else { return Ok(None) };
-        self.phones.insert(id.to_owned());
+        self.phones.insert(call, id.to_owned());
         let chat = self.stages.of.get(call as usize).is_some_and(|c| c.chat);
         let uri = msg.uri().map(text::text).unwrap_or_default();
         let chat = if self.is_damaged(msg) { uri.starts_with("sip:chat-") } else { chat };
@@ -365,7 +365,7 @@ impl Ledger {
         if let Some(agent) = &cdr.agent {
             let n = agent_number(&agent.agentid);
             let booked = &mut self.agents[n as usize];
-            booked.ended(call, &cdr, self.wrapups, !self.by_message, now).map_err(|what| wrong(what).agent(n))?;
+            booked.ended(call, &cdr, self.wrapups, now).map_err(|what| wrong(what).agent(n))?;
         } else if let Some(n) = self.agents.iter().position(|a| a.calls.contains(&call)) {
             return Err(wrong(format!("record without agent while a{n} is offered the call")));
         }

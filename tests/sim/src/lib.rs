@@ -24,6 +24,7 @@ mod disk;
 mod door;
 mod hazards;
 mod heap;
+mod hear;
 mod journal;
 mod model;
 pub mod mutants;

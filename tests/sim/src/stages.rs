@@ -56,8 +56,6 @@ pub struct Course {
     /// Its last record was caused by no message: a timer of the same moment may have given it another agent, when it had waited
     /// for no time.
     pub timed: bool,
-    /// When that was.
-    pub recorded: u64,
     /// Its session is MSRP.
     pub chat: bool,
     /// What its datagrams said may not be what came.
@@ -69,13 +67,6 @@ pub struct Course {
     pub received_unix_us: u64,
     pub offered: u64,
     pub answered: Option<u64>,
-}
-
-impl Course {
-    /// A timer of this moment has ended its attempt; others of the same moment may have come first.
-    fn is_timed_at(&self, now: u64) -> bool {
-        self.timed && self.recorded == now
-    }
 }
 
 /// A call as the engine lists it.
@@ -139,12 +130,6 @@ impl Stages {
             (Kind::Music, "queue") if !stage.with_agent() => Stage::Queued,
             // A caller whose agent is called again, or first, hears music meanwhile.
             (Kind::Music, "toagent" | "preagent") if stage.with_agent() => return Ok(()),
-            // Many timers at once: its record is read before the messages of the same turn.
-            (Kind::Music, "toagent" | "preagent")
-                if stage == Stage::Back && (self.behind || course.is_timed_at(now)) =>
-            {
-                return Ok(());
-            }
             (Kind::Briefing, "preagent") if stage == Stage::Preagent => return Ok(()),
             (Kind::Agent, "preagent") => Stage::Preagent,
             (Kind::Agent, "toagent") => Stage::ToAgent,
@@ -180,7 +165,6 @@ impl Stages {
         if !damaged && (!fits || cdr.received_unix_us != course.received_unix_us) {
             return Err(format!("record with wrong times: {cdr:?}, seen {course:?}"));
         }
-        self.of[call as usize].recorded = now;
         self.note(cdr, call);
         Ok(())
     }

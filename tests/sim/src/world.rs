@@ -2,19 +2,19 @@
 
 use crate::archive::Archive;
 use crate::booked::WrapupRules;
-use crate::check::{self, Checked, Ledger, Offer, Violation};
+use crate::check::{self, Checked, Ledger, Violation};
 use crate::crash::Ends;
 use crate::desk::Reload;
 use crate::door::{Doors, Pressure};
 use crate::hazards::{Hazards, LONGEST_STALL_US, MOST_SHARDS};
 use crate::heap::{Event, Item};
+use crate::hear::Said;
 use crate::placing::Expected;
 use crate::plan::{self, MOST_AGENTS, Options, Plan, SECOND};
 use crate::records::Records;
 use crate::rng::Rng;
 use crate::room::draw_squeezes;
 use crate::rules::{Asked, Guide, draw_refusals};
-use crate::spool_disk::Ending;
 use crate::stages::Crowd;
 use crate::text::{self, Bytes, ENGINE};
 use crate::trace::Trace;
@@ -26,7 +26,7 @@ use std::sync::Arc;
 use strowger_dispatch::{Dispatch, Limits};
 use strowger_engine::control::Audit;
 use strowger_engine::registry::{Registry, RegistryLimits};
-use strowger_engine::{BucketTable, Control, Engine, EngineConfig, MeshMsg, Output, Provisioning, StatsHub};
+use strowger_engine::{BucketTable, Control, Engine, EngineConfig, MeshMsg, Provisioning, StatsHub};
 use strowger_sip::endpoint::{EndpointConfig, ListenerInfo};
 use strowger_sip::hash::HashKey;
 use strowger_sip::net::{ListenerId, Path, Transport};
@@ -88,6 +88,8 @@ pub struct World {
     pub(crate) skews: Vec<i64>,
     pub(crate) records: Records,
     pub(crate) doors: Doors,
+    /// What an engine has said in this step, in order.
+    pub(crate) said: Vec<Said>,
 }
 
 impl World {
@@ -200,6 +202,7 @@ impl World {
             skews: vec![0],
             records: Records::new(archive),
             doors,
+            said: Vec::new(),
             plan,
         };
         world.populate(&mut guide, options.absent);
@@ -348,7 +351,9 @@ impl World {
             Event::NewCall(shard) => self.on_new_call(shard),
             Event::Timers(shard) => {
                 self.timer_at[usize::from(shard)] = u64::MAX;
-                self.engines[usize::from(shard)].handle_timers(now);
+                while self.engines[usize::from(shard)].handle_timer(now) {
+                    self.hear(shard);
+                }
                 self.after(shard, true)?;
                 self.moves_are_right(false)
             }
@@ -453,97 +458,6 @@ impl World {
         self.registry.current().agent(agent).map(|def| check::agent_number(&def.agentid))
     }
 
-    /// Carries out what an engine asks for, and checks. `local`: matches of this step were made in this step.
-    pub(crate) fn after(&mut self, shard: u16, local: bool) -> Checked {
-        self.after_of(shard, local, false)
-    }
-
-    fn after_of(&mut self, shard: u16, local: bool, placed: bool) -> Checked {
-        let s = usize::from(shard);
-        let mut offers: Vec<Offer> = Vec::new();
-        let now = self.clock();
-        self.ends.commit(shard, &mut self.engines[s], now)?;
-        for what in std::mem::take(&mut self.ends.seen) {
-            self.saw(what);
-        }
-        if self.ends.is_due() {
-            return self.crash(Ending::Killed);
-        }
-        while let Some(output) = self.engines[s].poll_output() {
-            self.on_output(shard, output)?;
-        }
-        while let Some(transmit) = self.engines[s].poll_transmit() {
-            let to = transmit.path.remote;
-            let bytes: Bytes = self.engines[s].bytes(&transmit).into();
-            self.engines[s].sent(transmit);
-            let Some(msg) = text::parse(&bytes) else {
-                // The answer to what cannot be read has what could be read of it (RFC 3261 section 8.2.6.2).
-                if self.plan.hazards.damage > 0 && bytes.starts_with(b"SIP/2.0 ") {
-                    self.saw("answer to an unreadable request");
-                    continue;
-                }
-                return Err(Violation::new(format!("the engine sent what cannot be read: {}", text::text(&bytes))));
-            };
-            self.trace.message(self.now, to, Some(()), shard, &msg);
-            offers.extend(self.ledger.engine_sends(to, &msg, self.now)?);
-            self.transport(bytes, to, None);
-        }
-        while let Some(asked) = self.engines[s].poll_resolve() {
-            self.look_up(shard, &asked);
-        }
-        if let Some(due) = self.engines[s].next_due() {
-            let due = due.0.max(self.now);
-            if due < self.timer_at[s] {
-                self.timer_at[s] = due;
-                self.push(due, Event::Timers(shard));
-            }
-        }
-        if self.steps.is_multiple_of(100) {
-            self.engines[s].idle();
-        }
-        self.audit(s)?;
-        if self.ends.starting {
-            return Ok(()); // Not all shards have spoken yet.
-        }
-        self.check_step(&offers, local, placed)
-    }
-
-    pub(crate) fn on_output(&mut self, shard: u16, output: Output) -> Checked {
-        match output {
-            Output::Mesh { to, msg } => {
-                if let MeshMsg::Matched { matched, .. } = &msg {
-                    self.saw("match sent to another shard");
-                    self.note_match(*matched);
-                }
-                self.in_flight += 1;
-                let way = self.net.range(1, self.plan.net.mesh_us);
-                self.push(self.now + way, Event::Mesh { to, msg });
-            }
-            Output::Cdr(cdr) => {
-                let n = cdr.sip_call_id.strip_prefix("call").and_then(|s| s.split('@').next()?.parse().ok());
-                let Some(call) = n else { return Err(Violation::new("record of an unknown call")) };
-                self.trace.note(self.now, Some(call), None, || {
-                    let agent = cdr.agent.as_ref().map_or("-", |a| &a.agentid);
-                    format!("CDR {:?} agent {agent} fstats {} cause {}", cdr.call_type, cdr.fstats, cdr.cause)
-                });
-                self.cover_record(&cdr, call);
-                self.record_leaves(shard, &cdr, !self.ends.ending)?;
-                self.ledger.record(cdr, call, self.now)?;
-                self.saw(if self.ledger.by_message { "record of a message" } else { "record of no message" });
-            }
-            Output::Audited(report) => return self.nothing_is_amiss(&report),
-            Output::AgentEvent(event) => {
-                let n = check::agent_number(&event.agent.agentid);
-                self.trace.note(self.now, None, Some(n), || format!("agent {}", brief(&event.state)));
-            }
-            Output::Reply { id, reply } => {
-                self.on_reply(shard, id, &reply);
-                return self.placing_is_right(id, &reply);
-            }
-        }
-        Ok(())
-    }
-
     pub fn saw(&mut self, what: &'static str) {
         *self.seen.entry(what).or_default() += 1;
     }
@@ -568,16 +482,5 @@ fn describe(command: &Control) -> String {
         Control::Provision(p) => format!("provisioning {}", p.version),
         Control::Matched(m) => format!("matched {m:?}"),
         other => format!("{other:?}"),
-    }
-}
-
-fn brief(state: &strowger_engine::control::AgentReport) -> String {
-    use strowger_engine::control::AgentReport::{Free, InCall, InChat, Offline, Wrapup};
-    match state {
-        Offline => "offline".to_owned(),
-        Free => "free".to_owned(),
-        InCall { .. } => "incall".to_owned(),
-        InChat { ongoing_sessions, .. } => format!("inchat, {ongoing_sessions} chats"),
-        Wrapup { .. } => "wrapup".to_owned(),
     }
 }
