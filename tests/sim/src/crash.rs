@@ -6,6 +6,7 @@
 use crate::check::{Checked, Violation, agent_number};
 use crate::hazards::MOST_SHARDS;
 use crate::heap::Event;
+use crate::hear::Said;
 use crate::journal::{Journal, Left, Records};
 use crate::plan::{Op, Options, Plan, SECOND};
 use crate::rng::Rng;
@@ -239,14 +240,13 @@ impl World {
         self.saw("process killed");
         self.trace.note(self.now, None, None, || "--- killed ---".to_owned());
         self.ends.ending = true;
-        for shard in 0..self.plan.shards {
-            while let Some(output) = self.engines[usize::from(shard)].poll_output() {
-                match output {
-                    // Its successor finds them in the journal.
-                    Output::Cdr(_) => self.on_output(shard, output)?,
-                    Output::Mesh { msg: MeshMsg::ChatOver(over), .. } => self.forgive_chat(&over),
-                    _ => {}
-                }
+        (0..self.plan.shards).for_each(|shard| self.hear(shard));
+        for said in std::mem::take(&mut self.said) {
+            match said {
+                // Its successor finds them in the journal.
+                Said::Output(shard, output @ Output::Cdr(_)) => self.on_output(shard, output)?,
+                Said::Output(_, Output::Mesh { msg: MeshMsg::ChatOver(over), .. }) => self.forgive_chat(&over),
+                _ => {}
             }
         }
         let inside = |e: &Event| {

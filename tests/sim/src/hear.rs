@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use strowger_engine::{MeshMsg, Output};
 
 pub(crate) enum Said {
-    Output(Output),
+    Output(u16, Output),
     Sends(SocketAddr, Bytes),
 }
 
@@ -23,7 +23,7 @@ impl World {
     pub(crate) fn hear(&mut self, shard: u16) {
         let engine = &mut self.engines[usize::from(shard)];
         while let Some(output) = engine.poll_output() {
-            self.said.push(Said::Output(output));
+            self.said.push(Said::Output(shard, output));
         }
         while let Some(transmit) = engine.poll_transmit() {
             self.said.push(Said::Sends(transmit.path.remote, engine.bytes(&transmit).into()));
@@ -36,7 +36,6 @@ impl World {
         let mut offers: Vec<Offer> = Vec::new();
         let now = self.clock();
         self.hear(shard);
-        let said = std::mem::take(&mut self.said);
         self.ends.commit(shard, &mut self.engines[s], now)?;
         for what in std::mem::take(&mut self.ends.seen) {
             self.saw(what);
@@ -44,9 +43,9 @@ impl World {
         if self.ends.is_due() {
             return self.crash(Ending::Killed);
         }
-        for said in said {
+        for said in std::mem::take(&mut self.said) {
             match said {
-                Said::Output(output) => self.on_output(shard, output)?,
+                Said::Output(shard, output) => self.on_output(shard, output)?,
                 Said::Sends(to, bytes) => offers.extend(self.on_sent(shard, to, bytes)?),
             }
         }
