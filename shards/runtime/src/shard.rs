@@ -114,7 +114,9 @@ pub(crate) fn run<M: Machine, D: Driver>(mut shard: Shard<M>, mut driver: D) {
             shard.machine.idle();
             shard.drain(None);
             shard.flush();
-            driver.park(shard.wake_at());
+            if !shard.tidy() {
+                driver.park(shard.wake_at());
+            }
         }
         ready.retain(|inlet| driver.readable(inlet.index));
         shard.mesh.bell().disarm();
@@ -456,6 +458,11 @@ impl<M: Machine> Shard<M> {
             self.machine.journal(now, journal);
             journal.commit();
         }
+    }
+
+    /// There is nothing else to do: makes the journal shorter. Whether it could be shorter still.
+    fn tidy(&mut self) -> bool {
+        self.journal.as_mut().is_some_and(Journal::tidy)
     }
 
     /// Other shards first, who work on it meanwhile; then peers; then the control plane, whose threads take time to wake.

@@ -19,6 +19,9 @@ use strowger_runtime::journal::{Fault, Trouble};
 /// Less than a server takes, so that segments are used up.
 const SEGMENT: usize = 16 << 10;
 
+/// After one turn in so many the shard is idle for a while.
+const IDLE: u32 = 5;
+
 /// What a turn has put, and removed.
 type Turn = Vec<(Entity, Option<Box<[u8]>>)>;
 pub(crate) type Records = BTreeMap<Entity, Box<[u8]>>;
@@ -45,6 +48,7 @@ pub(crate) struct Journal {
     generation: u64,
     shard: u16,
     rng: Rng,
+    commits: u32,
 }
 
 /// What a journal held in the end, and what happened when it was read.
@@ -102,6 +106,7 @@ impl Journal {
             generation,
             shard,
             rng,
+            commits: 0,
         }
     }
 
@@ -124,10 +129,13 @@ impl Journal {
         if !full {
             self.kept = self.turns.len() - 1;
         }
+        self.commits += 1;
+        // As a shard does that has nothing else to do.
+        let tidied = self.commits.is_multiple_of(IDLE) && self.real.journal.tidy();
         match (std::mem::replace(&mut self.full, full), full) {
             (false, true) => Some("journal without room"),
             (true, false) => Some("journal with room again"),
-            _ => None,
+            _ => tidied.then_some("journal tidied up"),
         }
     }
 

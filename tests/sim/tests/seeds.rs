@@ -105,6 +105,7 @@ const SOMETIMES: &[&str] = &[
 const SOMETIMES_WITH_CRASHES: &[&str] = &[
     "journal read after a kill",
     "journal read after a loss of power",
+    "journal tidied up",
     "journal's damage told",
     "journal with room again",
     "journal without room",

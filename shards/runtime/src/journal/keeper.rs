@@ -106,6 +106,11 @@ impl Pool {
         self.make().ok()
     }
 
+    /// Whether there is a segment that [`Pool::take`] need not make.
+    pub fn is_ready(&self) -> bool {
+        !self.spares.is_empty()
+    }
+
     /// The shard writes to this one now.
     pub fn tell(&self, number: u64, segment: &Arc<Segment>) {
         self.opened.push((number, Arc::clone(segment)));

@@ -148,6 +148,50 @@ mod tests {
     }
 
     #[test]
+    fn an_idle_shard_makes_its_journal_shorter_and_no_record_is_lost() {
+        let (size, disk) = (16 << 10, Arc::<Writes>::default());
+        let mut journal = Simulated::new(disk, 3, 0, size);
+        let call = |id| Entity { kind: Kind::Call, id };
+        let mut expected = BTreeMap::new();
+        for turn in 0..1000_u64 {
+            let record = turn.to_le_bytes().repeat(60);
+            journal.journal.put(call(turn % 200), &record);
+            expected.insert(call(turn % 200), record.into_boxed_slice());
+            if turn % 9 == 0 {
+                journal.journal.remove(call(turn % 50));
+                expected.remove(&call(turn % 50));
+            }
+            journal.journal.commit();
+            journal.refill();
+            journal.sync().unwrap();
+        }
+        let lives: usize = expected.values().map(|record| record.len() + 24).sum();
+        let length = |journal: &Simulated| journal.journal.segments().count() * size;
+        assert!(length(&journal) > lives * 2, "{} bytes for {lives}", length(&journal));
+        let mut naps = 0;
+        while journal.journal.tidy() {
+            naps += 1;
+            assert!(naps < 30, "{} bytes for {lives}", length(&journal));
+            let (found, faults) = read(journal.killed(), 3, 0).unwrap();
+            assert!(found.records.into_iter().eq(expected.clone()) && faults.is_empty(), "{naps}: {faults:?}");
+            journal.refill();
+            journal.sync().unwrap();
+        }
+        assert!(naps > 0 && length(&journal) < lives * 5 / 4 + 3 * size, "{naps}: {} for {lives}", length(&journal));
+        let opened = journal.opened();
+        assert!(!journal.journal.tidy() && journal.opened() == opened);
+        // A little more is no reason to begin again; nor does it wait for segments to be made.
+        (0..20).for_each(|id| journal.journal.put(call(id), &[1; 480]));
+        journal.journal.commit();
+        assert!(!journal.journal.tidy());
+        (0..400).for_each(|id| journal.journal.put(call(id % 20), &[2; 480]));
+        journal.journal.commit();
+        assert!(!journal.journal.tidy(), "none is ready");
+        journal.refill();
+        assert!(journal.journal.tidy());
+    }
+
+    #[test]
     fn no_loss_of_power_makes_a_header_look_damaged() {
         let (size, disk) = (16 << 10, Arc::<Writes>::default());
         let mut journal = Simulated::new(disk.clone(), 3, 0, size);

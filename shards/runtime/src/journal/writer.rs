@@ -14,12 +14,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use strowger_engine::journal::{Entity, Kind, Sink};
 
-/// The journal is cleaned when it is longer than so many times what lives in it, and a segment more.
-const LENGTH: u64 = 3;
+/// The journal is cleaned when its closed segments but one are longer than so many eighths of what lives in it.
+const LENGTH: u64 = 2 * 8;
+/// While the shard has nothing else to do, that begins above the first of these, and ends below the other. (At 8 it would never.)
+const IDLE_LENGTH: [u64; 2] = [12, 10];
 /// Bytes of the oldest segment that a turn looks through, for each that it has written.
 const CLEAN_FACTOR: usize = 2;
 /// And at least.
 const CLEAN_LEAST: usize = 4096;
+/// Bytes that an idle shard looks through before it looks for work again: some tens of microseconds.
+const TIDY: usize = 64 << 10;
 const MARK: Entity = Entity { kind: Kind::Shard, id: 0 };
 
 /// A segment that is full.
@@ -50,6 +54,8 @@ pub struct Journal {
     cleaned: usize,
     done: Vec<Arc<Segment>>,
     places: Places,
+    /// It is being tidied up.
+    untidy: bool,
     /// Records written, marks not counted; and at the last mark.
     records: u64,
     marked: u64,
@@ -78,6 +84,7 @@ impl Journal {
             cleaned: 0,
             done: Vec::new(),
             places: Places::default(),
+            untidy: false,
             records: 0,
             marked: 0,
             appended: 0,
@@ -218,10 +225,30 @@ impl Journal {
         Place { segment: number as u32, at: at as u32, size: size as u32 }
     }
 
-    /// Writes living records of the oldest segment anew, a bounded part of it, so that it can be used again.
+    /// The shard has nothing else to do: makes the journal somewhat shorter. Whether it could be shorter still. What a busy shard
+    /// leaves behind, up to three times what lives in it, is more than all else that a waiting call takes.
+    pub fn tidy(&mut self) -> bool {
+        self.untidy = self.is_longer(IDLE_LENGTH[usize::from(self.untidy)]);
+        // Making a segment takes longer than anybody should wait who comes meanwhile.
+        if !self.untidy || self.is_full() || !self.pool.is_ready() {
+            return false;
+        }
+        self.clean_up(TIDY, IDLE_LENGTH[1]);
+        if self.records > self.marked || !self.done.is_empty() && self.room(0) {
+            self.mark();
+        }
+        true
+    }
+
+    /// Cleans as a turn does that has written something.
     pub(super) fn clean(&mut self) {
-        let mut left = CLEAN_LEAST.max(self.appended * CLEAN_FACTOR);
-        while left > 0 && self.is_long() {
+        self.clean_up(CLEAN_LEAST.max(self.appended * CLEAN_FACTOR), LENGTH);
+    }
+
+    /// Writes living records of the oldest segment anew, `left` bytes of it at most, so that it can be used again; as long as the
+    /// journal is longer than so many eighths of what lives in it.
+    fn clean_up(&mut self, mut left: usize, eighths: u64) {
+        while left > 0 && self.is_longer(eighths) {
             let Some(Closed { segment, number, salt, end }) = self.closed.front() else { return };
             let (segment, number, end) = (Arc::clone(segment), *number, *end);
             let at = self.cleaned.max(HEADER);
@@ -251,9 +278,9 @@ impl Journal {
         }
     }
 
-    fn is_long(&self) -> bool {
+    fn is_longer(&self, eighths: u64) -> bool {
         let size = self.pool.size() as u64;
-        (self.closed.len() as u64).saturating_sub(1) * size > (LENGTH - 1) * self.places.live()
+        (self.closed.len() as u64).saturating_sub(1) * size > eighths * self.places.live() / 8
     }
 }
 
