@@ -10,6 +10,7 @@ pub(crate) struct BusyPoll {
     worked_at: u64,
     /// Something may come until then.
     look_out: u64,
+    share: Option<Share>,
 }
 
 /// How long after an alert, nanoseconds: what another shard begins with has come by then.
@@ -17,7 +18,12 @@ const LOOK_OUT_NS: u64 = 200_000;
 
 impl BusyPoll {
     pub fn new(us: u32) -> BusyPoll {
-        BusyPoll { ns: u64::from(us) * 1000, worked_at: 0, look_out: 0 }
+        BusyPoll { ns: u64::from(us) * 1000, worked_at: 0, look_out: 0, share: None }
+    }
+
+    /// Nothing else runs on the processor while the shard does: it polls only as long as it rests for its part ([`Share`]).
+    pub fn runs_alone(&mut self) {
+        self.share = Some(Share::default());
     }
 
     /// Another shard begins to work on something that may concern this one.
@@ -34,12 +40,55 @@ impl BusyPoll {
         if worked {
             (self.worked_at, self.look_out) = (now, 0);
         }
-        now < self.look_out || now < self.worked_at + self.ns || due.is_some_and(|due| due <= now + self.ns)
+        let hopes =
+            now < self.look_out || now < self.worked_at + self.ns || due.is_some_and(|due| due <= now + self.ns);
+        self.share.as_mut().is_none_or(|share| share.has_run(now)) && hopes
+    }
+
+    /// It has slept, and wakes up.
+    pub fn woke(&mut self, now: impl FnOnce() -> u64) {
+        if let Some(share) = self.share.as_mut().filter(|_| self.ns > 0) {
+            share.has_rested(now());
+        }
     }
 
     /// When to wake for a timer that is due then.
     pub fn wake_for(&self, due: u64) -> u64 {
         due.saturating_sub(self.ns)
+    }
+}
+
+/// The part of its time for which a thread runs that nothing else can interrupt: three quarters, if its work takes no more.
+/// Polling for all that work leaves would starve the control plane where it shares the processor, and Linux halts such threads
+/// for 50 ms in each second that they use up (`sched_rt_runtime_us`).
+#[derive(Debug, Clone, Copy, Default)]
+struct Share {
+    /// For how long it may run on, nanoseconds; less than nothing where its work took more.
+    credit: i64,
+    /// The clock when that was reckoned.
+    at: u64,
+}
+
+/// What a nanosecond of rest is worth.
+const RUNS_PER_REST: i64 = 3;
+/// It runs for so long at a stretch before it rests, nanoseconds; and so much is owed at most.
+const MOST_CREDIT_NS: i64 = 2_000_000;
+
+impl Share {
+    fn since(&mut self, now: u64) -> i64 {
+        let then = std::mem::replace(&mut self.at, now);
+        i64::try_from(now.saturating_sub(then)).unwrap_or(i64::MAX).min(MOST_CREDIT_NS)
+    }
+
+    /// It has run since it was asked last. Whether it may go on without work.
+    fn has_run(&mut self, now: u64) -> bool {
+        self.credit = (self.credit - self.since(now)).max(-MOST_CREDIT_NS);
+        self.credit > 0
+    }
+
+    /// It has slept since then.
+    fn has_rested(&mut self, now: u64) {
+        self.credit = (self.credit + self.since(now) * RUNS_PER_REST).min(MOST_CREDIT_NS);
     }
 }
 
@@ -87,6 +136,33 @@ mod tests {
         let mut never = BusyPoll::new(0);
         assert!(!never.goes_on(true, || unreachable!("the clock is not read"), Some(0)));
         assert_eq!(never.wake_for(7), 7);
+    }
+
+    /// Time in which a shard runs, and polls, microseconds of a second, when it has work for `work` of each 100 us.
+    fn runs(poll: &mut BusyPoll, work: u64) -> (u64, u64) {
+        let (mut ran, mut polled) = (0, 0);
+        for step in 0..100_000u64 {
+            let at = (1_000_000 + step * 10) * 1000;
+            let worked = step % 10 < work / 10;
+            if poll.goes_on(worked, || at, None) || worked {
+                (ran, polled) = (ran + 10, polled + if worked { 0 } else { 10 });
+            } else {
+                poll.woke(|| at + 10_000);
+            }
+        }
+        (ran, polled)
+    }
+
+    #[test]
+    fn who_runs_alone_rests_for_a_quarter_of_its_time_unless_it_has_work() {
+        for (work, ran) in [(0, 0..=0), (20, 700_000..=752_000), (50, 700_000..=752_000), (80, 800_000..=803_000)] {
+            let mut poll = BusyPoll::new(100);
+            poll.runs_alone();
+            let (ran_us, polled_us) = runs(&mut poll, work);
+            assert!(ran.contains(&ran_us), "{work} %: runs for {ran_us} us of a second, {polled_us} us without work");
+        }
+        assert_eq!(runs(&mut BusyPoll::new(100), 20).0, 1_000_000, "others can interrupt it");
+        assert_eq!(runs(&mut BusyPoll::new(0), 20), (200_000, 0));
     }
 
     #[test]

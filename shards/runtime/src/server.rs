@@ -337,11 +337,13 @@ fn supervised<M: Machine>(
     let life = AssertUnwindSafe(move || {
         let (mut shard, driver) = assemble(parts, build);
         let kept = shard.checkpoint();
-        if real_time && let Err(e) = sys::real_time() {
-            tracing::warn!(
+        match real_time.then(sys::real_time) {
+            None => {}
+            Some(Ok(())) => shard.poll.runs_alone(),
+            Some(Err(e)) => tracing::warn!(
                 shard.id,
                 "no real-time priority ({e}): give the process CAP_SYS_NICE or an RLIMIT_RTPRIO of 1"
-            );
+            ),
         }
         let _ = ready.send(kept.then_some(()).ok_or_else(|| "its journal has no room on the disk".to_owned()));
         // Nobody says go where another has failed.

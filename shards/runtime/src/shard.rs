@@ -118,6 +118,7 @@ pub(crate) fn run<M: Machine, D: Driver>(mut shard: Shard<M>, mut driver: D) {
                 driver.park(shard.wake_at());
             }
         }
+        shard.poll.woke(mono_ns);
         ready.retain(|inlet| driver.readable(inlet.index));
         shard.mesh.bell().disarm();
         shard.awake();
