@@ -8,5 +8,6 @@ pub mod config;
 pub mod control;
 pub mod demo;
 mod logs;
+mod memory;
 pub mod server;
 pub mod store;

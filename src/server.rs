@@ -13,6 +13,7 @@ use crate::control::mail::Inbox;
 use crate::control::ongoing::{self, Table};
 use crate::control::stats::Statistics;
 use crate::control::{self, ControlError, ControlPlane, events, http, resolve, wrapup};
+use crate::memory::{self, MemoryError};
 use crate::store::names::Names;
 use crate::store::{CdrStore, Provisioned, StoreError, open_cdrs_soon, open_provisioning};
 use std::fs::OpenOptions;
@@ -59,6 +60,8 @@ pub enum ServerError {
     Front(#[from] FrontError),
     #[error(transparent)]
     Journal(#[from] JournalError),
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
     #[error(
         "{records} CDRs of the journal are safe nowhere yet: neither the CDR spool nor the database takes them, as the log says; \
          set right one of the two, and start again"
@@ -99,6 +102,8 @@ impl Server {
     pub async fn start(config: &Config, seed: Option<[u8; 32]>) -> Result<Server, ServerError> {
         let count = config.shard_count();
         let bound = bind(&config.server.data_dir, &config.listeners(), count)?;
+        memory::reserve(config.shards.reserve_mb.0)?;
+        memory::without_huge_pages();
         let addrs = bound.addrs();
         let http = listen_http(config).await?;
         let fronts = fronts::Bound::open(config)?;

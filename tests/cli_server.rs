@@ -60,6 +60,33 @@ fn shards_and_nobody_else_run_in_real_time_where_they_may() {
     assert_eq!(granted, !log.contains("no real-time priority"), "{threads:?}\n{log}");
 }
 
+/// Memory of a process that is in the machine's, and no file's, KiB.
+fn resident(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[test]
+fn memory_is_taken_at_the_start_when_it_is_told_to() {
+    let resident_with = |mib: &str| {
+        let scene = Scene::new();
+        let server = Server::start(&scene, &["--set", &format!("shards.reserve_mb={mib}")]);
+        let kib = resident(server.pid());
+        let (code, log) = server.terminate();
+        assert_eq!(code, Some(0), "{log}");
+        assert!(!log.contains("reserve_mb"), "{log}");
+        kib
+    };
+    let (without, with) = (resident_with("0"), resident_with("256"));
+    // What the start itself needs comes out of it.
+    assert!(with > 250 * 1024 && with < without + 270 * 1024, "{with} KiB, {without} without");
+    let scene = Scene::new();
+    let much = scene.run(&["run", "--listen", "udp:127.0.0.1:0", "--set", "shards.reserve_mb=16000000"]);
+    assert_eq!(code(&much), 1);
+    assert!(stderr(&much).contains("shards.reserve_mb is 16000000, and only"), "{}", stderr(&much));
+}
+
 #[test]
 fn the_live_audit_can_be_looked_at() {
     let scene = Scene::new();

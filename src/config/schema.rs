@@ -319,9 +319,13 @@ section! {
     busy_poll_us: Whole<0, 1_000_000> = Whole(0);
     /// Have them run before all other programs (Linux: real-time, round-robin, priority 1), so that neither those nor the control plane
     /// make a call wait. Wants CAP_SYS_NICE or a limit of 1 on real-time priority (systemd: LimitRTPRIO=1); without, they run as
-    /// usual, and the log says so. Where shards have all cores and are loaded to the full, the rest has what Linux leaves it, 5 %; with
-    /// busy_poll_us that is so from half of that load on, and calls wait for tens of milliseconds now and then.
+    /// usual, and the log says so. With busy_poll_us a shard then looks for work for no longer than that it rests for a quarter of
+    /// its time. Where shards have all cores and are loaded to the full, the rest has what Linux leaves it, 5 %.
     real_time: Switch = Switch(false);
+    /// Memory that the process takes at its start, in MiB: until it is used up no call waits for the machine to give some. What the
+    /// process takes later, it then keeps, too. A queued call takes about 10 KiB, and until 32 s after it came. 0: it takes what it needs
+    /// when it needs it.
+    reserve_mb: Whole<0, 16_777_216> = Whole(0);
     /// Most agents that may ever be provisioned in the life of the process.
     max_agents: Whole<1, 16_777_216> = Whole(1_048_576);
     /// Most flows that may ever be provisioned in the life of the process.
