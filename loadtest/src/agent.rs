@@ -36,6 +36,8 @@ pub struct User {
 pub struct Freed {
     /// Due for the target's next call; `None`: the target's rules for rejections decide.
     pub due: Option<Nanos>,
+    /// What of that is wrap-up.
+    pub wrapup: Nanos,
     /// Refuses until then.
     pub unwilling_until: Nanos,
 }
@@ -101,7 +103,7 @@ impl Play {
             user,
             behaviour: self.draw_behaviour(user),
             call,
-            invited: self.cx.now,
+            invited: self.cx.heard,
             hears: None,
             holds: true,
             rejected: false,
@@ -274,11 +276,11 @@ impl Play {
         }
     }
 
-    /// When a user is free again who has just talked.
-    fn after_talk(&mut self) -> Freed {
+    /// When a user is free again whose talk ended `at`.
+    fn after_talk(&mut self, at: Nanos) -> Freed {
         let own = self.scenario.after_call.map_or(0, |dist| dist.sample(&mut self.cx.rng).as_nanos() as Nanos);
         let wrapup = own.max(self.scenario.wrapup.as_nanos() as Nanos);
-        Freed { due: Some(self.cx.now + wrapup), unwilling_until: if own > 0 { self.cx.now + own } else { 0 } }
+        Freed { due: Some(at + wrapup), wrapup, unwilling_until: if own > 0 { self.cx.now + own } else { 0 } }
     }
 
     /// Timer: what stood in the way of this leg must be gone, or its user was booked twice.
@@ -369,16 +371,17 @@ impl Play {
     /// The agent hangs up.
     pub fn agent_hangs_up(&mut self, id: LegId) {
         let now = self.cx.now;
-        let freed = self.after_talk();
+        let freed = self.after_talk(now);
         let Some(leg) = self.legs.get_mut(id).filter(|leg| !leg.over) else { return };
         let Part::Agent(agent) = &mut leg.part else { return };
         if !agent.confirmed || std::mem::replace(&mut agent.hung_up, true) {
             return;
         }
         let call = agent.call;
-        let early = agent.hangs_up_early();
+        let (user, early) = (agent.user, agent.hangs_up_early());
         client::bye(leg, &mut self.cx);
         self.release(id, if early { Freed::default() } else { freed });
+        self.leaving.push((user, freed.wrapup));
         let Some(call) = call.filter(|call| !self.caller_left(*call)) else { return };
         if let Some(caller) = self.caller(call)
             && caller.talks_with.is_none_or(|agent| agent == id)
@@ -388,9 +391,18 @@ impl Play {
         }
     }
 
+    /// What agents have sent goes out at that time: whose last BYE it was is free from then on, not from when it was written.
+    pub fn agents_left(&mut self, at: Nanos) {
+        for (user, wrapup) in self.leaving.drain(..) {
+            if let Some(due) = &mut self.users[user].due {
+                *due = (*due).max(at + wrapup);
+            }
+        }
+    }
+
     /// The target sent BYE to the agent.
     pub fn agent_got_bye(&mut self, id: LegId, msg: &Msg<'_>) {
-        let freed = self.after_talk();
+        let freed = self.after_talk(self.cx.heard);
         let Some(Leg { part: Part::Agent(agent), .. }) = self.legs.get(id) else { return };
         let (call, hung_up) = (agent.call, agent.hung_up);
         if let Some(call) = call.filter(|call| !hung_up && !self.caller_left(*call)) {
@@ -435,7 +447,7 @@ impl Play {
                 caller.ready = now;
             }
         }
-        self.release(id, Freed { due: caller_left.then_some(now), ..Freed::default() });
+        self.release(id, Freed { due: caller_left.then_some(self.cx.heard), ..Freed::default() });
     }
 
     fn restore_rejected(&mut self, id: LegId) {

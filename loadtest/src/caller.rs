@@ -169,7 +169,7 @@ impl Play {
             Answer::Absorbed => {}
             Answer::Provisional(code) => {
                 if matches!(code, 180 | 183) && !std::mem::replace(&mut caller.rang, true) {
-                    let since = cx.now.saturating_sub(caller.intended);
+                    let since = cx.heard.saturating_sub(caller.intended);
                     cx.books.record(Phase::Ringing, since);
                 }
                 if caller.left && leg.request.is_none() {
@@ -179,7 +179,7 @@ impl Play {
             Answer::Final(200..300) => {
                 caller.established = true;
                 let (left, without_sdp) = (caller.left, caller.without_sdp);
-                let since = cx.now.saturating_sub(caller.intended);
+                let since = cx.heard.saturating_sub(caller.intended);
                 cx.books.record(Phase::Setup, since);
                 if cx.live.epoch.load(Relaxed) == caller.epoch {
                     cx.books.interval.histograms.set_up_in(caller.epoch, since);

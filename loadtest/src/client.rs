@@ -134,7 +134,7 @@ pub fn invite_answered(leg: &mut Leg, cx: &mut Context, code: u16, msg: &Msg<'_>
         final_copy(leg, cx, &invite, code, msg);
         Answer::Absorbed
     } else if code < 200 {
-        let since = cx.now.saturating_sub(invite.intended);
+        let since = cx.heard.saturating_sub(invite.intended);
         if !std::mem::replace(&mut invite.provisional, true) {
             cx.books.record(Phase::First, since);
             if code == 100 {
@@ -146,7 +146,7 @@ pub fn invite_answered(leg: &mut Leg, cx: &mut Context, code: u16, msg: &Msg<'_>
         Answer::Provisional(code)
     } else {
         if !invite.provisional {
-            cx.books.record(Phase::First, cx.now.saturating_sub(invite.intended));
+            cx.books.record(Phase::First, cx.heard.saturating_sub(invite.intended));
         }
         invite.answered = true;
         invite.bytes = Vec::new();
@@ -200,7 +200,7 @@ pub fn request_answered(leg: &mut Leg, cx: &mut Context, code: u16, msg: &Msg<'_
     request.answered = true;
     request.bytes = Vec::new();
     if msg.cseq_method == Method::Bye {
-        cx.books.record(Phase::Bye, cx.now.saturating_sub(request.intended));
+        cx.books.record(Phase::Bye, cx.heard.saturating_sub(request.intended));
     }
     Answer::Final(code)
 }

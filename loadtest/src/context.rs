@@ -46,8 +46,10 @@ impl Requests {
 type ResponseKind = (u16, bool, bool);
 
 pub struct Context {
-    /// When the present input came in.
+    /// When the present input was read.
     pub now: Nanos,
+    /// When the present datagram was on the wire: in the kernel, whatever the generator did meanwhile.
+    pub heard: Nanos,
     pub outboxes: Vec<Outbox>,
     pub locals: Vec<SocketAddr>,
     pub timers: Timers,
@@ -78,6 +80,7 @@ impl Context {
             direct: false,
             recorded: locals.iter().map(recorded).collect(),
             now: 0,
+            heard: 0,
             outboxes: locals.iter().map(|_| Outbox::default()).collect(),
             requests: locals.iter().map(|local| Requests::new(*local)).collect(),
             locals,

@@ -20,7 +20,7 @@ use crate::{
     context::Context,
     interval::{Interval, Intervals, collect},
     leg::{Legs, Role},
-    net::{self, Inbox},
+    net::{self, Inbox, Outbox},
     play::Play,
     report::{Live, Report},
     scenario::{Scenario, ScenarioError},
@@ -188,13 +188,13 @@ impl Generator {
                 intervals.close(clock.elapsed(), &self.live, &mut self.play.cx.books.interval);
             }
             schedule.stopped |= self.stop.load(Relaxed);
-            self.arrivals(&mut schedule);
+            self.arrivals(&clock, &mut schedule);
             for _ in 0..TIMERS_A_TURN {
                 let Some(timer) = self.play.cx.timers.pop(self.play.cx.now) else { break };
                 self.play.timer(timer);
-                self.flush(false);
+                self.flush(&clock, false);
             }
-            self.flush(true);
+            self.flush(&clock, true);
             if schedule.next.is_none() && self.ended(&mut ending) {
                 break;
             }
@@ -205,7 +205,7 @@ impl Generator {
             self.receive(&clock, &mut inbox, readable);
         }
         self.play.finish();
-        self.flush(true);
+        self.flush(&clock, true);
         intervals.close(clock.elapsed(), &self.live, &mut self.play.cx.books.interval);
         let report = &mut self.play.cx.books.report;
         report.cpu_seconds = (net::thread_cpu() - cpu).as_secs_f64();
@@ -214,14 +214,14 @@ impl Generator {
     }
 
     /// Begins the calls that are due. Many may be, when the loop was late: each keeps its intended time.
-    fn arrivals(&mut self, schedule: &mut Schedule) {
+    fn arrivals(&mut self, clock: &Instant, schedule: &mut Schedule) {
         if schedule.stopped {
             schedule.next = None;
         }
         for _ in 0..ARRIVALS_A_TURN {
             let Some(at) = schedule.next.filter(|at| *at <= self.play.cx.now) else { break };
             self.play.call(at, schedule.flow().as_deref());
-            self.flush(false);
+            self.flush(clock, false);
             schedule.advance(&mut self.play.cx.calls);
         }
     }
@@ -231,11 +231,14 @@ impl Generator {
         for number in (0..self.sockets.len()).filter(|number| readable[*number]) {
             for _ in 0..BATCHES_A_TURN {
                 let more = inbox.receive(&self.sockets[number]);
-                self.play.cx.now = clock.elapsed().as_nanos() as Nanos;
-                for (source, bytes) in inbox.datagrams() {
+                let (now, unix) = (clock.elapsed().as_nanos() as Nanos, net::unix_nanos());
+                self.play.cx.now = now;
+                for (source, bytes, stamp) in inbox.datagrams() {
+                    // The time that it lay in the socket is the generator's doing.
+                    self.play.cx.heard = now.saturating_sub(stamp.map_or(0, |stamp| unix.saturating_sub(stamp)));
                     self.play.datagram(number, source, bytes);
                 }
-                self.flush(true);
+                self.flush(clock, true);
                 if !more {
                     break;
                 }
@@ -243,7 +246,10 @@ impl Generator {
         }
     }
 
-    fn flush(&mut self, all: bool) {
+    fn flush(&mut self, clock: &Instant, all: bool) {
+        if !self.play.leaving.is_empty() && (all || self.play.cx.outboxes.iter().any(Outbox::is_full)) {
+            self.play.agents_left(clock.elapsed().as_nanos() as Nanos);
+        }
         for (outbox, socket) in self.play.cx.outboxes.iter_mut().zip(&self.sockets) {
             if all || outbox.is_full() {
                 self.play.cx.books.report.messages_sent += outbox.flush(socket);
@@ -300,4 +306,22 @@ struct Ending {
     close_at: Option<Nanos>,
     closed: bool,
     over_at: Option<Nanos>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_is_free_from_when_its_bye_leaves() {
+        let locals = vec!["127.0.0.1:1".parse().unwrap()];
+        let mut play = fresh_play(Scenario::default(), locals, &Arc::default(), String::new(), Legs::default());
+        play.users[0].due = Some(100);
+        play.users[1].due = None;
+        play.leaving.extend([(0, 7), (1, 7)]);
+        play.agents_left(200);
+        assert_eq!((play.users[0].due, play.users[1].due), (Some(207), None));
+        play.agents_left(300);
+        assert_eq!(play.users[0].due, Some(207), "it has left already");
+    }
 }

@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
     os::fd::AsRawFd,
     ptr,
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -34,6 +34,8 @@ pub fn open(address: IpAddr) -> io::Result<UdpSocket> {
             set_option(&socket, plain, size);
         }
     }
+    // Where the kernel does not stamp datagrams, they count from when they are read.
+    set_option(&socket, libc::SO_TIMESTAMPNS, 1);
     socket.set_nonblocking(true)?;
     socket.bind(&local.into())?;
     Ok(socket.into())
@@ -96,10 +98,35 @@ pub fn wait_readable(sockets: &[UdpSocket], limit: Duration) -> [bool; MAX_SOCKE
     polled.map(|entry| entry.revents != 0)
 }
 
+/// The wall clock, nanoseconds since 1970, as the kernel stamps datagrams.
+pub fn unix_nanos() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+}
+
+/// Room for what the kernel says of a datagram: one time stamp.
+#[repr(C, align(8))]
+#[derive(Clone, Copy)]
+struct Control([u8; 64]);
+
+/// When the kernel got the datagram, nanoseconds since 1970.
+fn stamp(header: &libc::msghdr) -> Option<u64> {
+    // SAFETY: the kernel has filled `header`, whose control buffer lives, is aligned for cmsghdr, and whose length says how much
+    // of it is valid: CMSG_FIRSTHDR returns null or a whole header in it.
+    let said = unsafe { libc::CMSG_FIRSTHDR(header).as_ref()? };
+    if (said.cmsg_level, said.cmsg_type) != (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) {
+        return None;
+    }
+    // SAFETY: a message of this type has a timespec behind its header, maybe unaligned.
+    let time = unsafe { libc::CMSG_DATA(said).cast::<libc::timespec>().read_unaligned() };
+    Some(time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned())
+}
+
 /// Buffers for one batch of received datagrams.
 pub struct Inbox {
     buffers: Box<[[u8; DATAGRAM]; BATCH]>,
     sources: Box<[libc::sockaddr_storage; BATCH]>,
+    controls: Box<[Control; BATCH]>,
+    stamps: [Option<u64>; BATCH],
     lengths: [usize; BATCH],
     count: usize,
 }
@@ -112,6 +139,8 @@ impl Default for Inbox {
             buffers: buffers.try_into().expect("BATCH buffers"),
             // SAFETY: all-zero is a valid sockaddr_storage (of no family).
             sources: Box::new(unsafe { mem::zeroed() }),
+            controls: Box::new([Control([0; 64]); BATCH]),
+            stamps: [None; BATCH],
             lengths: [0; BATCH],
             count: 0,
         }
@@ -131,24 +160,28 @@ impl Inbox {
             header.msg_namelen = mem::size_of::<libc::sockaddr_storage>() as libc::socklen_t;
             header.msg_iov = &raw mut parts[at];
             header.msg_iovlen = 1;
+            header.msg_control = (&raw mut self.controls[at]).cast();
+            header.msg_controllen = mem::size_of::<Control>() as _;
         }
         let (fd, flags) = (socket.as_raw_fd(), libc::MSG_DONTWAIT);
-        // SAFETY: each header points to its own buffer, part and source, of the lengths given, and all of them outlive
+        // SAFETY: each header points to its own buffer, part, source and control buffer, of the lengths given, and all of them outlive
         // the call; the kernel fills at most BATCH of them.
         let count =
             unsafe { libc::recvmmsg(fd, headers.as_mut_ptr(), BATCH as libc::c_uint, flags as _, ptr::null_mut()) };
         // An error here is an empty socket, or the ICMP answer to a datagram sent to a closed port: nothing to read.
         self.count = usize::try_from(count).unwrap_or(0);
-        for (length, header) in self.lengths.iter_mut().zip(&headers[..self.count]) {
-            *length = (header.msg_len as usize).min(DATAGRAM);
+        for (at, header) in headers[..self.count].iter().enumerate() {
+            self.lengths[at] = (header.msg_len as usize).min(DATAGRAM);
+            self.stamps[at] = stamp(&header.msg_hdr);
         }
         self.count == BATCH
     }
 
-    /// The datagrams of the last batch with their senders.
-    pub fn datagrams(&self) -> impl Iterator<Item = (SocketAddr, &[u8])> {
+    /// The datagrams of the last batch with their senders, and when the kernel got them (see [`unix_nanos`]).
+    pub fn datagrams(&self) -> impl Iterator<Item = (SocketAddr, &[u8], Option<u64>)> {
         (0..self.count).filter_map(|at| {
-            socket_address(&self.sources[at]).map(|source| (source, &self.buffers[at][..self.lengths[at]]))
+            let bytes = &self.buffers[at][..self.lengths[at]];
+            socket_address(&self.sources[at]).map(|source| (source, bytes, self.stamps[at]))
         })
     }
 }
@@ -270,11 +303,13 @@ mod tests {
         assert!(outbox.is_full());
         assert_eq!(outbox.flush(&a), 150);
         assert_eq!(outbox.flush(&a), 0);
-        let mut next = 0;
+        let (mut next, sent) = (0, unix_nanos());
+        std::thread::sleep(Duration::from_millis(5));
         while next < 150 {
             wait_readable(std::slice::from_ref(&b), Duration::from_secs(5));
             inbox.receive(&b);
-            for (source, bytes) in inbox.datagrams() {
+            for (source, bytes, stamp) in inbox.datagrams() {
+                assert!(stamp.is_some_and(|stamp| stamp <= sent), "when it came, not when it was read");
                 assert_eq!(source, a.local_addr().unwrap());
                 assert_eq!(bytes, format!("{next}").repeat(20).as_bytes());
                 next += 1;
@@ -292,6 +327,6 @@ mod tests {
         assert_eq!(outbox.flush(&a), 2);
         wait_readable(std::slice::from_ref(&b), Duration::from_secs(5));
         inbox.receive(&b);
-        assert_eq!(inbox.datagrams().map(|(_, bytes)| bytes).collect::<Vec<_>>(), [b"right"]);
+        assert_eq!(inbox.datagrams().map(|(_, bytes, _)| bytes).collect::<Vec<_>>(), [b"right"]);
     }
 }

@@ -37,6 +37,8 @@ pub struct Play {
     numbers: HashMap<Vec<u8>, usize>,
     /// Self-test: agents who are free, or will be, by when; and who is dialled when all are taken.
     pub free_agents: BinaryHeap<Reverse<(Nanos, usize)>>,
+    /// Users whose last BYE waits to be sent, with the wrap-up that follows.
+    pub leaving: Vec<(usize, Nanos)>,
     pub next_agent: usize,
     /// When a message came last.
     pub last_heard: Nanos,
@@ -72,6 +74,7 @@ impl Play {
             names,
             numbers,
             free_agents,
+            leaving: Vec::new(),
             next_agent: 0,
             last_heard: 0,
             open: [0; 3],
