@@ -157,7 +157,7 @@ pub fn floor(bench: &mut Bench) -> Result<Vec<Line>, String> {
 /// A run did not work at all.
 pub fn latency(bench: &mut Bench) -> Result<Vec<Line>, String> {
     let rate = bench.max()? * 0.5;
-    let load = bench.load(rate, Agents::Scarce, bench.one_core());
+    let load = bench.load(rate, Agents::Scarce, bench.one_core().swift());
     let runs = bench.runs(&load)?;
     let of = |name: &str| -> Vec<f64> {
         runs.iter().map(|played| number(&played.report, &["free_to_invite_us", name])).collect()

@@ -11,8 +11,6 @@ const RATE: f64 = 20.0;
 /// After the first call: all agents are busy then, and calls wait.
 const WARM: Duration = Duration::from_secs(6);
 const WATCH: Duration = Duration::from_secs(15);
-/// What the server is told where latency counts (README.md).
-const SETS: [&str; 2] = ["shards.busy_poll_us=100", "shards.real_time=1"];
 
 /// Agent free (its 200 to BYE, wrap-up 0) to INVITE handed to the socket, as the engine measures it.
 ///
@@ -38,8 +36,7 @@ fn run(bench: &Bench, how: How) -> Result<Vec<f64>, String> {
     let at = free_port()?;
     let seconds = (WARM + WATCH).as_secs_f64() + 2.0;
     let more = vec!["--caller-hangs-up=1".to_owned()];
-    let sets = how.sets.iter().cloned().chain(SETS.map(str::to_owned)).collect();
-    let load = Load { rate: RATE, seconds, agents: Agents::Scarce, how: How { sets, ..how }, more };
+    let load = Load { rate: RATE, seconds, agents: Agents::Scarce, how: how.swift(), more };
     let mut generator = Generator::start(&bench.options, bench.generator_core, at, &load.arguments())?;
     let staff = staff(&generator, load.agents.number(RATE));
     let server = Server::start(&bench.options, &load.how, at, &[staff])?;

@@ -35,6 +35,17 @@ pub struct How {
     pub sets: Vec<String>,
 }
 
+/// What a server is told where latency counts (README.md).
+const SWIFT: [&str; 3] = ["shards.busy_poll_us=100", "shards.real_time=1", "shards.reserve_mb=1024"];
+
+impl How {
+    /// The same where latency counts more than some CPU and memory.
+    pub fn swift(mut self) -> How {
+        self.sets.splice(..0, SWIFT.map(str::to_owned));
+        self
+    }
+}
+
 /// A server that serves.
 #[derive(Debug)]
 pub struct Server {

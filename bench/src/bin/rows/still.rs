@@ -13,6 +13,9 @@ const WATCH: Duration = Duration::from_secs(10);
 /// After the start, and after the last arrival: until all is quiet.
 const SETTLE: Duration = Duration::from_secs(3);
 
+/// After the last arrival: until its transactions have run out (32 s), and the shard has tidied up.
+const QUIET: Duration = Duration::from_secs(45);
+
 /// CPU of a server that nobody calls.
 ///
 /// # Errors
@@ -138,7 +141,7 @@ pub fn memory(bench: &Bench) -> Result<Vec<Line>, String> {
     const RATE: u32 = 2_500;
     let calls = bench.options.waiting;
     let at = free_port()?;
-    let stay = Duration::from_secs(30);
+    let stay = Duration::from_secs(30) + QUIET;
     let mut generator = Generator::start(&bench.options, bench.generator_core, at, &waiting(calls, RATE, stay))?;
     let mut how = bench.one_core();
     how.sets.push("call_center.reject_on_no_agents=0".to_owned());
@@ -151,12 +154,14 @@ pub fn memory(bench: &Bench) -> Result<Vec<Line>, String> {
     sleep_until(began + Duration::from_secs(u64::from(calls / RATE)));
     until("calls that wait", Duration::from_secs(100), || Ok(onhold()? + ended()? >= f64::from(calls)))?;
     std::thread::sleep(SETTLE);
+    let fresh = resident(server.pid())?;
+    std::thread::sleep(QUIET);
     let (waiting, with) = (onhold()?, resident(server.pid())?);
     let report = generator.finish(Duration::from_secs(300))?;
     std::thread::sleep(SETTLE);
     let after = resident(server.pid())?;
     server.stop()?;
-    let each = (with - before) as f64 / waiting / 1024.0;
+    let [each, new] = [with, fresh].map(|bytes| bytes.saturating_sub(before) as f64 / waiting / 1024.0);
     let [before, with, after] = [before, with, after].map(|bytes| bytes as f64 / f64::from(1 << 20));
     let refused = number(&report, &["refused"]);
     let what = format!("resident memory a waiting call, {waiting:.0} waiting");
@@ -168,6 +173,7 @@ pub fn memory(bench: &Bench) -> Result<Vec<Line>, String> {
             told(&[each], "KiB", 2),
             each < 3.5 && waiting >= 0.99 * f64::from(calls) && calls >= 100_000,
         ),
+        Line::beside("memory", "while those of the last half minute still have transactions", told(&[new], "KiB", 2)),
         Line::beside("memory", "the process", format!("{before:.0} MiB before, {with:.0} with them, {after:.0} after")),
         Line::beside("memory", "calls that were refused", format!("{refused:.0}")),
     ])
