@@ -67,8 +67,17 @@ pub fn real_time() -> io::Result<()> {
 
 /// Has this thread run behind others where CPU time is short. For those that carry no calls.
 pub fn step_behind() {
+    be_nice(10);
+}
+
+/// The same for one that has ready what those need who carry calls: before all others that step behind.
+pub fn step_aside() {
+    be_nice(5);
+}
+
+fn be_nice(by: libc::c_int) {
     // SAFETY: setpriority takes integers; for PRIO_PROCESS and 0 Linux changes the calling thread alone.
-    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 10) };
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, by) };
 }
 
 /// Has the kernel map this program's code, so that the first call of each kind does not wait for its pages. Where it cannot, the

@@ -380,7 +380,8 @@ impl Keeper {
         let (syncs, requests) = flume::bounded::<Request>(1);
         let over = Arc::<AtomicBool>::default();
         let (makers, ended) = (pools.to_vec(), Arc::clone(&over));
-        let maker = spawn("journal-space", move || {
+        // A shard that finds none ready waits for the disk itself.
+        let maker = spawn("journal-space", sys::step_aside, move || {
             let mut seen = vec![0; makers.len()];
             for pass in 1_u32.. {
                 if ended.load(Ordering::Acquire) {
@@ -399,7 +400,7 @@ impl Keeper {
         let mut keeper = Keeper { over, syncs: Some(syncs), maker: Some(maker), syncer: None, dir, memory };
         let shards: Vec<Synced> = pools.iter().map(Synced::new).collect();
         let pause = spec.sync;
-        let syncer = spawn("journal-sync", move || sync(shards, &requests, pause));
+        let syncer = spawn("journal-sync", sys::step_behind, move || sync(shards, &requests, pause));
         keeper.syncer = Some(syncer.map_err(JournalError::file(&spec.dir))?);
         Ok(keeper)
     }
@@ -416,9 +417,13 @@ impl Keeper {
     }
 }
 
-fn spawn<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> io::Result<JoinHandle<T>> {
+fn spawn<T: Send + 'static>(
+    name: &str,
+    yields: fn(),
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<JoinHandle<T>> {
     let background = move || {
-        sys::step_behind();
+        yields();
         work()
     };
     std::thread::Builder::new().name(name.to_owned()).spawn(background)
