@@ -6,6 +6,7 @@
 
 use libmimalloc_sys::{mi_option_set, mi_option_t};
 use std::fs::read_to_string;
+use std::path::Path;
 
 const MIB: u64 = 1 << 20;
 /// Smallest page of the machines that we run on, bytes.
@@ -45,8 +46,9 @@ pub fn reserve(wanted: u64) -> Result<(), MemoryError> {
 
 /// Has the kernel give this process no huge pages any more. Those that it has it keeps.
 pub fn without_huge_pages() {
-    // SAFETY: prctl takes integers here, and changes nothing but how page faults of this process are served.
-    let done = unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
+    let [on, none]: [libc::c_ulong; 2] = [1, 0];
+    // SAFETY: prctl takes five longs here, and changes nothing but how page faults of this process are served.
+    let done = unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, on, none, none, none) };
     if done != 0 {
         let error = std::io::Error::last_os_error();
         tracing::warn!(%error, "huge pages cannot be done without: calls may wait for some milliseconds while memory grows");
@@ -66,14 +68,30 @@ fn available(meminfo: &str) -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// Of the limit of the control group (version 2), if it has one.
+/// Of the limits of the control group (version 2) and of those that it is in. What is of files there can be taken back.
 fn group_left() -> Option<u64> {
     let groups = read_to_string("/proc/self/cgroup").ok()?;
-    let path = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
-    let read = |name: &str| -> Option<u64> {
-        read_to_string(format!("/sys/fs/cgroup{path}/{name}")).ok()?.trim().parse().ok()
-    };
-    Some(read("memory.max")?.saturating_sub(read("memory.current")?))
+    let path = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let inside = Path::new("/sys/fs/cgroup");
+    inside.join(path).ancestors().take_while(|group| group.starts_with(inside)).filter_map(left_in).min()
+}
+
+/// `None`: the group has no limit.
+fn left_in(group: &Path) -> Option<u64> {
+    let read = |name: &str| read_to_string(group.join(name)).ok();
+    let number = |name: &str| -> Option<u64> { read(name)?.trim().parse().ok() };
+    let limit = number("memory.max")?;
+    let files: u64 = read("memory.stat").map_or(0, |text| of_files(&text));
+    Some(limit.saturating_sub(number("memory.current")?.saturating_sub(files)))
+}
+
+/// Bytes of files in a group's `memory.stat`.
+fn of_files(stat: &str) -> u64 {
+    let lines = stat.lines().filter_map(|line| line.split_once(' '));
+    lines
+        .filter(|(name, _)| matches!(*name, "active_file" | "inactive_file"))
+        .filter_map(|(_, n)| n.parse::<u64>().ok())
+        .sum()
 }
 
 #[cfg(test)]
@@ -84,6 +102,16 @@ mod tests {
     fn what_is_free_is_read_as_linux_tells_it() {
         assert_eq!(available("MemTotal:       24612340 kB\nMemAvailable:     20480 kB\n"), Some(20 << 20));
         assert_eq!(available("MemTotal: 1 kB\n"), None);
+        assert_eq!(of_files("anon 7\nactive_file 30\ninactive_file 12\nfile_mapped 9\n"), 42);
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+        write("memory.current", "100\n");
+        write("memory.max", "max\n");
+        assert_eq!(left_in(dir.path()), None);
+        write("memory.max", "150\n");
+        assert_eq!(left_in(dir.path()), Some(50));
+        write("memory.stat", "active_file 30\n");
+        assert_eq!(left_in(dir.path()), Some(80));
         assert!(free_bytes().is_some_and(|free| free > 0));
     }
 

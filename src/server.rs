@@ -102,8 +102,8 @@ impl Server {
     pub async fn start(config: &Config, seed: Option<[u8; 32]>) -> Result<Server, ServerError> {
         let count = config.shard_count();
         let bound = bind(&config.server.data_dir, &config.listeners(), count)?;
-        memory::reserve(config.shards.reserve_mb.0)?;
         memory::without_huge_pages();
+        memory::reserve(config.shards.reserve_mb.0)?;
         let addrs = bound.addrs();
         let http = listen_http(config).await?;
         let fronts = fronts::Bound::open(config)?;

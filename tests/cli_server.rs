@@ -72,7 +72,11 @@ fn memory_is_taken_at_the_start_when_it_is_told_to() {
     let resident_with = |mib: &str| {
         let scene = Scene::new();
         let server = Server::start(&scene, &["--set", &format!("shards.reserve_mb={mib}")]);
+        // Longer than the allocator keeps what is freed, if it is not told to.
+        std::thread::sleep(Duration::from_millis(2500));
         let kib = resident(server.pid());
+        let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+        assert!(status.contains("THP_enabled:\t0"), "no huge pages: {status}");
         let (code, log) = server.terminate();
         assert_eq!(code, Some(0), "{log}");
         assert!(!log.contains("reserve_mb"), "{log}");

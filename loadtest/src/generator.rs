@@ -20,7 +20,7 @@ use crate::{
     context::Context,
     interval::{Interval, Intervals, collect},
     leg::{Legs, Role},
-    net::{self, Inbox, Outbox},
+    net::{self, Inbox},
     play::Play,
     report::{Live, Report},
     scenario::{Scenario, ScenarioError},
@@ -231,7 +231,8 @@ impl Generator {
         for number in (0..self.sockets.len()).filter(|number| readable[*number]) {
             for _ in 0..BATCHES_A_TURN {
                 let more = inbox.receive(&self.sockets[number]);
-                let (now, unix) = (clock.elapsed().as_nanos() as Nanos, net::unix_nanos());
+                // In this order: who is halted in between takes the message for later than it was, never for earlier.
+                let (unix, now) = (net::unix_nanos(), clock.elapsed().as_nanos() as Nanos);
                 self.play.cx.now = now;
                 for (source, bytes, stamp) in inbox.datagrams() {
                     // The time that it lay in the socket is the generator's doing.
@@ -247,7 +248,8 @@ impl Generator {
     }
 
     fn flush(&mut self, clock: &Instant, all: bool) {
-        if !self.play.leaving.is_empty() && (all || self.play.cx.outboxes.iter().any(Outbox::is_full)) {
+        let agents = self.play.socket_of(Role::Agent);
+        if !self.play.leaving.is_empty() && (all || self.play.cx.outboxes[agents].is_full()) {
             self.play.agents_left(clock.elapsed().as_nanos() as Nanos);
         }
         for (outbox, socket) in self.play.cx.outboxes.iter_mut().zip(&self.sockets) {

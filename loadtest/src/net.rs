@@ -297,6 +297,11 @@ mod tests {
         let (a, b) = (open(Ipv4Addr::LOCALHOST.into()).unwrap(), open(Ipv4Addr::LOCALHOST.into()).unwrap());
         let (mut outbox, mut inbox) = (Outbox::default(), Inbox::default());
         let to = b.local_addr().unwrap();
+        // The kernel begins to stamp some time after it was asked to.
+        outbox.push(to, b"early");
+        outbox.flush(&a);
+        std::thread::sleep(Duration::from_millis(100));
+        inbox.receive(&b);
         for number in 0..150u32 {
             outbox.push(to, format!("{number}").repeat(20).as_bytes());
         }

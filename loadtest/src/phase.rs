@@ -1,7 +1,8 @@
 //! The phases of a call whose latencies are kept, and their histograms.
 //!
 //! Every latency counts from the *intended* time of sending, so that a generator (or a target) that stalls does not
-//! hide the calls that it delayed: no coordinated omission.
+//! hide the calls that it delayed: no coordinated omission. But an agent's time to its next call counts from when its last
+//! BYE left, and every one ends when the message was in the kernel: what the generator does with it then is not the target's.
 
 use hdrhistogram::Histogram;
 

@@ -11,6 +11,8 @@ pub(crate) struct BusyPoll {
     /// Something may come until then.
     look_out: u64,
     share: Option<Share>,
+    /// It polls no more until it has slept: its share is used up.
+    tired: bool,
 }
 
 /// How long after an alert, nanoseconds: what another shard begins with has come by then.
@@ -18,7 +20,7 @@ const LOOK_OUT_NS: u64 = 200_000;
 
 impl BusyPoll {
     pub fn new(us: u32) -> BusyPoll {
-        BusyPoll { ns: u64::from(us) * 1000, worked_at: 0, look_out: 0, share: None }
+        BusyPoll { ns: u64::from(us) * 1000, worked_at: 0, look_out: 0, share: None, tired: false }
     }
 
     /// Nothing else runs on the processor while the shard does: it polls only as long as it rests for its part ([`Share`]).
@@ -42,7 +44,8 @@ impl BusyPoll {
         }
         let hopes =
             now < self.look_out || now < self.worked_at + self.ns || due.is_some_and(|due| due <= now + self.ns);
-        self.share.as_mut().is_none_or(|share| share.has_run(now)) && hopes
+        self.tired = self.share.as_mut().is_some_and(|share| !share.has_run(now));
+        hopes && !self.tired
     }
 
     /// It has slept, and wakes up.
@@ -54,7 +57,7 @@ impl BusyPoll {
 
     /// When to wake for a timer that is due then.
     pub fn wake_for(&self, due: u64) -> u64 {
-        due.saturating_sub(self.ns)
+        if self.tired { due } else { due.saturating_sub(self.ns) }
     }
 }
 
@@ -138,13 +141,15 @@ mod tests {
         assert_eq!(never.wake_for(7), 7);
     }
 
-    /// Time in which a shard runs, and polls, microseconds of a second, when it has work for `work` of each 100 us.
+    /// Time in which a shard runs, and polls, microseconds of a second, when it has work for `work` of each 100 us, and a timer
+    /// due at the beginning of each.
     fn runs(poll: &mut BusyPoll, work: u64) -> (u64, u64) {
         let (mut ran, mut polled) = (0, 0);
         for step in 0..100_000u64 {
             let at = (1_000_000 + step * 10) * 1000;
+            let due = (1_000_000 + (step / 10 + 1) * 100) * 1000;
             let worked = step % 10 < work / 10;
-            if poll.goes_on(worked, || at, None) || worked {
+            if poll.goes_on(worked, || at, Some(due)) || worked || poll.wake_for(due) <= at {
                 (ran, polled) = (ran + 10, polled + if worked { 0 } else { 10 });
             } else {
                 poll.woke(|| at + 10_000);
@@ -155,14 +160,16 @@ mod tests {
 
     #[test]
     fn who_runs_alone_rests_for_a_quarter_of_its_time_unless_it_has_work() {
-        for (work, ran) in [(0, 0..=0), (20, 700_000..=752_000), (50, 700_000..=752_000), (80, 800_000..=803_000)] {
+        for (work, ran) in
+            [(0, 700_000..=752_000), (20, 700_000..=752_000), (50, 700_000..=752_000), (80, 800_000..=803_000)]
+        {
             let mut poll = BusyPoll::new(100);
             poll.runs_alone();
             let (ran_us, polled_us) = runs(&mut poll, work);
             assert!(ran.contains(&ran_us), "{work} %: runs for {ran_us} us of a second, {polled_us} us without work");
         }
         assert_eq!(runs(&mut BusyPoll::new(100), 20).0, 1_000_000, "others can interrupt it");
-        assert_eq!(runs(&mut BusyPoll::new(0), 20), (200_000, 0));
+        assert_eq!(runs(&mut BusyPoll::new(0), 20), (200_000, 0), "it sleeps until the timer is due");
     }
 
     #[test]

@@ -110,18 +110,22 @@ pub(crate) fn run<M: Machine, D: Driver>(mut shard: Shard<M>, mut driver: D) {
         if shard.arm_and_look() {
             continue;
         }
+        let mut tidied = false;
         if !driver.nap(shard.wake_at()) {
             shard.machine.idle();
             shard.drain(None);
             shard.flush();
-            if !shard.tidy() {
+            tidied = shard.tidy();
+            if !tidied {
                 driver.park(shard.wake_at());
             }
         }
         shard.poll.woke(mono_ns);
         ready.retain(|inlet| driver.readable(inlet.index));
         shard.mesh.bell().disarm();
-        shard.awake();
+        if !tidied {
+            shard.awake();
+        }
     }
 }
 

@@ -106,9 +106,10 @@ impl Pool {
         self.make().ok()
     }
 
-    /// Whether there is a segment that [`Pool::take`] need not make.
-    pub fn is_ready(&self) -> bool {
-        !self.spares.is_empty()
+    /// Whether one may take a segment that is not needed at once: the rest will do for who comes meanwhile, and there is room.
+    pub fn has_plenty(&self) -> bool {
+        let short = [&self.starved, &self.crowded].iter().any(|flag| flag.load(Ordering::Relaxed));
+        self.spares.len() >= READY && !short
     }
 
     /// The shard writes to this one now.

@@ -171,7 +171,7 @@ mod tests {
         let mut naps = 0;
         while journal.journal.tidy() {
             naps += 1;
-            assert!(naps < 30, "{} bytes for {lives}", length(&journal));
+            assert!(naps < 300, "{} bytes for {lives}", length(&journal));
             let (found, faults) = read(journal.killed(), 3, 0).unwrap();
             assert!(found.records.into_iter().eq(expected.clone()) && faults.is_empty(), "{naps}: {faults:?}");
             journal.refill();

@@ -22,7 +22,7 @@ const IDLE_LENGTH: [u64; 2] = [12, 10];
 const CLEAN_FACTOR: usize = 2;
 /// And at least.
 const CLEAN_LEAST: usize = 4096;
-/// Bytes that an idle shard looks through before it looks for work again: some tens of microseconds.
+/// Bytes that an idle shard looks through before it looks for work again; of a small segment an eighth.
 const TIDY: usize = 64 << 10;
 const MARK: Entity = Entity { kind: Kind::Shard, id: 0 };
 
@@ -230,10 +230,14 @@ impl Journal {
     pub fn tidy(&mut self) -> bool {
         self.untidy = self.is_longer(IDLE_LENGTH[usize::from(self.untidy)]);
         // Making a segment takes longer than anybody should wait who comes meanwhile.
-        if !self.untidy || self.is_full() || !self.pool.is_ready() {
+        if !self.untidy || self.is_full() || !self.pool.has_plenty() {
             return false;
         }
-        self.clean_up(TIDY, IDLE_LENGTH[1]);
+        self.clean_up(TIDY.min(self.pool.size() / 8), IDLE_LENGTH[1]);
+        #[cfg(mutant)]
+        if strowger_dispatch::mutant::is("tidied-without-a-mark") {
+            return true;
+        }
         if self.records > self.marked || !self.done.is_empty() && self.room(0) {
             self.mark();
         }
