@@ -279,7 +279,9 @@ impl Ledger {
         if code < 200 || cseq.method != Method::Invite {
             return Ok(());
         }
-        let key = format!("{}/{}", branch(msg).unwrap_or_default(), cseq.number);
+        // With its Call-ID: that of a damaged copy may be another, and its answer tells nothing of the INVITE's.
+        let id = msg.call_id().map(text::text).unwrap_or_default();
+        let key = format!("{id}/{}/{}", branch(msg).unwrap_or_default(), cseq.number);
         let tag = msg.to_tag().map(text::text).unwrap_or_default().to_owned();
         let Some((before, its_tag, at)) = self.finals.get(&key) else {
             self.finals.insert(key, (code, tag, now));
