@@ -31,6 +31,14 @@ impl World {
         }
     }
 
+    /// Fires the timers that are due, one after the other.
+    pub(crate) fn fire(&mut self, shard: u16) {
+        let now = self.clock();
+        while self.engines[usize::from(shard)].handle_timer(now) {
+            self.hear(shard);
+        }
+    }
+
     pub(crate) fn after_of(&mut self, shard: u16, local: bool, placed: bool) -> Checked {
         let s = usize::from(shard);
         let mut offers: Vec<Offer> = Vec::new();

@@ -351,9 +351,7 @@ impl World {
             Event::NewCall(shard) => self.on_new_call(shard),
             Event::Timers(shard) => {
                 self.timer_at[usize::from(shard)] = u64::MAX;
-                while self.engines[usize::from(shard)].handle_timer(now) {
-                    self.hear(shard);
-                }
+                self.fire(shard);
                 self.after(shard, true)?;
                 self.moves_are_right(false)
             }
@@ -420,6 +418,8 @@ impl World {
                 Ok(())
             }
             Event::Name { shard, id, address } => {
+                // It fires what is due; of several timers each is to be heard by itself.
+                self.fire(shard);
                 let found = address.as_ref().map(std::slice::from_ref).ok_or(());
                 self.engines[usize::from(shard)].handle_resolved(now, id, found, 10 * SECOND);
                 self.after(shard, true)?;
