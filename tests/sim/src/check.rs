@@ -287,7 +287,9 @@ impl Ledger {
             self.finals.insert(key, (code, tag, now));
             return Ok(());
         };
-        let forgotten = *before < 300 && code == 500 && now >= at + TIMER_L_US;
+        // Out of order, or of a dialog that is over.
+        let late = code == 500 || code == 481 && self.ended_dialogs.contains(id);
+        let forgotten = *before < 300 && late && now >= at + TIMER_L_US;
         if *its_tag == tag && (*before == code || forgotten) {
             return Ok(());
         }
