@@ -3,7 +3,7 @@
 //!
 //! Invariants
 //! - Growth takes the time of one chunk, or of one part, whatever the table holds.
-//! - A removed entry's slot is the next to be used: slots stay as few as there ever were entries at once.
+//! - Slots are used again: chunks stay as few as are filled by all entries that there ever were at once.
 
 use crate::hash::{HashedMap, Identity};
 use std::ops::{Index, IndexMut};
@@ -83,35 +83,48 @@ impl<T> IndexMut<usize> for Chunks<T> {
     }
 }
 
+/// No chunk, no entry.
+const NONE: u32 = u32::MAX;
+
 #[derive(Debug)]
 enum Entry<T> {
-    /// The slot that was left before; how many there are, if there is none.
-    Vacant(usize),
+    /// The next vacant one of the chunk.
+    Vacant(u32),
     Occupied(T),
 }
 
-impl<T> Default for Entry<T> {
-    fn default() -> Entry<T> {
-        Entry::Vacant(0)
-    }
-}
-
-/// Values in slots that stay theirs.
+/// Of a slab; those that have vacant entries are in a list.
 #[derive(Debug)]
-pub struct Slab<T> {
-    entries: Chunks<Entry<T>>,
-    len: usize,
-    /// The slot of the next value.
-    next: usize,
+struct Chunk<T> {
+    /// Empty: it has given its memory back.
+    entries: Box<[Entry<T>]>,
+    used: usize,
+    vacant: u32,
+    before: u32,
+    after: u32,
 }
 
-impl<T> Default for Slab<T> {
-    fn default() -> Slab<T> {
-        Slab { entries: Chunks::default(), len: 0, next: 0 }
+/// Values in slots that stay theirs. It takes memory for those that there are, not for those that there once were.
+#[derive(Debug)]
+pub struct Slab<T, const N: usize = CHUNK> {
+    chunks: Vec<Chunk<T>>,
+    len: usize,
+    extent: usize,
+    /// Chunks with vacant entries: new values go to the first, where the last value left that had been in a full one. So the
+    /// others get empty. One that is wholly empty is the last.
+    first: u32,
+    last: u32,
+    /// Chunks that have given their memory back.
+    gone: Vec<u32>,
+}
+
+impl<T, const N: usize> Default for Slab<T, N> {
+    fn default() -> Slab<T, N> {
+        Slab { chunks: Vec::new(), len: 0, extent: 0, first: NONE, last: NONE, gone: Vec::new() }
     }
 }
 
-impl<T> Slab<T> {
+impl<T, const N: usize> Slab<T, N> {
     /// How many values there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -126,37 +139,56 @@ impl<T> Slab<T> {
     /// The highest slot ever used, plus one.
     #[must_use]
     pub fn extent(&self) -> usize {
-        self.entries.len()
+        self.extent
     }
 
     /// The slot that the next value will have.
     #[must_use]
     pub fn vacant_key(&self) -> usize {
-        self.next
+        match self.chunks.get(self.first as usize) {
+            Some(chunk) => self.first as usize * N + chunk.vacant as usize,
+            None => self.gone.last().map_or(self.chunks.len(), |chunk| *chunk as usize) * N,
+        }
     }
 
     /// Where the value is now.
     pub fn insert(&mut self, value: T) -> usize {
-        let slot = self.next;
-        match self.entries.get_mut(slot) {
-            Some(entry) => {
-                if let Entry::Vacant(next) = std::mem::replace(entry, Entry::Occupied(value)) {
-                    self.next = next;
-                }
-            }
-            None => {
-                self.entries.push(Entry::Occupied(value));
-                self.next = self.entries.len();
-            }
+        if self.first == NONE {
+            self.grow();
+        }
+        let at = self.first;
+        let chunk = &mut self.chunks[at as usize];
+        let vacant = chunk.vacant;
+        let entry = &mut chunk.entries[vacant as usize];
+        if let Entry::Vacant(next) = std::mem::replace(entry, Entry::Occupied(value)) {
+            chunk.vacant = next;
+        }
+        chunk.used += 1;
+        if chunk.vacant == NONE {
+            self.unlink(at);
         }
         self.len += 1;
+        let slot = at as usize * N + vacant as usize;
+        self.extent = self.extent.max(slot + 1);
         slot
+    }
+
+    /// One chunk more that is empty.
+    fn grow(&mut self) {
+        let vacant = (1..=N).map(|next| Entry::Vacant(if next < N { next as u32 } else { NONE }));
+        let chunk = Chunk { entries: vacant.collect(), used: 0, vacant: 0, before: NONE, after: NONE };
+        let at = self.gone.pop().unwrap_or(self.chunks.len() as u32);
+        match self.chunks.get_mut(at as usize) {
+            Some(gone) => *gone = chunk,
+            None => self.chunks.push(chunk),
+        }
+        self.link_first(at);
     }
 
     #[must_use]
     #[inline]
     pub fn get(&self, slot: usize) -> Option<&T> {
-        match self.entries.get(slot) {
+        match self.chunks.get(slot / N)?.entries.get(slot % N) {
             Some(Entry::Occupied(value)) => Some(value),
             _ => None,
         }
@@ -164,7 +196,7 @@ impl<T> Slab<T> {
 
     #[inline]
     pub fn get_mut(&mut self, slot: usize) -> Option<&mut T> {
-        match self.entries.get_mut(slot) {
+        match self.chunks.get_mut(slot / N)?.entries.get_mut(slot % N) {
             Some(Entry::Occupied(value)) => Some(value),
             _ => None,
         }
@@ -172,37 +204,88 @@ impl<T> Slab<T> {
 
     /// Takes the value out, if there is one.
     pub fn remove(&mut self, slot: usize) -> Option<T> {
-        let entry = self.entries.get_mut(slot).filter(|entry| matches!(entry, Entry::Occupied(_)))?;
-        let Entry::Occupied(value) = std::mem::replace(entry, Entry::Vacant(self.next)) else { return None };
-        self.next = slot;
+        let at = u32::try_from(slot / N).ok()?;
+        let chunk = self.chunks.get_mut(slot / N)?;
+        let entry = chunk.entries.get_mut(slot % N).filter(|entry| matches!(entry, Entry::Occupied(_)))?;
+        let Entry::Occupied(value) = std::mem::replace(entry, Entry::Vacant(chunk.vacant)) else { return None };
+        let was_full = chunk.vacant == NONE;
+        chunk.vacant = (slot % N) as u32;
+        chunk.used -= 1;
+        let is_empty = chunk.used == 0;
         self.len -= 1;
+        if was_full {
+            self.link_first(at);
+        }
+        if is_empty {
+            self.leave(at);
+        }
         Some(value)
+    }
+
+    /// The chunk has got empty: it is the last to be filled again, and gives its memory back if there is another one like that.
+    fn leave(&mut self, at: u32) {
+        let last = self.last;
+        if last == at {
+            return;
+        }
+        self.unlink(at);
+        if self.chunks[last as usize].used == 0 {
+            self.chunks[at as usize].entries = Box::default();
+            self.gone.push(at);
+        } else {
+            self.chunks[last as usize].after = at;
+            (self.chunks[at as usize].before, self.chunks[at as usize].after) = (last, NONE);
+            self.last = at;
+        }
+    }
+
+    fn link_first(&mut self, at: u32) {
+        let after = std::mem::replace(&mut self.first, at);
+        (self.chunks[at as usize].before, self.chunks[at as usize].after) = (NONE, after);
+        match self.chunks.get_mut(after as usize) {
+            Some(chunk) => chunk.before = at,
+            None => self.last = at,
+        }
+    }
+
+    fn unlink(&mut self, at: u32) {
+        let Chunk { before, after, .. } = self.chunks[at as usize];
+        match self.chunks.get_mut(before as usize) {
+            Some(chunk) => chunk.after = after,
+            None => self.first = after,
+        }
+        match self.chunks.get_mut(after as usize) {
+            Some(chunk) => chunk.before = before,
+            None => self.last = before,
+        }
     }
 
     /// Slots and values, in order.
     pub fn iter(&self) -> impl Iterator<Item = (usize, &T)> {
-        self.entries.iter().enumerate().filter_map(|(slot, entry)| match entry {
-            Entry::Occupied(value) => Some((slot, value)),
-            Entry::Vacant(_) => None,
+        self.chunks.iter().enumerate().flat_map(|(at, chunk)| {
+            chunk.entries.iter().enumerate().filter_map(move |(n, entry)| match entry {
+                Entry::Vacant(_) => None,
+                Entry::Occupied(value) => Some((at * N + n, value)),
+            })
         })
     }
 }
 
-impl<T> Index<usize> for Slab<T> {
+impl<T, const N: usize> Index<usize> for Slab<T, N> {
     type Output = T;
     #[inline]
     fn index(&self, slot: usize) -> &T {
-        match &self.entries[slot] {
+        match &self.chunks[slot / N].entries[slot % N] {
             Entry::Occupied(value) => value,
             Entry::Vacant(_) => panic!("slot {slot} is empty"),
         }
     }
 }
 
-impl<T> IndexMut<usize> for Slab<T> {
+impl<T, const N: usize> IndexMut<usize> for Slab<T, N> {
     #[inline]
     fn index_mut(&mut self, slot: usize) -> &mut T {
-        match &mut self.entries[slot] {
+        match &mut self.chunks[slot / N].entries[slot % N] {
             Entry::Occupied(value) => value,
             Entry::Vacant(_) => panic!("slot {slot} is empty"),
         }
@@ -290,23 +373,48 @@ mod tests {
         assert_eq!(chunks.get_mut(CHUNK), Some(&mut 7));
     }
 
+    #[test]
+    fn a_slab_gives_back_what_a_burst_took_even_if_something_is_left_and_more_comes() {
+        let held = |slab: &Slab<usize, 4>| slab.chunks.iter().filter(|chunk| !chunk.entries.is_empty()).count();
+        let mut slab = Slab::<usize, 4>::default();
+        let burst: Vec<usize> = (0..400).map(|n| slab.insert(n)).collect();
+        assert_eq!((held(&slab), slab.extent()), (100, 400));
+        // As a few come all the time, the others end, the oldest first.
+        let mut few = std::collections::VecDeque::new();
+        for slot in burst {
+            few.push_back(slab.insert(0));
+            if few.len() > 4 {
+                slab.remove(few.pop_front().unwrap());
+            }
+            slab.remove(slot);
+        }
+        assert!(held(&slab) <= 5, "{}", held(&slab));
+        few.into_iter().for_each(|slot| _ = slab.remove(slot));
+        assert_eq!((held(&slab), slab.len()), (1, 0));
+        (0..400).for_each(|n| _ = slab.insert(n));
+        assert!(slab.extent() <= 404, "slots are used again");
+    }
+
     proptest! {
         #[test]
         fn a_slab_does_as_a_map_of_slots(steps in prop::collection::vec((any::<bool>(), 0..40_usize), 1..200)) {
-            let (mut slab, mut model) = (Slab::default(), HashMap::new());
-            let mut left: Vec<usize> = vec![];
+            let (mut slab, mut model) = (Slab::<usize, 4>::default(), HashMap::new());
+            let (mut most, mut extent) = (0, 0);
             for (n, (insert, at)) in steps.into_iter().enumerate() {
                 if insert {
-                    let slot = left.pop().unwrap_or(model.len());
-                    prop_assert_eq!((slab.vacant_key(), slab.insert(n)), (slot, slot));
-                    model.insert(slot, n);
+                    let slot = slab.vacant_key();
+                    prop_assert_eq!(slab.insert(n), slot);
+                    prop_assert_eq!(model.insert(slot, n), None);
+                    (most, extent) = (most.max(model.len()), extent.max(slot + 1));
                 } else {
-                    let gone = model.remove(&at);
-                    prop_assert_eq!(slab.remove(at), gone);
-                    left.extend(gone.map(|_| at));
+                    prop_assert_eq!(slab.remove(at), model.remove(&at));
                 }
-                prop_assert_eq!((slab.len(), slab.get(at)), (model.len(), model.get(&at)));
-                prop_assert_eq!(slab.extent(), model.len() + left.len());
+                prop_assert_eq!((slab.len(), slab.is_empty(), slab.get(at)), (model.len(), model.is_empty(), model.get(&at)));
+                prop_assert_eq!((slab.extent(), slab.get_mut(at).copied()), (extent, model.get(&at).copied()));
+                // Of those that are empty one is kept, and no more are made than there were values at once.
+                let held: Vec<_> = slab.chunks.iter().filter(|chunk| !chunk.entries.is_empty()).collect();
+                prop_assert!(held.iter().filter(|chunk| chunk.used == 0).count() <= 1);
+                prop_assert!(slab.chunks.len() <= most.div_ceil(4));
             }
             let mut all: Vec<(usize, usize)> = model.into_iter().collect();
             all.sort_unstable();

@@ -88,6 +88,15 @@ impl Copy {
         written.map_err(|error| JournalError::File { path: self.path(), error })
     }
 
+    /// Reads what it has there.
+    pub fn read(&self, bytes: &mut [u8], at: u64) -> Result<(), JournalError> {
+        let read = match self {
+            Copy::File(path) => std::fs::File::open(path).and_then(|file| file.read_exact_at(bytes, at)),
+            Copy::Unfiled { .. } => Err(io::ErrorKind::Unsupported.into()),
+        };
+        read.map_err(|error| JournalError::File { path: self.path(), error })
+    }
+
     pub fn remove(&self) -> io::Result<()> {
         match self {
             Copy::File(path) => std::fs::remove_file(path),

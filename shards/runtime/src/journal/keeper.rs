@@ -4,6 +4,7 @@
 //! anew by the syncing thread once everything written until then is on disk.
 
 use super::ground::{Copy, Ground};
+use super::rest::{Doorway, Rests};
 use super::segment::{HEADER, Progress, Segment};
 use super::{JournalError, JournalSpec, memory};
 use crate::counts::RuntimeCounts;
@@ -12,7 +13,7 @@ use crossbeam::queue::{ArrayQueue, SegQueue};
 use std::cmp::Ordering as CmpOrdering;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{JoinHandle, Thread};
 use std::time::Duration;
@@ -27,6 +28,8 @@ const HELD: usize = 12;
 const AGAIN: Duration = Duration::from_millis(100);
 /// So many of them without a segment taken, and a spare that is not needed goes.
 const IDLE_PASSES: u32 = 20;
+/// Bytes that are little for a shard to write meanwhile.
+const LITTLE: u64 = 1 << 20;
 
 /// What a shard and the journal's threads share. Lock-free.
 #[derive(Debug)]
@@ -56,6 +59,10 @@ pub(super) struct Pool {
     crowded: AtomicBool,
     /// The thread that makes segments.
     maker: OnceLock<Thread>,
+    /// Bytes that turns have written; and how often in a row it was found that they were few.
+    written: AtomicU64,
+    quiet: AtomicU32,
+    pub rests: Doorway,
 }
 
 impl Pool {
@@ -77,6 +84,9 @@ impl Pool {
             starved: AtomicBool::new(false),
             crowded: AtomicBool::new(false),
             maker: OnceLock::new(),
+            written: AtomicU64::new(0),
+            quiet: AtomicU32::new(0),
+            rests: Doorway::default(),
         }
     }
 
@@ -120,8 +130,10 @@ impl Pool {
         }
     }
 
-    /// A turn is over: the journal is valid up to byte `end` of segment `number`, which is the newest.
-    pub fn publish(&self, number: u64, end: usize) {
+    /// A turn is over, which wrote so many bytes: the journal is valid up to byte `end` of segment `number`, which is the newest.
+    pub fn publish(&self, number: u64, end: usize, bytes: usize) {
+        // Only the shard does this.
+        self.written.store(self.written.load(Ordering::Relaxed) + bytes as u64, Ordering::Relaxed);
         self.valid.store(number << 32 | end as u64, Ordering::Release);
     }
 
@@ -149,6 +161,23 @@ impl Pool {
     /// The shard does not need this one any more.
     pub fn retire(&self, segment: Arc<Segment>) {
         self.retired.push(segment);
+    }
+
+    /// How often in a row, every two seconds, it was found that the shard writes little.
+    pub fn quiet(&self) -> u32 {
+        self.quiet.load(Ordering::Relaxed)
+    }
+
+    /// For simulations, and for the thread that looks.
+    pub fn set_quiet(&self, looks: u32) {
+        self.quiet.store(looks, Ordering::Relaxed);
+    }
+
+    /// Looks whether the shard has written much since `seen`.
+    pub fn look(&self, seen: &mut u64) {
+        let written = self.written.load(Ordering::Relaxed);
+        let little = written - std::mem::replace(seen, written) <= LITTLE;
+        self.set_quiet(if little { self.quiet().saturating_add(1) } else { 0 });
     }
 
     /// Makes a segment. Says so when the disk begins to have no room.
@@ -218,7 +247,7 @@ impl Pool {
 
     /// Takes a segment out of use; its file serves again, or goes. One that a follower still holds must stay as it is.
     fn recycle(&self, mut segment: Arc<Segment>) {
-        if Arc::get_mut(&mut segment).is_none() {
+        if Arc::get_mut(&mut segment).is_none() || segment.is_unnamed() {
             return segment.remove();
         }
         segment.freshen();
@@ -254,11 +283,12 @@ pub(super) struct Synced {
     /// Not needed any more, but what was written before may not be on disk.
     retired: Vec<Arc<Segment>>,
     failing: bool,
+    rests: Rests,
 }
 
 impl Synced {
     pub fn new(pool: &Arc<Pool>) -> Synced {
-        Synced { pool: Arc::clone(pool), used: vec![], retired: vec![], failing: false }
+        Synced { pool: Arc::clone(pool), used: vec![], retired: vec![], failing: false, rests: Rests::new(pool) }
     }
 
     /// Has the disk hold what is valid now, and gives back what is not needed any more. Blocks.
@@ -293,6 +323,8 @@ impl Synced {
             self.retired.drain(..).chain(held.drain(..most)).for_each(|segment| self.pool.recycle(segment));
             self.retired = held;
         }
+        // Of whatever is older than the newest of what is valid, all is on disk then.
+        self.rests.pass(if outcome.is_ok() { valid.0 } else { 0 });
         outcome
     }
 
@@ -383,14 +415,17 @@ impl Keeper {
         let (makers, ended) = (pools.to_vec(), Arc::clone(&over));
         // A shard that finds none ready waits for the disk itself.
         let maker = spawn("journal-space", sys::step_aside, move || {
-            let mut seen = vec![0; makers.len()];
+            let mut seen = vec![[0; 2]; makers.len()];
             for pass in 1_u32.. {
                 if ended.load(Ordering::Acquire) {
                     return;
                 }
                 makers.iter().for_each(|pool| pool.refill());
                 if pass.is_multiple_of(IDLE_PASSES) {
-                    makers.iter().zip(&mut seen).for_each(|(pool, seen)| pool.shrink(seen));
+                    for (pool, [taken, written]) in makers.iter().zip(&mut seen) {
+                        pool.shrink(taken);
+                        pool.look(written);
+                    }
                 }
                 std::thread::park_timeout(AGAIN);
             }

@@ -23,6 +23,8 @@
 //!   what is in memory.
 //! - `COMPLETE` on disk says which generation counts and where it is in memory; there the same file must lie. A segment that is
 //!   not found in memory is read from the disk.
+//! - While little is written, full segments rest: they are on disk alone, and have no file in memory. Whoever may look at the
+//!   records of such a one has it: the shard hands it to the syncing thread, which hands it back when the shard calls it up.
 //! - What is in memory goes when the disk has all of it (the end of the process), or the next generation is complete.
 //! - A generation without `COMPLETE` has carried no call: it may go at any time. The one before goes last.
 
@@ -34,6 +36,7 @@ mod memory;
 mod places;
 mod record;
 mod recover;
+mod rest;
 mod segment;
 pub mod simulated;
 #[cfg(test)]

@@ -11,12 +11,12 @@
 use super::JournalError;
 use super::ground::{Copy, PAGE};
 use super::record::Salt;
-use memmap2::{Advice, MmapOptions, MmapRaw};
+use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Bytes of the header.
 pub const HEADER: usize = 4096;
@@ -47,6 +47,8 @@ pub struct Segment {
     path: PathBuf,
     /// Its file on disk, for one in memory.
     copy: Option<Copy>,
+    /// Its file in memory is gone.
+    unnamed: AtomicBool,
 }
 
 /// What changes in a segment's header while it is in use, as it is written to disk.
@@ -120,7 +122,7 @@ impl Segment {
     }
 
     fn made(map: MmapRaw, path: &Path, shard: u16, copy: Option<Copy>) -> Segment {
-        let segment = Segment { map, path: path.to_owned(), copy };
+        let segment = Segment { map, path: path.to_owned(), copy, unnamed: AtomicBool::new(false) };
         segment.prefault(0, segment.size());
         let mut fixed = [0u8; FIXED];
         fixed[..8].copy_from_slice(&MAGIC);
@@ -297,6 +299,49 @@ impl Segment {
         copy.write(&page[..len], 0)
     }
 
+    /// Gives back the memory of its records, which its copy on disk has. From here on a restart reads them there. Blocks.
+    ///
+    /// # Safety
+    /// Nobody reads or writes its records until [`Segment::wake`] has succeeded.
+    ///
+    /// # Errors
+    /// When that cannot be: then they are where they were.
+    pub unsafe fn rest(&self) -> io::Result<()> {
+        if !matches!(self.copy, Some(Copy::File(_))) {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        // What `wake` needs.
+        self.map.advise_range(Advice::PopulateWrite, 0, HEADER)?;
+        if !self.is_unnamed() {
+            std::fs::remove_file(&self.path)?;
+            self.unnamed.store(true, Ordering::Relaxed);
+        }
+        // SAFETY: within the mapping; by the caller's promise nobody sees that its bytes are zeros then.
+        unsafe { self.map.unchecked_advise_range(UncheckedAdvice::Remove, HEADER, self.size() - HEADER) }
+    }
+
+    /// Whether it is in memory without a file there, so that it cannot be used anew.
+    #[must_use]
+    pub fn is_unnamed(&self) -> bool {
+        self.unnamed.load(Ordering::Relaxed)
+    }
+
+    /// Has its records in memory again. Blocks.
+    ///
+    /// # Safety
+    /// As of [`Segment::rest`].
+    ///
+    /// # Errors
+    /// There is no memory, or the copy cannot be read: it still rests.
+    pub unsafe fn wake(&self) -> Result<(), JournalError> {
+        let end = self.committed().max(HEADER);
+        // A store to a page that there is no memory for would end the process.
+        self.populate(HEADER, end - HEADER).map_err(JournalError::file(&self.path))?;
+        // SAFETY: within the mapping, and by the caller's promise nobody else reads or writes there.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(self.map.as_mut_ptr().add(HEADER), end - HEADER) };
+        self.copy.as_ref().map_or(Ok(()), |copy| copy.read(bytes, HEADER as u64))
+    }
+
     /// Makes it ready to be used again.
     pub fn freshen(&self) {
         self.close();
@@ -308,7 +353,8 @@ impl Segment {
     /// Removes its files. What is mapped stays so.
     pub fn remove(&self) {
         let own = Copy::File(self.path.clone());
-        let own = Some(&own).filter(|_| self.copy.as_ref().is_none_or(|copy| matches!(copy, Copy::File(_))));
+        let filed = !self.is_unnamed() && self.copy.as_ref().is_none_or(|copy| matches!(copy, Copy::File(_)));
+        let own = Some(&own).filter(|_| filed);
         for file in own.into_iter().chain(&self.copy) {
             if let Err(error) = file.remove() {
                 tracing::warn!(path = %file.path().display(), %error, "journal: a segment cannot be removed");
@@ -326,10 +372,12 @@ impl Segment {
     /// meets page faults instead.
     pub fn prefault(&self, at: usize, len: usize) {
         let at = at & !(HEADER - 1);
-        let len = len.min(self.size().saturating_sub(at));
-        for from in (at..at + len).step_by(STEP) {
-            let _ = self.map.advise_range(Advice::PopulateWrite, from, STEP.min(at + len - from));
-        }
+        let _ = self.populate(at, len.min(self.size().saturating_sub(at)));
+    }
+
+    fn populate(&self, at: usize, len: usize) -> io::Result<()> {
+        let mut steps = (at..at + len).step_by(STEP);
+        steps.try_for_each(|from| self.map.advise_range(Advice::PopulateWrite, from, STEP.min(at + len - from)))
     }
 }
 

@@ -31,6 +31,8 @@ impl Simulated {
     #[must_use]
     pub fn new(disk: Arc<dyn Disk>, generation: u64, shard: u16, segment: usize) -> Simulated {
         let pool = Arc::new(Pool::new(Ground::Unfiled(disk), generation, shard, segment));
+        // Whenever its shard is idle, it is tidied.
+        pool.set_quiet(1);
         let safe: Arc<[AtomicU64]> = (0..=shard).map(|_| AtomicU64::new(0)).collect();
         let journal = Journal::new(Arc::clone(&pool), Arc::clone(&safe), Arc::<RuntimeCounts>::default());
         Simulated { synced: Synced::new(&pool), pool, journal, safe }
@@ -168,6 +170,9 @@ mod tests {
         let lives: usize = expected.values().map(|record| record.len() + 24).sum();
         let length = |journal: &Simulated| journal.journal.segments().count() * size;
         assert!(length(&journal) > lives * 2, "{} bytes for {lives}", length(&journal));
+        journal.pool.set_quiet(0);
+        assert!(!journal.journal.tidy(), "it would be written to for nothing: more comes");
+        journal.pool.set_quiet(1);
         let mut naps = 0;
         while journal.journal.tidy() {
             naps += 1;

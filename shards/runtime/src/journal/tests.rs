@@ -2,6 +2,7 @@
 
 mod copies;
 mod follow;
+mod rest;
 
 use super::recover::{Trouble, read_shard};
 use super::segment::HEADER;

@@ -26,10 +26,19 @@ const CLEAN_LEAST: usize = 4096;
 const TIDY: usize = 64 << 10;
 const MARK: Entity = Entity { kind: Kind::Shard, id: 0 };
 
+/// Looks at a quiet journal (`Pool::quiet`) before it is tidied up, and before what is full goes to rest.
+const TIDY_AFTER: u32 = 1;
+const REST_AFTER: u32 = 5;
+/// Segments at rest that are called up at once.
+const CALLED: usize = 16;
+
 /// A segment that is full.
 #[derive(Debug)]
 struct Closed {
-    segment: Arc<Segment>,
+    /// Absent while it is at rest.
+    segment: Option<Arc<Segment>>,
+    /// It is to come back from its rest.
+    called: bool,
     number: u64,
     salt: Salt,
     end: usize,
@@ -48,6 +57,9 @@ pub struct Journal {
     /// Full ones, the oldest first; how many of the last of them were closed since the last commit.
     closed: VecDeque<Closed>,
     fresh: usize,
+    /// How many of the last of them have not been sent to rest; how many were called up.
+    awake: usize,
+    called: usize,
     /// Number of the oldest that is needed as of the last commit.
     oldest: u64,
     /// How far the oldest has been cleaned; cleaned ones that wait for the commit.
@@ -80,6 +92,8 @@ impl Journal {
             at: 0,
             closed: VecDeque::new(),
             fresh: 0,
+            awake: 0,
+            called: 0,
             oldest: 0,
             cleaned: 0,
             done: Vec::new(),
@@ -103,7 +117,13 @@ impl Journal {
 
     /// The segments that it needs.
     pub(super) fn segments(&self) -> impl Iterator<Item = &Arc<Segment>> {
-        self.current.iter().chain(self.closed.iter().map(|c| &c.segment)).chain(&self.done)
+        self.current.iter().chain(self.closed.iter().filter_map(|c| c.segment.as_ref())).chain(&self.done)
+    }
+
+    /// What it shares with the journal's threads.
+    #[cfg(test)]
+    pub(super) fn pool(&self) -> &Pool {
+        &self.pool
     }
 
     /// The turn is over: what was put and removed is valid from here on. Nothing that follows from it may leave before.
@@ -161,12 +181,14 @@ impl Journal {
         self.at += record::write(free, &self.salt, Op::Commit, Entity { id: self.records, ..MARK }, &[]);
         let mut next = self.number;
         for closed in self.closed.iter().rev().take(self.fresh) {
-            closed.segment.commit(closed.end);
-            closed.segment.set_next(next);
+            if let Some(segment) = &closed.segment {
+                segment.commit(closed.end);
+                segment.set_next(next);
+            }
             next = closed.number;
         }
         current.commit(self.at);
-        self.pool.publish(self.number, self.at);
+        self.pool.publish(self.number, self.at, self.appended);
         self.fresh = 0;
         self.counts.journal_records.add(i64::try_from(self.records - self.marked).unwrap_or(0));
         self.counts.journal_bytes.add(i64::try_from(self.appended).unwrap_or(0));
@@ -189,8 +211,10 @@ impl Journal {
         self.number += 1;
         if let Some(full) = self.current.take() {
             let salt = self.salt.clone();
-            self.closed.push_back(Closed { segment: full, number: self.number - 1, salt, end: self.at });
+            let (segment, number) = (Some(full), self.number - 1);
+            self.closed.push_back(Closed { segment, called: false, number, salt, end: self.at });
             self.fresh += 1;
+            self.awake += 1;
         }
         if self.number == 1 {
             self.oldest = 1;
@@ -226,11 +250,19 @@ impl Journal {
     }
 
     /// The shard has nothing else to do: makes the journal somewhat shorter. Whether it could be shorter still. What a busy shard
-    /// leaves behind, up to three times what lives in it, is more than all else that a waiting call takes.
+    /// leaves behind, up to three times what lives in it, is more than all else that a waiting call takes. When it is as short as
+    /// it is to be, and stays so, what is full goes to rest. All that only while little is written, or it would never end.
     pub fn tidy(&mut self) -> bool {
-        self.untidy = self.is_longer(IDLE_LENGTH[usize::from(self.untidy)]);
+        let quiet = self.pool.quiet();
+        self.untidy = quiet >= TIDY_AFTER && self.is_longer(IDLE_LENGTH[usize::from(self.untidy)]);
         // Making a segment takes longer than anybody should wait who comes meanwhile.
         if !self.untidy || self.is_full() || !self.pool.has_plenty() {
+            if quiet >= REST_AFTER && !self.untidy && self.unwritten.is_empty() {
+                self.rest();
+            }
+            return false;
+        }
+        if !self.front_is_up() {
             return false;
         }
         self.clean_up(TIDY.min(self.pool.size() / 8), IDLE_LENGTH[1]);
@@ -253,15 +285,19 @@ impl Journal {
     /// journal is longer than so many eighths of what lives in it.
     fn clean_up(&mut self, mut left: usize, eighths: u64) {
         while left > 0 && self.is_longer(eighths) {
-            let Some(Closed { segment, number, salt, end }) = self.closed.front() else { return };
+            if !self.front_is_up() {
+                return;
+            }
+            let Some(Closed { segment: Some(segment), number, salt, end, .. }) = self.closed.front() else { return };
             let (segment, number, end) = (Arc::clone(segment), *number, *end);
             let at = self.cleaned.max(HEADER);
             // SAFETY: this journal wrote all below `end`, and takes the segment out of use itself, after this.
             let written = unsafe { segment.written(end) };
             let rest = &written[(at - HEADER).min(written.len())..];
             let Some(head) = record::head(rest, salt) else {
-                self.done.extend(self.closed.pop_front().map(|c| c.segment));
+                self.done.extend(self.closed.pop_front().and_then(|c| c.segment));
                 self.fresh = self.fresh.min(self.closed.len());
+                self.awake = self.awake.min(self.closed.len());
                 self.cleaned = 0;
                 continue;
             };
@@ -280,6 +316,41 @@ impl Journal {
             self.cleaned = at + head.size();
             left = left.saturating_sub(head.size());
         }
+    }
+
+    /// Sends what is full to rest: until it is called up, nothing in it is looked at.
+    fn rest(&mut self) {
+        if self.fresh > 0 || !self.pool.rests.is_open() {
+            return;
+        }
+        let from = self.closed.len() - self.awake;
+        for closed in self.closed.range_mut(from..) {
+            closed.segment.take().into_iter().for_each(|segment| self.pool.rests.enter(closed.number, segment));
+        }
+        self.awake = 0;
+    }
+
+    /// Whether the oldest full segment, if any, is not at rest. If it is, it and the next ones are called up.
+    fn front_is_up(&mut self) -> bool {
+        while self.called > 0
+            && let Some((number, segment)) = self.pool.rests.next_up()
+        {
+            self.called -= 1;
+            let front = self.closed.front().map_or(0, |c| c.number);
+            let at = number.checked_sub(front).and_then(|at| usize::try_from(at).ok());
+            if let Some(closed) = at.and_then(|at| self.closed.get_mut(at)) {
+                (closed.segment, closed.called) = (Some(segment), false);
+            }
+        }
+        if self.closed.front().is_none_or(|c| c.segment.is_some()) {
+            return true;
+        }
+        for closed in self.closed.iter_mut().take(CALLED).filter(|c| c.segment.is_none() && !c.called) {
+            closed.called = true;
+            self.called += 1;
+            self.pool.rests.call_up(closed.number);
+        }
+        false
     }
 
     fn is_longer(&self, eighths: u64) -> bool {

@@ -6,12 +6,12 @@ use std::fs;
 use std::time::Instant;
 
 /// A journal whose segments are mapped in memory; it is synced when the test says so.
-struct Mapped {
-    disk: tempfile::TempDir,
-    base: tempfile::TempDir,
-    generation: Generation,
-    keeper: Keeper,
-    journal: Journal,
+pub(super) struct Mapped {
+    pub disk: tempfile::TempDir,
+    pub base: tempfile::TempDir,
+    pub generation: Generation,
+    pub keeper: Keeper,
+    pub journal: Journal,
 }
 
 fn spec_in(disk: &Path, base: Option<&Path>) -> JournalSpec {
@@ -22,7 +22,7 @@ fn begin(disk: &Path, base: Option<&Path>) -> (Generation, Found) {
     Generation::begin(spec_in(disk, base), prior(disk).unwrap(), 1).unwrap()
 }
 
-fn mapped() -> Mapped {
+pub(super) fn mapped() -> Mapped {
     let (disk, base) = (tempfile::tempdir().unwrap(), tempfile::tempdir_in("/dev/shm").unwrap());
     let (generation, _) = begin(disk.path(), Some(base.path()));
     let keeper = generation.keep().unwrap();
@@ -32,18 +32,18 @@ fn mapped() -> Mapped {
 }
 
 impl Mapped {
-    fn turn(&mut self, records: &[(Entity, &[u8])]) {
+    pub fn turn(&mut self, records: &[(Entity, &[u8])]) {
         records.iter().for_each(|(entity, record)| self.journal.put(*entity, record));
         self.journal.commit();
     }
 
     /// The only directory in memory.
-    fn memory(&self) -> PathBuf {
+    pub fn memory(&self) -> PathBuf {
         fs::read_dir(self.base.path()).unwrap().next().unwrap().unwrap().path()
     }
 
     /// As kill -9 would: what was on disk and in memory at that moment is there afterwards.
-    fn kill(self) -> (tempfile::TempDir, tempfile::TempDir) {
+    pub fn kill(self) -> (tempfile::TempDir, tempfile::TempDir) {
         let memory = self.memory();
         let (on_disk, in_memory) = (tree(self.disk.path()), tree(&memory));
         let Mapped { disk, base, generation, keeper, journal } = self;
@@ -79,7 +79,7 @@ fn plant(dir: &Path, files: &BTreeMap<PathBuf, Vec<u8>>) {
 }
 
 /// What a process that starts now goes on with.
-fn found(disk: &Path) -> (State, Vec<Fault>) {
+pub(super) fn found(disk: &Path) -> (State, Vec<Fault>) {
     let found = prior(disk).unwrap().found;
     (found.shards.into_iter().flat_map(|s| s.records).collect(), found.faults)
 }
