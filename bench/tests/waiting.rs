@@ -51,7 +51,7 @@ fn a_waiting_call_holds_no_more_than_is_known() {
     let before = (HELD.get(), BLOCKS.get());
     (0..CALLS).for_each(|n| _ = shard.park(&mut Unmetered, n, &mut Wire::default()));
     let each = |now: i64, before: i64| (now - before) as f64 / CALLS as f64;
-    let mut holds = |when: &str, most: f64| {
+    let holds = |when: &str, most: f64| {
         let held = each(HELD.get(), before.0);
         println!("{when}: {held:.0} bytes in {:.2} blocks a call", each(BLOCKS.get(), before.1));
         assert!(held <= most, "{when} {held} bytes a call, at most {most} are known");
