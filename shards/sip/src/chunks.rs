@@ -104,7 +104,7 @@ struct Chunk<T> {
     after: u32,
 }
 
-/// Values in slots that stay theirs. It takes memory for those that there are, not for those that there once were.
+/// Values in slots that stay theirs. A chunk of which none is left gives its memory back.
 #[derive(Debug)]
 pub struct Slab<T, const N: usize = CHUNK> {
     chunks: Vec<Chunk<T>>,

@@ -116,6 +116,13 @@ impl Disk for PowerDisk {
         if torn { Err(io::Error::other("the power went")) } else { Ok(()) }
     }
 
+    fn read(&self, name: &str, at: u64, to: &mut [u8]) -> io::Result<()> {
+        let state = self.state();
+        let file = state.files.get(name).ok_or(io::ErrorKind::NotFound)?;
+        to.copy_from_slice(file.get(at as usize..).and_then(|f| f.get(..to.len())).ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
     fn remove(&self, name: &str) -> io::Result<()> {
         let mut state = self.state();
         state.files.remove(name).ok_or(io::ErrorKind::NotFound)?;

@@ -21,6 +21,8 @@ const SEGMENT: usize = 16 << 10;
 
 /// After one turn in so many the shard is idle for a while.
 const IDLE: u32 = 5;
+/// For a fourth of so many turns it has been quiet for long.
+const LONG: u32 = 80;
 
 /// What a turn has put, and removed.
 type Turn = Vec<(Entity, Option<Box<[u8]>>)>;
@@ -131,6 +133,7 @@ impl Journal {
         }
         self.commits += 1;
         // As a shard does that has nothing else to do.
+        self.real.set_quiet(if self.commits % LONG < LONG / 4 { 5 } else { 1 });
         let tidied = self.commits.is_multiple_of(IDLE) && self.real.journal.tidy();
         match (std::mem::replace(&mut self.full, full), full) {
             (false, true) => Some("journal without room"),
@@ -185,6 +188,9 @@ impl Journal {
         }
         if self.real.opened() > self.disk.made() {
             saw.push("segment of a journal used again");
+        }
+        if self.real.rested() > 0 {
+            saw.push("killed while segments of its journal rested");
         }
         let files = self.real.killed();
         let (found, faults) = recovered(files.clone(), self.generation, self.shard)?;

@@ -57,6 +57,7 @@ const MUTANTS: &[(&str, Tool)] = &[
     ("wrapup-ceiling-ignored", Tool::Simulator),
     ("wrapup-never-ends", Tool::Simulator),
     ("cleaned-without-a-copy", Tool::Crashes),
+    ("came-back-unread", Tool::Crashes),
     ("tidied-without-a-mark", Tool::Crashes),
     ("journal-header-before-data", Tool::Crashes),
     ("record-not-in-journal", Tool::Crashes),

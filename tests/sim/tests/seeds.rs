@@ -109,6 +109,7 @@ const SOMETIMES_WITH_CRASHES: &[&str] = &[
     "journal's damage told",
     "journal with room again",
     "journal without room",
+    "killed while segments of its journal rested",
     "killed while the journal had no room",
     "power lost",
     "power lost amid a sync",

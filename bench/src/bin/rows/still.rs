@@ -13,8 +13,8 @@ const WATCH: Duration = Duration::from_secs(10);
 /// After the start, and after the last arrival: until all is quiet.
 const SETTLE: Duration = Duration::from_secs(3);
 
-/// After the last arrival: until its transactions have run out (32 s), and the shard has tidied up.
-const QUIET: Duration = Duration::from_secs(45);
+/// After the last arrival: until its transactions have run out (32 s), the shard has tidied up, and what is full rests.
+const QUIET: Duration = Duration::from_secs(75);
 
 /// CPU of a server that nobody calls.
 ///

@@ -24,6 +24,12 @@ pub trait Disk: Debug + Send + Sync {
     /// Nobody knows, then, which of them are there.
     fn write(&self, name: &str, at: u64, bytes: &[u8]) -> io::Result<()>;
 
+    /// Reads what the file has there.
+    ///
+    /// # Errors
+    /// As a file system's.
+    fn read(&self, name: &str, at: u64, to: &mut [u8]) -> io::Result<()>;
+
     /// # Errors
     /// As a file system's.
     fn remove(&self, name: &str) -> io::Result<()>;
@@ -92,7 +98,7 @@ impl Copy {
     pub fn read(&self, bytes: &mut [u8], at: u64) -> Result<(), JournalError> {
         let read = match self {
             Copy::File(path) => std::fs::File::open(path).and_then(|file| file.read_exact_at(bytes, at)),
-            Copy::Unfiled { .. } => Err(io::ErrorKind::Unsupported.into()),
+            Copy::Unfiled { disk, name } => disk.read(name, at, bytes),
         };
         read.map_err(|error| JournalError::File { path: self.path(), error })
     }

@@ -1,7 +1,7 @@
 //! The journal's threads: one has segments ready before shards need them, one syncs what is committed to disk.
 //!
-//! A shard never waits for them: it takes a ready segment or makes one itself (counted), and what it lets go of is used
-//! anew by the syncing thread once everything written until then is on disk.
+//! A shard never waits for them: it takes a ready segment or makes one itself (counted), and what it lets go of is
+//! made ready anew by the syncing thread once everything written until then is on disk; or removed, if it has rested.
 
 use super::ground::{Copy, Ground};
 use super::rest::{Doorway, Rests};
@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{JoinHandle, Thread};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Segments that are made ready for each shard.
 const READY: usize = 2;
@@ -26,9 +26,11 @@ const SPARES: usize = 12;
 const HELD: usize = 12;
 /// Pause before the disk is asked for room again.
 const AGAIN: Duration = Duration::from_millis(100);
-/// So many of them without a segment taken, and a spare that is not needed goes.
-const IDLE_PASSES: u32 = 20;
-/// Bytes that are little for a shard to write meanwhile.
+/// Pause between looks at what the shards have written. A spare that nobody needed meanwhile goes.
+const LOOK: Duration = Duration::from_secs(2);
+/// Looks at a quiet journal (`Pool::quiet`) before what is full goes to rest, and spares go at once.
+pub(super) const REST_AFTER: u32 = 5;
+/// Bytes that are little for a shard to write between two.
 const LITTLE: u64 = 1 << 20;
 
 /// What a shard and the journal's threads share. Lock-free.
@@ -173,11 +175,23 @@ impl Pool {
         self.quiet.store(looks, Ordering::Relaxed);
     }
 
-    /// Looks whether the shard has written much since `seen`.
+    /// Whether there was no room in memory the last time that anybody asked.
+    pub fn is_crowded(&self) -> bool {
+        self.crowded.load(Ordering::Relaxed)
+    }
+
+    /// Looks whether the shard has written much since `seen`, and whether there is room in memory again.
     pub fn look(&self, seen: &mut u64) {
         let written = self.written.load(Ordering::Relaxed);
         let little = written - std::mem::replace(seen, written) <= LITTLE;
         self.set_quiet(if little { self.quiet().saturating_add(1) } else { 0 });
+        if self.is_crowded()
+            && let Ground::Files { memory: Some(dir), .. } = &self.ground
+            && memory::room(dir, self.size).is_ok()
+            && self.crowded.swap(false, Ordering::Relaxed)
+        {
+            tracing::info!(shard = self.shard, "journal: there is room in memory again");
+        }
     }
 
     /// Makes a segment. Says so when the disk begins to have no room.
@@ -234,11 +248,16 @@ impl Pool {
         }
     }
 
-    /// Lets go of a spare that was of use when there was more to write: none has been taken since `seen`.
+    /// Lets go of a spare that was of use when there was more to write, if none has been taken since `seen`; of all of these when
+    /// little has been written for long.
     fn shrink(&self, seen: &mut u64) {
         let taken = self.taken.load(Ordering::Relaxed);
-        if std::mem::replace(seen, taken) == taken
-            && self.spares.len() > READY
+        if std::mem::replace(seen, taken) != taken {
+            return;
+        }
+        let all_but_one = self.spares.len().saturating_sub(1);
+        let keep = if self.quiet() >= REST_AFTER { READY } else { READY.max(all_but_one) };
+        while self.spares.len() > keep
             && let Some(segment) = self.spares.pop()
         {
             segment.remove();
@@ -283,12 +302,14 @@ pub(super) struct Synced {
     /// Not needed any more, but what was written before may not be on disk.
     retired: Vec<Arc<Segment>>,
     failing: bool,
+    /// Files were made whose names the disk may not have.
+    unnamed: bool,
     rests: Rests,
 }
 
 impl Synced {
     pub fn new(pool: &Arc<Pool>) -> Synced {
-        Synced { pool: Arc::clone(pool), used: vec![], retired: vec![], failing: false, rests: Rests::new(pool) }
+        Synced { pool: Arc::clone(pool), used: vec![], retired: vec![], failing: false, unnamed: false, rests: Rests::new(pool) }
     }
 
     /// Has the disk hold what is valid now, and gives back what is not needed any more. Blocks.
@@ -304,8 +325,10 @@ impl Synced {
         let before = self.used.len();
         self.used
             .extend(std::iter::from_fn(|| self.pool.opened.pop()).map(|(number, segment)| Used::new(number, segment)));
-        let mut outcome = if self.used.len() > before { self.pool.ground.sync() } else { Ok(()) };
-        outcome = outcome.and_then(|()| self.write(oldest, valid));
+        self.unnamed |= self.used.len() > before;
+        let named = if self.unnamed { self.pool.ground.sync() } else { Ok(()) };
+        self.unnamed = named.is_err();
+        let outcome = named.and_then(|()| self.write(oldest, valid));
         if let Err(error) = &outcome
             && !self.failing
         {
@@ -326,6 +349,11 @@ impl Synced {
         // Of whatever is older than the newest of what is valid, all is on disk then.
         self.rests.pass(if outcome.is_ok() { valid.0 } else { 0 });
         outcome
+    }
+
+    /// Whether the shard waits for something that the next pass may bring.
+    pub fn has_more(&self) -> bool {
+        self.rests.has_more()
     }
 
     /// The segments that are not free for other use yet, in no order.
@@ -416,12 +444,11 @@ impl Keeper {
         // A shard that finds none ready waits for the disk itself.
         let maker = spawn("journal-space", sys::step_aside, move || {
             let mut seen = vec![[0; 2]; makers.len()];
-            for pass in 1_u32.. {
-                if ended.load(Ordering::Acquire) {
-                    return;
-                }
+            let mut looked = Instant::now();
+            while !ended.load(Ordering::Acquire) {
                 makers.iter().for_each(|pool| pool.refill());
-                if pass.is_multiple_of(IDLE_PASSES) {
+                if looked.elapsed() >= LOOK {
+                    looked = Instant::now();
                     for (pool, [taken, written]) in makers.iter().zip(&mut seen) {
                         pool.shrink(taken);
                         pool.look(written);
@@ -468,7 +495,8 @@ fn spawn<T: Send + 'static>(
 /// Syncs at intervals and on request, and a last time at the end.
 fn sync(mut shards: Vec<Synced>, requests: &flume::Receiver<Request>, pause: Duration) -> Result<(), JournalError> {
     loop {
-        let request = requests.recv_timeout(pause);
+        let more = shards.iter().any(Synced::has_more);
+        let request = requests.recv_timeout(if more { Duration::ZERO } else { pause });
         let outcome = shards.iter_mut().map(Synced::pass).fold(Ok(()), Result::and);
         match request {
             Ok(answer) => drop(answer.send(outcome)),

@@ -4,7 +4,7 @@
 //! committed record counts.
 
 use super::JournalError;
-use super::record::{self, ALIGN, Head, Op, Salt};
+use super::record::{self, HEAD, ALIGN, Head, Op, Salt};
 use super::segment::{self, HEADER, Header};
 use std::collections::HashMap;
 use std::fmt;
@@ -310,6 +310,26 @@ fn find(bytes: &[u8], from: usize, end: usize, salt: &Salt) -> usize {
         record::head(rest, salt).is_some_and(|h| record::payload(rest, &h, salt).is_some())
     };
     (from..end).step_by(ALIGN).find(intact).unwrap_or(end.max(from))
+}
+
+/// Has a record that says nothing in place of what is damaged among a full segment's records; how many bytes that are.
+pub(super) fn mend(bytes: &mut [u8], salt: &Salt) -> usize {
+    let (mut at, end, mut damaged) = (0, bytes.len(), 0);
+    while at < end {
+        let rest = &bytes[at..];
+        if let Some(head) = record::head(rest, salt).filter(|h| record::payload(rest, h, salt).is_some()) {
+            at += head.size();
+            continue;
+        }
+        let next = find(bytes, (at + HEAD).min(end), end, salt);
+        damaged += next - at;
+        if let Some(payload) = (next - at).checked_sub(HEAD) {
+            let nothing = Entity { kind: Kind::Shard, id: 0 };
+            record::write(&mut bytes[at..next], salt, Op::Commit, nothing, &vec![0; payload]);
+        }
+        at = next;
+    }
+    damaged
 }
 
 /// Splits CDRs from what engines restore.

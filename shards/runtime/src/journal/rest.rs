@@ -4,11 +4,13 @@
 //! - Who has a segment may look at its records, nobody else may. The shard hands it over, for good, to the syncing thread, which
 //!   hands it back when it has been called up; a follower who has it as well keeps it awake.
 //! - A segment goes to rest when the disk has all of it. Its file in memory goes first: a restart reads the disk's.
-//! - Nobody waits for anybody: what has been called up comes some time later, or, if it cannot be read, never.
+//! - Nobody waits for anybody: what has been called up comes some time later, or, if it cannot be read, as soon as it can.
+//! - What comes back is what was written, or, where the disk has damaged it, a record that says nothing.
 
 use super::JournalError;
 use super::keeper::Pool;
-use super::segment::Segment;
+use super::record::Salt;
+use super::segment::{self, Segment};
 use crossbeam::queue::SegQueue;
 use std::io;
 use std::sync::Arc;
@@ -16,6 +18,8 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 /// Segments that go to rest in a pass of the syncing thread: each takes some milliseconds, and there is no hurry.
 const PER_PASS: usize = 8;
+/// Segments that come back in a pass: other shards' turns are to reach the disk meanwhile.
+const WAKES: usize = 4;
 
 /// What passes between a shard and the syncing thread. Lock-free.
 #[derive(Debug, Default)]
@@ -55,6 +59,8 @@ struct Full {
     number: u64,
     segment: Arc<Segment>,
     rests: bool,
+    /// It cannot.
+    keeps: bool,
 }
 
 impl Full {
@@ -62,14 +68,14 @@ impl Full {
         // What others have read of it, they have read before they let it go.
         fence(Ordering::Acquire);
         // SAFETY: the shard has let it go until `wake` (see the module), and nobody has it who could hand it to anybody.
-        unsafe { self.segment.rest() }?;
-        self.rests = true;
-        Ok(())
+        let outcome = unsafe { self.segment.rest() };
+        (self.rests, self.keeps) = (outcome.is_ok(), outcome.is_err());
+        outcome
     }
 
-    fn wake(&self) -> Result<(), JournalError> {
+    fn wake(&self, salt: &Salt) -> Result<usize, JournalError> {
         // SAFETY: it has been here alone since `rest`.
-        if self.rests { unsafe { self.segment.wake() } } else { Ok(()) }
+        if self.rests { unsafe { self.segment.wake(salt) } } else { Ok(0) }
     }
 }
 
@@ -81,49 +87,80 @@ pub(super) struct Rests {
     called: Vec<u64>,
     /// One that was called up could not come.
     stuck: bool,
+    more: bool,
+    /// It has been told that one keeps its memory.
+    told: bool,
 }
 
 impl Rests {
     pub fn new(pool: &Arc<Pool>) -> Rests {
-        Rests { pool: Arc::clone(pool), full: vec![], called: vec![], stuck: false }
+        Rests { pool: Arc::clone(pool), full: vec![], called: vec![], stuck: false, more: false, told: false }
+    }
+
+    /// Whether more could have come in the last pass.
+    pub fn has_more(&self) -> bool {
+        self.more
     }
 
     /// Takes what the shard has let go of, gives back memory, hands back what is needed. The disk has all of the segments before
     /// `last`; the syncing thread itself holds each of them once. Blocks.
     pub fn pass(&mut self, last: u64) {
         let door = &self.pool.rests;
-        let entered = std::iter::from_fn(|| door.resting.pop());
-        self.full.extend(entered.map(|(number, segment)| Full { number, segment, rests: false }));
+        // In this order: what was called up, has been let go of before.
         self.called.extend(std::iter::from_fn(|| door.called.pop()));
+        let entered = std::iter::from_fn(|| door.resting.pop());
+        self.full.extend(entered.map(|(number, segment)| Full { number, segment, rests: false, keeps: false }));
         let called = &self.called;
         let may = |full: &&mut Full| {
-            !full.rests && full.number < last && !called.contains(&full.number) && Arc::strong_count(&full.segment) == 2
+            !(full.rests || full.keeps)
+                && full.number < last
+                && !called.contains(&full.number)
+                && Arc::strong_count(&full.segment) == 2
         };
-        if let Err(error) = self.full.iter_mut().filter(may).take(PER_PASS).try_for_each(Full::rest)
-            && !door.closed.swap(true, Ordering::Relaxed)
-        {
-            tracing::info!(shard = self.pool.shard(), %error, "journal: segments that nobody looks at keep their memory");
+        for outcome in self.full.iter_mut().filter(may).take(PER_PASS).map(Full::rest) {
+            let Err(error) = outcome else { continue };
+            if [io::ErrorKind::Unsupported, io::ErrorKind::InvalidInput].contains(&error.kind()) {
+                door.closed.store(true, Ordering::Relaxed);
+            }
+            if !std::mem::replace(&mut self.told, true) {
+                tracing::info!(shard = self.pool.shard(), %error, "journal: segments that nobody looks at keep their memory");
+            }
         }
         self.wake();
     }
 
     fn wake(&mut self) {
         let stuck = std::mem::take(&mut self.stuck);
+        let mut come = 0;
         for number in std::mem::take(&mut self.called) {
-            let Some(at) = self.full.iter().position(|full| full.number == number) else { continue };
-            match self.full[at].wake() {
-                Ok(()) => {
+            let at = self.full.iter().position(|full| full.number == number);
+            let Some(at) = at.filter(|_| come < WAKES && !self.stuck) else {
+                self.called.push(number);
+                continue;
+            };
+            match self.full[at].wake(&segment::salt(self.pool.generation(), self.pool.shard(), number)) {
+                Ok(damaged) => {
                     let full = self.full.swap_remove(at);
+                    self.tell(&full, damaged);
                     self.pool.rests.up.push((full.number, full.segment));
+                    come += 1;
                 }
                 Err(error) => {
-                    if !stuck && !self.stuck {
-                        tracing::error!(shard = self.pool.shard(), %error, "journal: a segment cannot be read again: the journal grows until it can");
+                    if !stuck {
+                        tracing::error!(shard = self.pool.shard(), %error, "journal: a segment cannot be had in memory again: the journal grows until it can");
                     }
                     self.stuck = true;
                     self.called.push(number);
                 }
             }
+        }
+        self.more = come > 0 && !self.stuck && !self.called.is_empty();
+    }
+
+    fn tell(&self, full: &Full, damaged: usize) {
+        if damaged > 0 {
+            let path = full.segment.path().display();
+            tracing::error!(shard = self.pool.shard(), segment = %path, bytes = damaged, "journal: damaged on disk: a restart does not find calls that were there, unless they have changed since");
         }
     }
 }

@@ -11,6 +11,7 @@
 use super::JournalError;
 use super::ground::{Copy, PAGE};
 use super::record::Salt;
+use super::{memory, recover};
 use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -299,25 +300,49 @@ impl Segment {
         copy.write(&page[..len], 0)
     }
 
+    /// Whether its records may be on disk alone for a while.
+    #[must_use]
+    pub fn can_rest(&self) -> bool {
+        self.copy.is_some()
+    }
+
     /// Gives back the memory of its records, which its copy on disk has. From here on a restart reads them there. Blocks.
     ///
     /// # Safety
     /// Nobody reads or writes its records until [`Segment::wake`] has succeeded.
     ///
     /// # Errors
-    /// When that cannot be: then they are where they were.
+    /// When that cannot be: then its records are where they were; its file in memory may be gone.
     pub unsafe fn rest(&self) -> io::Result<()> {
-        if !matches!(self.copy, Some(Copy::File(_))) {
-            return Err(io::ErrorKind::Unsupported.into());
-        }
+        let filed = match &self.copy {
+            None => return Err(io::ErrorKind::Unsupported.into()),
+            Some(copy) => matches!(copy, Copy::File(_)),
+        };
         // What `wake` needs.
-        self.map.advise_range(Advice::PopulateWrite, 0, HEADER)?;
+        self.populate(0, HEADER)?;
         if !self.is_unnamed() {
-            std::fs::remove_file(&self.path)?;
+            if filed {
+                std::fs::remove_file(&self.path)?;
+            }
             self.unnamed.store(true, Ordering::Relaxed);
         }
-        // SAFETY: within the mapping; by the caller's promise nobody sees that its bytes are zeros then.
-        unsafe { self.map.unchecked_advise_range(UncheckedAdvice::Remove, HEADER, self.size() - HEADER) }
+        // SAFETY: the caller's promise.
+        unsafe { self.forget(filed) }
+    }
+
+    /// Has zeros in place of its records, in no memory if that is a file's.
+    ///
+    /// # Safety
+    /// Nobody relies on them.
+    unsafe fn forget(&self, filed: bool) -> io::Result<()> {
+        let len = self.size() - HEADER;
+        if filed {
+            // SAFETY: within the mapping; by the caller's promise nobody sees that its bytes are zeros then.
+            return unsafe { self.map.unchecked_advise_range(UncheckedAdvice::Remove, HEADER, len) };
+        }
+        // SAFETY: as above.
+        unsafe { std::slice::from_raw_parts_mut(self.map.as_mut_ptr().add(HEADER), len) }.fill(0);
+        Ok(())
     }
 
     /// Whether it is in memory without a file there, so that it cannot be used anew.
@@ -326,20 +351,33 @@ impl Segment {
         self.unnamed.load(Ordering::Relaxed)
     }
 
-    /// Has its records in memory again. Blocks.
+    /// Has its records in memory again; how many bytes of them are damaged, and left out. Blocks.
     ///
     /// # Safety
     /// As of [`Segment::rest`].
     ///
     /// # Errors
     /// There is no memory, or the copy cannot be read: it still rests.
-    pub unsafe fn wake(&self) -> Result<(), JournalError> {
-        let end = self.committed().max(HEADER);
+    pub unsafe fn wake(&self, salt: &Salt) -> Result<usize, JournalError> {
+        let Some(copy) = &self.copy else { return Ok(0) };
+        let (end, filed) = (self.committed().max(HEADER), matches!(copy, Copy::File(_)));
+        if let Some(dir) = self.path.parent().filter(|_| filed) {
+            memory::room(dir, end)?;
+        }
         // A store to a page that there is no memory for would end the process.
-        self.populate(HEADER, end - HEADER).map_err(JournalError::file(&self.path))?;
+        let there = self.populate(HEADER, end - HEADER).map_err(JournalError::file(&self.path));
         // SAFETY: within the mapping, and by the caller's promise nobody else reads or writes there.
         let bytes = unsafe { std::slice::from_raw_parts_mut(self.map.as_mut_ptr().add(HEADER), end - HEADER) };
-        self.copy.as_ref().map_or(Ok(()), |copy| copy.read(bytes, HEADER as u64))
+        #[cfg(mutant)]
+        if strowger_dispatch::mutant::is("came-back-unread") {
+            return Ok(recover::mend(bytes, salt));
+        }
+        let read = there.and_then(|()| copy.read(bytes, HEADER as u64));
+        if read.is_err() {
+            // SAFETY: as above. What memory it has got it gives back; it tries again.
+            let _ = unsafe { self.forget(filed) };
+        }
+        read.map(|()| recover::mend(bytes, salt))
     }
 
     /// Makes it ready to be used again.
@@ -360,6 +398,14 @@ impl Segment {
                 tracing::warn!(path = %file.path().display(), %error, "journal: a segment cannot be removed");
             }
         }
+    }
+
+    /// What a killed process leaves of one that has no file: its image, or what its disk has.
+    pub fn left(&self) -> Option<Vec<u8>> {
+        let copy = self.copy.as_ref().filter(|_| self.is_unnamed());
+        let Some(copy) = copy else { return Some(self.image()) };
+        let mut bytes = vec![0; self.size()];
+        copy.read(&mut bytes, 0).ok().map(|()| bytes)
     }
 
     /// All its bytes as they are, committed or not. Its writer and syncs must rest meanwhile.

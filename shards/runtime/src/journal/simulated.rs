@@ -70,7 +70,18 @@ impl Simulated {
         let synced = self.synced.segments();
         let all = self.journal.segments().chain(&synced);
         let files: BTreeMap<PathBuf, &Segment> = all.map(|s| (s.path().to_owned(), &**s)).collect();
-        files.into_iter().map(|(path, segment)| (path, segment.image())).collect()
+        files.into_iter().filter_map(|(path, segment)| Some((path, segment.left()?))).collect()
+    }
+
+    /// How many segments are on disk alone, or were.
+    #[must_use]
+    pub fn rested(&mut self) -> usize {
+        self.synced.segments().iter().filter(|s| s.is_unnamed()).count()
+    }
+
+    /// So long has it been quiet, in looks: from one on it is tidied up whenever its shard is idle, from five on what is full rests.
+    pub fn set_quiet(&self, looks: u32) {
+        self.pool.set_quiet(looks);
     }
 }
 
@@ -89,6 +100,7 @@ mod tests {
     use super::*;
     use std::collections::BTreeSet;
     use std::io;
+    use std::path::Path;
     use std::sync::{Mutex, PoisonError};
     use strowger_engine::journal::{Entity, Kind, Sink};
 
@@ -106,6 +118,16 @@ mod tests {
         fn write(&self, name: &str, at: u64, bytes: &[u8]) -> io::Result<()> {
             let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             all.push((name.to_owned(), usize::try_from(at).unwrap(), bytes.to_vec()));
+            Ok(())
+        }
+
+        fn read(&self, name: &str, from: u64, to: &mut [u8]) -> io::Result<()> {
+            let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut files = BTreeMap::new();
+            all.iter().filter(|w| w.0 == name).for_each(|w| write(&mut files, 16 << 10, w, u64::MAX));
+            let file = files.get(Path::new(name)).ok_or(io::ErrorKind::NotFound)?;
+            let from = usize::try_from(from).unwrap();
+            to.copy_from_slice(&file[from..from + to.len()]);
             Ok(())
         }
 

@@ -4,7 +4,7 @@
 //! there is no room (the disk is full) changes wait in memory, latest state only, and are written when there is room again;
 //! meanwhile [`Journal::is_full`] has the shard refuse new calls.
 
-use super::keeper::Pool;
+use super::keeper::{Pool, REST_AFTER};
 use super::places::{Place, Places};
 use super::record::{self, HEAD, Op, Salt};
 use super::segment::{self, HEADER, Segment};
@@ -26,11 +26,11 @@ const CLEAN_LEAST: usize = 4096;
 const TIDY: usize = 64 << 10;
 const MARK: Entity = Entity { kind: Kind::Shard, id: 0 };
 
-/// Looks at a quiet journal (`Pool::quiet`) before it is tidied up, and before what is full goes to rest.
+/// Looks at a quiet journal (`Pool::quiet`) before it is tidied up.
 const TIDY_AFTER: u32 = 1;
-const REST_AFTER: u32 = 5;
-/// Segments at rest that are called up at once.
+/// Segments at rest that are called up at once; by a journal that is tidied up.
 const CALLED: usize = 16;
+const CALLED_IDLE: usize = 4;
 
 /// A segment that is full.
 #[derive(Debug)]
@@ -57,9 +57,10 @@ pub struct Journal {
     /// Full ones, the oldest first; how many of the last of them were closed since the last commit.
     closed: VecDeque<Closed>,
     fresh: usize,
-    /// How many of the last of them have not been sent to rest; how many were called up.
+    /// How many of the last of them have not been sent to rest; how many were called up, and whether any of them has come.
     awake: usize,
     called: usize,
+    up: bool,
     /// Number of the oldest that is needed as of the last commit.
     oldest: u64,
     /// How far the oldest has been cleaned; cleaned ones that wait for the commit.
@@ -94,6 +95,7 @@ impl Journal {
             fresh: 0,
             awake: 0,
             called: 0,
+            up: false,
             oldest: 0,
             cleaned: 0,
             done: Vec::new(),
@@ -257,7 +259,8 @@ impl Journal {
         self.untidy = quiet >= TIDY_AFTER && self.is_longer(IDLE_LENGTH[usize::from(self.untidy)]);
         // Making a segment takes longer than anybody should wait who comes meanwhile.
         if !self.untidy || self.is_full() || !self.pool.has_plenty() {
-            if quiet >= REST_AFTER && !self.untidy && self.unwritten.is_empty() {
+            // Where there is no room in memory, that is how there will be.
+            if quiet >= REST_AFTER && (!self.untidy || self.pool.is_crowded()) && !self.is_full() {
                 self.rest();
             }
             return false;
@@ -323,15 +326,20 @@ impl Journal {
         if self.fresh > 0 || !self.pool.rests.is_open() {
             return;
         }
-        let from = self.closed.len() - self.awake;
-        for closed in self.closed.range_mut(from..) {
-            closed.segment.take().into_iter().for_each(|segment| self.pool.rests.enter(closed.number, segment));
+        self.take_up();
+        // Those that were called up are at the front.
+        let front = if std::mem::take(&mut self.up) { CALLED.min(self.closed.len()) } else { 0 };
+        let from = (self.closed.len() - std::mem::take(&mut self.awake)).max(front);
+        let (front, last) = (0..front, from..self.closed.len());
+        for at in front.chain(last) {
+            let closed = &mut self.closed[at];
+            let rests = closed.segment.take_if(|segment| segment.can_rest());
+            rests.into_iter().for_each(|segment| self.pool.rests.enter(closed.number, segment));
         }
-        self.awake = 0;
     }
 
-    /// Whether the oldest full segment, if any, is not at rest. If it is, it and the next ones are called up.
-    fn front_is_up(&mut self) -> bool {
+    /// Takes back those that were called up.
+    fn take_up(&mut self) {
         while self.called > 0
             && let Some((number, segment)) = self.pool.rests.next_up()
         {
@@ -340,12 +348,19 @@ impl Journal {
             let at = number.checked_sub(front).and_then(|at| usize::try_from(at).ok());
             if let Some(closed) = at.and_then(|at| self.closed.get_mut(at)) {
                 (closed.segment, closed.called) = (Some(segment), false);
+                self.up = true;
             }
         }
+    }
+
+    /// Whether the oldest full segment, if any, is not at rest. If it is, it and the next ones are called up.
+    fn front_is_up(&mut self) -> bool {
+        self.take_up();
         if self.closed.front().is_none_or(|c| c.segment.is_some()) {
             return true;
         }
-        for closed in self.closed.iter_mut().take(CALLED).filter(|c| c.segment.is_none() && !c.called) {
+        let ahead = if self.pool.quiet() > 0 { CALLED_IDLE } else { CALLED };
+        for closed in self.closed.iter_mut().take(ahead).filter(|c| c.segment.is_none() && !c.called) {
             closed.called = true;
             self.called += 1;
             self.pool.rests.call_up(closed.number);
