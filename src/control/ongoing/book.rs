@@ -7,11 +7,10 @@
 //! - A call is in `changed` once, or is as the table has it.
 //! - A row that may be in the table is either of a call that is there, or in `over`.
 
-use super::records::{Call, Shard};
+use super::records::{Call, Record, Shard, is_same};
 use crate::store::OngoingCall;
 use foldhash::fast::RandomState;
 use std::collections::{HashSet, VecDeque};
-use std::ops::Deref;
 use strowger_dispatch::Media;
 use strowger_engine::control::{CallId, CallState};
 use strowger_engine::journal::{Entity, Kind, Ongoing, Part, bundle, part};
@@ -51,10 +50,11 @@ impl<R> Default for Book<R> {
     }
 }
 
-impl<R: Deref<Target = [u8]>> Book<R> {
+impl<R: Record> Book<R> {
     /// An entity is now this.
     pub fn put(&mut self, shard: u16, entity: Entity, record: R) {
-        match part(entity.kind, &record) {
+        let part = part(entity.kind, &record.read());
+        match part {
             Ok(Part::Call) => self.put_call(shard, entity.id, |call| &mut call.record, record),
             Ok(Part::Caller) => self.put_call(shard, entity.id, |call| &mut call.caller, record),
             Ok(Part::Dialog) => {
@@ -100,7 +100,7 @@ impl<R: Deref<Target = [u8]>> Book<R> {
     fn put_call(&mut self, shard: u16, id: u64, which: impl Fn(&mut Call<R>) -> &mut Option<R>, record: R) {
         self.make_call(shard, id);
         let Some(call) = self.shards.get_mut(&shard).and_then(|at| at.calls.get_mut(id)) else { return };
-        if which(call).as_deref() != Some(&*record) {
+        if !is_same(which(call).as_ref(), &record) {
             touch(&mut self.changed, shard, id, call);
         }
         // Even where it is the same: the old place is to be let go.
@@ -147,7 +147,8 @@ impl<R: Deref<Target = [u8]>> Book<R> {
             call.changed = false;
             let (Some(record), Some(caller)) = (&call.record, &call.caller) else { continue };
             let kept = (&mut call.queued, &mut call.estimate_s);
-            match row(CallId::of_record(shard, id), (record, caller), kept, &mut estimate) {
+            let row = row(CallId::of_record(shard, id), (&record.read(), &caller.read()), kept, &mut estimate);
+            match row {
                 Ok(row) => {
                     call.in_table = true;
                     let records = at.calls.get(id).map(|call| bundle(at.all(id, call)).into()).unwrap_or_default();

@@ -7,8 +7,8 @@
 //! - A slot is its latest user's: who had it before has gone, or is a request that lingers without its leg.
 //! - A leg is in its call's list, a request in its leg's, if that is there; each at most once.
 
-use std::ops::Deref;
 use strowger_engine::journal::{Entity, Kind};
+use strowger_runtime::journal::{Bytes, Written};
 
 /// Slots from here on are nobody's: a request that names such a leg is of none.
 const SLOTS: usize = 1 << 26;
@@ -16,6 +16,29 @@ const SLOTS: usize = 1 << 26;
 const NEVER: u64 = u64::MAX;
 /// The end of a list.
 const END: u32 = u32::MAX;
+
+/// A record, or where it is.
+pub trait Record {
+    /// Its bytes, if they are at hand.
+    fn peek(&self) -> Option<Bytes<'_>>;
+    /// Its bytes. May block.
+    fn read(&self) -> Bytes<'_>;
+}
+
+impl Record for Written {
+    fn peek(&self) -> Option<Bytes<'_>> {
+        Written::peek(self)
+    }
+
+    fn read(&self) -> Bytes<'_> {
+        Written::read(self)
+    }
+}
+
+/// Whether the record is the same as that before, as far as this is at hand.
+pub fn is_same<R: Record>(before: Option<&R>, now: &R) -> bool {
+    before.and_then(R::peek).is_some_and(|before| *before == *now.read())
+}
 
 /// Of one shard. `R` is a record.
 #[derive(Debug)]
@@ -85,11 +108,11 @@ impl<R> Default for Shard<R> {
     }
 }
 
-impl<R: Deref<Target = [u8]>> Shard<R> {
+impl<R: Record> Shard<R> {
     /// A dialog is now this; the call of its leg, if that changes it.
     pub fn put_dialog(&mut self, id: u64, record: R) -> Option<u64> {
         let leg = self.leg(id)?;
-        let same = leg.dialog.as_deref() == Some(&*record);
+        let same = is_same(leg.dialog.as_ref(), &record);
         leg.dialog = Some(record);
         some(leg.call).filter(|_| !same)
     }
@@ -98,7 +121,7 @@ impl<R: Deref<Target = [u8]>> Shard<R> {
     pub fn put_leg(&mut self, id: u64, call: Option<u64>, record: R) -> Option<u64> {
         let leg = self.leg(id)?;
         let before = some(leg.call);
-        let same = before == call && leg.record.as_deref() == Some(&*record);
+        let same = before == call && is_same(leg.record.as_ref(), &record);
         leg.record = Some(record);
         if before != call {
             self.unlink_leg(id);
@@ -142,7 +165,7 @@ impl<R: Deref<Target = [u8]>> Shard<R> {
             self.unlink_request(table, old);
         }
         let request = self.requests[table].enter(id)?;
-        let same = request.leg == leg && request.records[half].as_deref() == Some(&*record);
+        let same = request.leg == leg && is_same(request.records[half].as_ref(), &record);
         request.records[half] = Some(record);
         if request.leg != leg {
             self.unlink_request(table, id);
@@ -168,7 +191,7 @@ impl<R: Deref<Target = [u8]>> Shard<R> {
     }
 
     /// Every record of a call.
-    pub fn all<'a>(&'a self, id: u64, call: &'a Call<R>) -> impl Iterator<Item = (Entity, &'a [u8])> {
+    pub fn all<'a>(&'a self, id: u64, call: &'a Call<R>) -> impl Iterator<Item = (Entity, Bytes<'a>)> {
         let own = [(Kind::Call, &call.record), (Kind::Caller, &call.caller)];
         let legs = list(call.legs, move |at| self.legs.at(at).map(|(id, leg)| ((id, leg), leg.next)));
         let of_leg = move |(id, leg): (u64, &'a Leg<R>)| {
@@ -178,7 +201,7 @@ impl<R: Deref<Target = [u8]>> Shard<R> {
         there(id, own).chain(legs.flat_map(of_leg))
     }
 
-    fn requests_of(&self, first: u32) -> impl Iterator<Item = (Entity, &[u8])> {
+    fn requests_of(&self, first: u32) -> impl Iterator<Item = (Entity, Bytes<'_>)> {
         let of = move |link: u32| {
             let table = (link & 1) as usize;
             let (id, request) = self.requests[table].at(link >> 1)?;
@@ -370,11 +393,8 @@ fn list<T>(mut at: u32, of: impl Fn(u32) -> Option<(T, u32)>) -> impl Iterator<I
 }
 
 /// Those of an id's records that there are.
-fn there<'a, R: Deref<Target = [u8]>>(
-    id: u64,
-    records: [(Kind, &'a Option<R>); 2],
-) -> impl Iterator<Item = (Entity, &'a [u8])> {
-    let entity = move |(kind, record): (Kind, &'a Option<R>)| Some((Entity { kind, id }, record.as_deref()?));
+fn there<'a, R: Record>(id: u64, records: [(Kind, &'a Option<R>); 2]) -> impl Iterator<Item = (Entity, Bytes<'a>)> {
+    let entity = move |(kind, record): (Kind, &'a Option<R>)| Some((Entity { kind, id }, record.as_ref()?.read()));
     records.into_iter().filter_map(entity)
 }
 
@@ -398,7 +418,7 @@ mod tests {
     fn texts(shard: &Shard<Vec<u8>>, call: u64) -> Vec<String> {
         let call = (call, shard.calls.get(call).expect("it is there"));
         let mut texts: Vec<_> =
-            shard.all(call.0, call.1).map(|(_, r)| String::from_utf8_lossy(r).into_owned()).collect();
+            shard.all(call.0, call.1).map(|(_, r)| String::from_utf8_lossy(&r).into_owned()).collect();
         texts.sort();
         texts
     }

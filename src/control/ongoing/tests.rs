@@ -1,5 +1,6 @@
 //! The rows of calls: of a real engine's records, into a real table.
 
+use super::records::Record;
 use super::*;
 use crate::config::{Config, Setting};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
@@ -11,7 +12,7 @@ use strowger_engine::control::{CallState, Control};
 use strowger_engine::journal::{Entity, Kind, Sink, unbundle};
 use strowger_engine::registry::{AgentRow, FlowRow, Registry, RegistryLimits, Rows};
 use strowger_engine::{BucketTable, CallConfig, Engine, EngineConfig, StatsHub};
-use strowger_runtime::journal::{Generation, Journal, prior};
+use strowger_runtime::journal::{Bytes, Generation, Journal, prior};
 use strowger_sip::endpoint::ListenerInfo;
 use strowger_sip::hash::HashKey;
 use strowger_sip::net::{ListenerId, Path, Transport};
@@ -28,6 +29,16 @@ struct Scene {
 }
 
 type Rec = Vec<u8>;
+
+impl Record for Rec {
+    fn peek(&self) -> Option<Bytes<'_>> {
+        Some(self.read())
+    }
+
+    fn read(&self) -> Bytes<'_> {
+        self.as_slice().into()
+    }
+}
 
 impl Sink for Book<Rec> {
     fn put(&mut self, entity: Entity, record: &[u8]) {

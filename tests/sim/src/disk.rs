@@ -119,7 +119,9 @@ impl Disk for PowerDisk {
     fn read(&self, name: &str, at: u64, to: &mut [u8]) -> io::Result<()> {
         let state = self.state();
         let file = state.files.get(name).ok_or(io::ErrorKind::NotFound)?;
-        to.copy_from_slice(file.get(at as usize..).and_then(|f| f.get(..to.len())).ok_or(io::ErrorKind::UnexpectedEof)?);
+        to.copy_from_slice(
+            file.get(at as usize..).and_then(|f| f.get(..to.len())).ok_or(io::ErrorKind::UnexpectedEof)?,
+        );
         Ok(())
     }
 

@@ -5,6 +5,7 @@ use super::calls::{CallRecord, read_key, version};
 use super::wire::{Corrupt, Reader, Writer};
 use super::{Entity, Kind, Records};
 use crate::control::CallState;
+use std::ops::Deref;
 use strowger_dispatch::Media;
 use strowger_sip::endpoint::Kept;
 
@@ -106,14 +107,14 @@ impl<'a> Ongoing<'a> {
 
 /// Packs records.
 #[must_use]
-pub fn bundle<'a>(records: impl IntoIterator<Item = (Entity, &'a [u8])>) -> Vec<u8> {
+pub fn bundle<R: Deref<Target = [u8]>>(records: impl IntoIterator<Item = (Entity, R)>) -> Vec<u8> {
     let mut out = vec![];
     let mut w = Writer(&mut out);
     w.uint(VERSION);
     for (entity, record) in records {
         w.uint(entity.kind as u64);
         w.uint(entity.id);
-        w.bytes(record);
+        w.bytes(&record);
     }
     out
 }

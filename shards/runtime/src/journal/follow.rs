@@ -7,10 +7,12 @@
 //! Invariants
 //! - Only whole turns are handed out: a shard's records up to one of its commits.
 //! - The bytes of a [`Written`] do not change: they are below a commit, and it holds their segment.
+//! - They are looked at while that is kept awake, which nobody waits for but who would wake it; or read from disk, where one at rest
+//!   is. One whose file has gone there is awake again.
 
 use super::keeper::Pool;
 use super::record::{self, HEAD, Op, Salt};
-use super::segment::{self, HEADER, Segment};
+use super::segment::{self, Awake, HEADER, Segment};
 use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Deref;
@@ -26,19 +28,68 @@ pub struct Written {
     len: u32,
 }
 
-impl Deref for Written {
+/// The bytes of a record.
+#[derive(Debug)]
+pub struct Bytes<'a>(Lie<'a>);
+
+/// Where they lie.
+#[derive(Debug)]
+enum Lie<'a> {
+    Here(&'a [u8]),
+    Mapped(&'a [u8], #[expect(dead_code, reason = "held while it is looked at")] Awake<'a>),
+    Copied(Box<[u8]>),
+}
+
+impl<'a> From<&'a [u8]> for Bytes<'a> {
+    fn from(bytes: &'a [u8]) -> Bytes<'a> {
+        Bytes(Lie::Here(bytes))
+    }
+}
+
+impl Deref for Bytes<'_> {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
+        match &self.0 {
+            Lie::Here(bytes) | Lie::Mapped(bytes, _) => bytes,
+            Lie::Copied(bytes) => bytes,
+        }
+    }
+}
+
+impl Written {
+    /// `None`: they are on disk alone.
+    #[must_use]
+    pub fn peek(&self) -> Option<Bytes<'_>> {
         let (at, len) = (self.at as usize, self.len as usize);
-        // SAFETY: it was committed when this was made, and a segment that is held is not taken out of use (`Pool::recycle`).
+        let awake = self.segment.awake()?;
+        // SAFETY: it was committed when this was made, a segment that is held is not taken out of use (`Pool::recycle`), and it is
+        // awake for as long as the bytes are lent.
         let written = unsafe { self.segment.written(HEADER + at + len) };
-        written.get(at..).unwrap_or_default()
+        Some(Bytes(Lie::Mapped(written.get(at..).unwrap_or_default(), awake)))
+    }
+
+    /// Blocks, where they are on disk alone. If they cannot be read there, that is told, and it is as if there were none.
+    #[must_use]
+    pub fn read(&self) -> Bytes<'_> {
+        loop {
+            if let Some(bytes) = self.peek() {
+                return bytes;
+            }
+            match self.segment.copied(HEADER + self.at as usize, self.len as usize) {
+                Ok(copied) => return Bytes(Lie::Copied(copied)),
+                Err(_) if self.segment.awake().is_some() => {}
+                Err(error) => {
+                    tracing::error!(%error, "journal: a record cannot be read again");
+                    return Bytes(Lie::Copied(Box::default()));
+                }
+            }
+        }
     }
 }
 
 impl fmt::Debug for Written {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Written").field(&&**self).finish()
+        f.debug_tuple("Written").field(&self.peek()).finish()
     }
 }
 
@@ -114,8 +165,8 @@ impl Trail {
             && let Some(open) = self.open.front_mut()
         {
             let full = number < last;
-            open.read(if full { open.segment.committed() } else { end }, changed);
-            if !full {
+            let end = if full { open.segment.committed() } else { end };
+            if !open.read(end, changed) || !full {
                 return;
             }
             self.open.pop_front();
@@ -125,14 +176,29 @@ impl Trail {
 }
 
 impl Open {
-    fn read(&mut self, end: usize, changed: &mut impl FnMut(Entity, Change)) {
-        // SAFETY: committed, as the caller says, and this holds the segment.
-        let written = unsafe { self.segment.written(end) };
+    /// False: another time.
+    fn read(&mut self, end: usize, changed: &mut impl FnMut(Entity, Change)) -> bool {
+        let segment = Arc::clone(&self.segment);
+        let Some(_awake) = segment.awake() else {
+            // One that was full before this could look.
+            return match segment.copied(HEADER, end.saturating_sub(HEADER)) {
+                Ok(written) => self.read_on(&written, changed),
+                Err(error) => {
+                    tracing::debug!(%error, "journal: a segment cannot be followed now");
+                    false
+                }
+            };
+        };
+        // SAFETY: committed, as the caller says, and this holds the segment, which is awake.
+        self.read_on(unsafe { segment.written(end) }, changed)
+    }
+
+    fn read_on(&mut self, written: &[u8], changed: &mut impl FnMut(Entity, Change)) -> bool {
         while let Some(rest) = written.get(self.at - HEADER..).filter(|rest| !rest.is_empty()) {
             // What has just been written can be read, or memory is broken.
             let Some(head) = record::head(rest, &self.salt) else {
                 tracing::error!(path = %self.segment.path().display(), at = self.at, "journal: bytes that are no record");
-                return;
+                return true;
             };
             let at = u32::try_from(self.at - HEADER + HEAD).unwrap_or(u32::MAX);
             let len = u32::try_from(head.len).unwrap_or(u32::MAX);
@@ -143,5 +209,6 @@ impl Open {
                 Op::RemoveUpTo | Op::Commit => {}
             }
         }
+        true
     }
 }

@@ -309,7 +309,14 @@ pub(super) struct Synced {
 
 impl Synced {
     pub fn new(pool: &Arc<Pool>) -> Synced {
-        Synced { pool: Arc::clone(pool), used: vec![], retired: vec![], failing: false, unnamed: false, rests: Rests::new(pool) }
+        Synced {
+            pool: Arc::clone(pool),
+            used: vec![],
+            retired: vec![],
+            failing: false,
+            unnamed: false,
+            rests: Rests::new(pool),
+        }
     }
 
     /// Has the disk hold what is valid now, and gives back what is not needed any more. Blocks.

@@ -43,7 +43,7 @@ pub mod simulated;
 mod tests;
 mod writer;
 
-pub use follow::{Change, Follower, Written};
+pub use follow::{Bytes, Change, Follower, Written};
 pub use generation::{Generation, Prior, prior};
 pub use ground::Disk;
 pub use keeper::Keeper;

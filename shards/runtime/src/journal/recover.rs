@@ -4,7 +4,7 @@
 //! committed record counts.
 
 use super::JournalError;
-use super::record::{self, HEAD, ALIGN, Head, Op, Salt};
+use super::record::{self, ALIGN, HEAD, Head, Op, Salt};
 use super::segment::{self, HEADER, Header};
 use std::collections::HashMap;
 use std::fmt;

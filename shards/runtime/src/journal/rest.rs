@@ -2,7 +2,7 @@
 //!
 //! Invariants
 //! - Who has a segment may look at its records, nobody else may. The shard hands it over, for good, to the syncing thread, which
-//!   hands it back when it has been called up; a follower who has it as well keeps it awake.
+//!   hands it back when it has been called up. A follower who has it as well looks at it in memory or on disk (`follow.rs`).
 //! - A segment goes to rest when the disk has all of it. Its file in memory goes first: a restart reads the disk's.
 //! - Nobody waits for anybody: what has been called up comes some time later, or, if it cannot be read, as soon as it can.
 //! - What comes back is what was written, or, where the disk has damaged it, a record that says nothing.
@@ -14,7 +14,7 @@ use super::segment::{self, Segment};
 use crossbeam::queue::SegQueue;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Segments that go to rest in a pass of the syncing thread: each takes some milliseconds, and there is no hurry.
 const PER_PASS: usize = 8;
@@ -65,11 +65,13 @@ struct Full {
 
 impl Full {
     fn rest(&mut self) -> io::Result<()> {
-        // What others have read of it, they have read before they let it go.
-        fence(Ordering::Acquire);
-        // SAFETY: the shard has let it go until `wake` (see the module), and nobody has it who could hand it to anybody.
+        // SAFETY: the shard has let it go until `wake` (see the module), and followers look at it as they should.
         let outcome = unsafe { self.segment.rest() };
-        (self.rests, self.keeps) = (outcome.is_ok(), outcome.is_err());
+        match &outcome {
+            Ok(()) => self.rests = true,
+            Err(busy) if busy.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(_) => self.keeps = true,
+        }
         outcome
     }
 
@@ -103,7 +105,7 @@ impl Rests {
     }
 
     /// Takes what the shard has let go of, gives back memory, hands back what is needed. The disk has all of the segments before
-    /// `last`; the syncing thread itself holds each of them once. Blocks.
+    /// `last`. Blocks.
     pub fn pass(&mut self, last: u64) {
         let door = &self.pool.rests;
         // In this order: what was called up, has been let go of before.
@@ -111,12 +113,8 @@ impl Rests {
         let entered = std::iter::from_fn(|| door.resting.pop());
         self.full.extend(entered.map(|(number, segment)| Full { number, segment, rests: false, keeps: false }));
         let called = &self.called;
-        let may = |full: &&mut Full| {
-            !(full.rests || full.keeps)
-                && full.number < last
-                && !called.contains(&full.number)
-                && Arc::strong_count(&full.segment) == 2
-        };
+        let may =
+            |full: &&mut Full| !(full.rests || full.keeps) && full.number < last && !called.contains(&full.number);
         for outcome in self.full.iter_mut().filter(may).take(PER_PASS).map(Full::rest) {
             let Err(error) = outcome else { continue };
             if [io::ErrorKind::Unsupported, io::ErrorKind::InvalidInput].contains(&error.kind()) {

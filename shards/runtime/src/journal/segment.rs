@@ -18,6 +18,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 /// Bytes of the header.
 pub const HEADER: usize = 4096;
@@ -50,7 +51,13 @@ pub struct Segment {
     copy: Option<Copy>,
     /// Its file in memory is gone.
     unnamed: AtomicBool,
+    /// Its records are on disk alone. Locked by those who look at them; not by its writer, who has it only while it is awake, nor
+    /// for long where they are not here.
+    asleep: RwLock<bool>,
 }
+
+/// A segment's records are in memory as long as this lives.
+pub type Awake<'a> = RwLockReadGuard<'a, bool>;
 
 /// What changes in a segment's header while it is in use, as it is written to disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,7 +130,8 @@ impl Segment {
     }
 
     fn made(map: MmapRaw, path: &Path, shard: u16, copy: Option<Copy>) -> Segment {
-        let segment = Segment { map, path: path.to_owned(), copy, unnamed: AtomicBool::new(false) };
+        let segment =
+            Segment { map, path: path.to_owned(), copy, unnamed: AtomicBool::new(false), asleep: RwLock::new(false) };
         segment.prefault(0, segment.size());
         let mut fixed = [0u8; FIXED];
         fixed[..8].copy_from_slice(&MAGIC);
@@ -309,15 +317,17 @@ impl Segment {
     /// Gives back the memory of its records, which its copy on disk has. From here on a restart reads them there. Blocks.
     ///
     /// # Safety
-    /// Nobody reads or writes its records until [`Segment::wake`] has succeeded.
+    /// Nobody reads or writes its records until [`Segment::wake`] has succeeded; but with [`Segment::awake`] or [`Segment::copied`].
     ///
     /// # Errors
-    /// When that cannot be: then its records are where they were; its file in memory may be gone.
+    /// [`io::ErrorKind::WouldBlock`]: somebody looks at them. Others, when that cannot be: then its records are where they were; its file in memory may be gone.
     pub unsafe fn rest(&self) -> io::Result<()> {
         let filed = match &self.copy {
             None => return Err(io::ErrorKind::Unsupported.into()),
             Some(copy) => matches!(copy, Copy::File(_)),
         };
+        // Who looks does not wait for this, so may look at several.
+        let Ok(mut asleep) = self.asleep.try_write() else { return Err(io::ErrorKind::WouldBlock.into()) };
         // What `wake` needs.
         self.populate(0, HEADER)?;
         if !self.is_unnamed() {
@@ -326,8 +336,25 @@ impl Segment {
             }
             self.unnamed.store(true, Ordering::Relaxed);
         }
-        // SAFETY: the caller's promise.
-        unsafe { self.forget(filed) }
+        // SAFETY: the caller's promise, and who looks at them with `awake` does not now.
+        let rests = unsafe { self.forget(filed) };
+        *asleep = rests.is_ok();
+        rests
+    }
+
+    /// Keeps its records in memory; `None`: they are on disk alone.
+    pub fn awake(&self) -> Option<Awake<'_>> {
+        Some(self.asleep.read().unwrap_or_else(PoisonError::into_inner)).filter(|asleep| !**asleep)
+    }
+
+    /// Reads these bytes, which were committed before it went to rest, from its copy on disk. Blocks.
+    ///
+    /// # Errors
+    /// The disk's; or it is awake again, and out of use.
+    pub fn copied(&self, from: usize, len: usize) -> Result<Box<[u8]>, JournalError> {
+        let mut bytes = vec![0; len].into_boxed_slice();
+        self.copy.as_ref().map_or(Ok(()), |copy| copy.read(&mut bytes, from as u64))?;
+        Ok(bytes)
     }
 
     /// Has zeros in place of its records, in no memory if that is a file's.
@@ -370,6 +397,7 @@ impl Segment {
         let bytes = unsafe { std::slice::from_raw_parts_mut(self.map.as_mut_ptr().add(HEADER), end - HEADER) };
         #[cfg(mutant)]
         if strowger_dispatch::mutant::is("came-back-unread") {
+            *self.asleep.write().unwrap_or_else(PoisonError::into_inner) = false;
             return Ok(recover::mend(bytes, salt));
         }
         let read = there.and_then(|()| copy.read(bytes, HEADER as u64));
@@ -377,7 +405,10 @@ impl Segment {
             // SAFETY: as above. What memory it has got it gives back; it tries again.
             let _ = unsafe { self.forget(filed) };
         }
-        read.map(|()| recover::mend(bytes, salt))
+        read?;
+        let damaged = recover::mend(bytes, salt);
+        *self.asleep.write().unwrap_or_else(PoisonError::into_inner) = false;
+        Ok(damaged)
     }
 
     /// Makes it ready to be used again.
