@@ -140,6 +140,12 @@ pub fn effective_user() -> u32 {
     unsafe { libc::geteuid() }
 }
 
+/// Bytes of a page of memory.
+pub fn page_size() -> usize {
+    // SAFETY: asks for a number that is always there.
+    usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(usize::MAX)
+}
+
 /// Of the file system in memory (tmpfs) that holds `path`: its size (0: without limit) and what is free of it, bytes. `None`: it
 /// is of another kind.
 ///

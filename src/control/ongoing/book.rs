@@ -1,6 +1,6 @@
 //! What `cc_calls` is to show: the calls as the journal has them, and which of their rows are not as they should be.
 //!
-//! Nothing is copied: records stay where the shard wrote them. Changes of one call between two batches are one row; a call
+//! Nothing is kept twice: records stay where the shard wrote them. Changes of one call between two batches are one row; a call
 //! that came and went between two was never there.
 //!
 //! Invariants
@@ -53,7 +53,8 @@ impl<R> Default for Book<R> {
 impl<R: Record> Book<R> {
     /// An entity is now this.
     pub fn put(&mut self, shard: u16, entity: Entity, record: R) {
-        let part = part(entity.kind, &record.read());
+        // A reader of what has just been written has it in memory; else it has been told.
+        let Some(part) = record.read().map(|bytes| part(entity.kind, &bytes)) else { return };
         match part {
             Ok(Part::Call) => self.put_call(shard, entity.id, |call| &mut call.record, record),
             Ok(Part::Caller) => self.put_call(shard, entity.id, |call| &mut call.caller, record),
@@ -139,6 +140,7 @@ impl<R: Record> Book<R> {
     /// to wait, seconds.
     pub fn take(&mut self, most: usize, mut estimate: impl FnMut(&str) -> u64) -> Batch {
         let mut batch = Batch { calls: vec![], over: std::mem::take(&mut self.over) };
+        let mut unread = vec![];
         while batch.calls.len() < most
             && let Some((shard, id)) = self.changed.pop_front()
         {
@@ -147,16 +149,31 @@ impl<R: Record> Book<R> {
             call.changed = false;
             let (Some(record), Some(caller)) = (&call.record, &call.caller) else { continue };
             let kept = (&mut call.queued, &mut call.estimate_s);
-            let row = row(CallId::of_record(shard, id), (&record.read(), &caller.read()), kept, &mut estimate);
+            let row = record
+                .read()
+                .zip(caller.read())
+                .map(|(record, caller)| row(CallId::of_record(shard, id), (&record, &caller), kept, &mut estimate));
             match row {
-                Ok(row) => {
-                    call.in_table = true;
-                    let records = at.calls.get(id).map(|call| bundle(at.all(id, call)).into()).unwrap_or_default();
+                Some(Ok(row)) => {
+                    let records = at.calls.get(id).and_then(|call| {
+                        let all: Option<Vec<_>> = at.all(id, call).map(|(e, record)| Some((e, record?))).collect();
+                        all.map(|all| bundle(all).into())
+                    });
+                    let Some(records) = records else {
+                        unread.push((shard, id));
+                        continue;
+                    };
+                    if let Some(call) = at.calls.get_mut(id) {
+                        call.in_table = true;
+                    }
                     batch.calls.push(OngoingCall { records, ..row });
                 }
-                Err(error) => tracing::error!(id, %error, "ongoing calls: the record of a call cannot be read"),
+                Some(Err(error)) => tracing::error!(id, %error, "ongoing calls: the record of a call cannot be read"),
+                None => unread.push((shard, id)),
             }
         }
+        // Another time.
+        unread.into_iter().for_each(|(shard, id)| self.touch(shard, Some(id)));
         batch
     }
 

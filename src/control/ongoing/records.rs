@@ -21,8 +21,8 @@ const END: u32 = u32::MAX;
 pub trait Record {
     /// Its bytes, if they are at hand.
     fn peek(&self) -> Option<Bytes<'_>>;
-    /// Its bytes. May block.
-    fn read(&self) -> Bytes<'_>;
+    /// Its bytes, if they can be read now. May block.
+    fn read(&self) -> Option<Bytes<'_>>;
 }
 
 impl Record for Written {
@@ -30,14 +30,14 @@ impl Record for Written {
         Written::peek(self)
     }
 
-    fn read(&self) -> Bytes<'_> {
+    fn read(&self) -> Option<Bytes<'_>> {
         Written::read(self)
     }
 }
 
 /// Whether the record is the same as that before, as far as this is at hand.
 pub fn is_same<R: Record>(before: Option<&R>, now: &R) -> bool {
-    before.and_then(R::peek).is_some_and(|before| *before == *now.read())
+    before.and_then(R::peek).zip(now.peek()).is_some_and(|(before, now)| *before == *now)
 }
 
 /// Of one shard. `R` is a record.
@@ -190,8 +190,8 @@ impl<R: Record> Shard<R> {
         }
     }
 
-    /// Every record of a call.
-    pub fn all<'a>(&'a self, id: u64, call: &'a Call<R>) -> impl Iterator<Item = (Entity, Bytes<'a>)> {
+    /// Every record of a call; `None`: it cannot be read now.
+    pub fn all<'a>(&'a self, id: u64, call: &'a Call<R>) -> impl Iterator<Item = (Entity, Option<Bytes<'a>>)> {
         let own = [(Kind::Call, &call.record), (Kind::Caller, &call.caller)];
         let legs = list(call.legs, move |at| self.legs.at(at).map(|(id, leg)| ((id, leg), leg.next)));
         let of_leg = move |(id, leg): (u64, &'a Leg<R>)| {
@@ -201,7 +201,7 @@ impl<R: Record> Shard<R> {
         there(id, own).chain(legs.flat_map(of_leg))
     }
 
-    fn requests_of(&self, first: u32) -> impl Iterator<Item = (Entity, Bytes<'_>)> {
+    fn requests_of(&self, first: u32) -> impl Iterator<Item = (Entity, Option<Bytes<'_>>)> {
         let of = move |link: u32| {
             let table = (link & 1) as usize;
             let (id, request) = self.requests[table].at(link >> 1)?;
@@ -393,7 +393,10 @@ fn list<T>(mut at: u32, of: impl Fn(u32) -> Option<(T, u32)>) -> impl Iterator<I
 }
 
 /// Those of an id's records that there are.
-fn there<'a, R: Record>(id: u64, records: [(Kind, &'a Option<R>); 2]) -> impl Iterator<Item = (Entity, Bytes<'a>)> {
+fn there<'a, R: Record>(
+    id: u64,
+    records: [(Kind, &'a Option<R>); 2],
+) -> impl Iterator<Item = (Entity, Option<Bytes<'a>>)> {
     let entity = move |(kind, record): (Kind, &'a Option<R>)| Some((Entity { kind, id }, record.as_ref()?.read()));
     records.into_iter().filter_map(entity)
 }
@@ -418,7 +421,7 @@ mod tests {
     fn texts(shard: &Shard<Vec<u8>>, call: u64) -> Vec<String> {
         let call = (call, shard.calls.get(call).expect("it is there"));
         let mut texts: Vec<_> =
-            shard.all(call.0, call.1).map(|(_, r)| String::from_utf8_lossy(&r).into_owned()).collect();
+            shard.all(call.0, call.1).map(|(_, r)| String::from_utf8_lossy(&r.unwrap()).into_owned()).collect();
         texts.sort();
         texts
     }

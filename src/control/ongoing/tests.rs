@@ -32,11 +32,11 @@ type Rec = Vec<u8>;
 
 impl Record for Rec {
     fn peek(&self) -> Option<Bytes<'_>> {
-        Some(self.read())
+        Some(self.as_slice().into())
     }
 
-    fn read(&self) -> Bytes<'_> {
-        self.as_slice().into()
+    fn read(&self) -> Option<Bytes<'_>> {
+        self.peek()
     }
 }
 

@@ -151,7 +151,7 @@ mod tests {
         let packed = bundle(records);
         let found = unbundle(&packed).unwrap();
         assert!(found.iter().map(|(e, r)| (*e, &**r)).eq(records));
-        assert_eq!(unbundle(&bundle([])), Ok(vec![]));
+        assert_eq!(unbundle(&bundle::<&[u8]>([])), Ok(vec![]));
         assert_eq!(unbundle(&[]), Err(Corrupt::Short));
         assert_eq!(unbundle(&[9]), Err(Corrupt::Version(9)));
         assert_eq!(unbundle(&[VERSION as u8, 99, 0, 0]), Err(Corrupt::Nonsense("kind")));

@@ -7,11 +7,13 @@
 //! Invariants
 //! - Only whole turns are handed out: a shard's records up to one of its commits.
 //! - The bytes of a [`Written`] do not change: they are below a commit, and it holds their segment.
-//! - They are looked at while that is kept awake, which nobody waits for but who would wake it; or read from disk, where one at rest
-//!   is. One whose file has gone there is awake again.
+//!   What the disk has damaged while it was at rest reads as zeros.
+//! - They are looked at while that is kept awake, which nobody waits for; or read from disk, where one at rest is. One whose file has
+//!   gone there is awake again.
 
 use super::keeper::Pool;
 use super::record::{self, HEAD, Op, Salt};
+use super::recover;
 use super::segment::{self, Awake, HEADER, Segment};
 use std::collections::VecDeque;
 use std::fmt;
@@ -68,19 +70,19 @@ impl Written {
         Some(Bytes(Lie::Mapped(written.get(at..).unwrap_or_default(), awake)))
     }
 
-    /// Blocks, where they are on disk alone. If they cannot be read there, that is told, and it is as if there were none.
+    /// Blocks, where they are on disk alone. `None`: they cannot be read there now, which is told.
     #[must_use]
-    pub fn read(&self) -> Bytes<'_> {
+    pub fn read(&self) -> Option<Bytes<'_>> {
         loop {
             if let Some(bytes) = self.peek() {
-                return bytes;
+                return Some(bytes);
             }
             match self.segment.copied(HEADER + self.at as usize, self.len as usize) {
-                Ok(copied) => return Bytes(Lie::Copied(copied)),
+                Ok(copied) => return Some(Bytes(Lie::Copied(copied))),
                 Err(_) if self.segment.awake().is_some() => {}
                 Err(error) => {
                     tracing::error!(%error, "journal: a record cannot be read again");
-                    return Bytes(Lie::Copied(Box::default()));
+                    return None;
                 }
             }
         }
@@ -182,7 +184,10 @@ impl Open {
         let Some(_awake) = segment.awake() else {
             // One that was full before this could look.
             return match segment.copied(HEADER, end.saturating_sub(HEADER)) {
-                Ok(written) => self.read_on(&written, changed),
+                Ok(mut written) => {
+                    recover::mend(&mut written, &self.salt);
+                    self.read_on(&written, changed)
+                }
                 Err(error) => {
                     tracing::debug!(%error, "journal: a segment cannot be followed now");
                     false

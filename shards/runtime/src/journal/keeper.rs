@@ -28,10 +28,12 @@ const HELD: usize = 12;
 const AGAIN: Duration = Duration::from_millis(100);
 /// Pause between looks at what the shards have written. A spare that nobody needed meanwhile goes.
 const LOOK: Duration = Duration::from_secs(2);
-/// Looks at a quiet journal (`Pool::quiet`) before what is full goes to rest, and spares go at once.
+/// Looks at a still journal (`Pool::still`) before what is full goes to rest, and spares go at once.
 pub(super) const REST_AFTER: u32 = 5;
 /// Bytes that are little for a shard to write between two.
 const LITTLE: u64 = 1 << 20;
+/// And so few that what is full may rest: what comes back cannot be used anew.
+const HARDLY: u64 = 256 << 10;
 
 /// What a shard and the journal's threads share. Lock-free.
 #[derive(Debug)]
@@ -64,6 +66,7 @@ pub(super) struct Pool {
     /// Bytes that turns have written; and how often in a row it was found that they were few.
     written: AtomicU64,
     quiet: AtomicU32,
+    still: AtomicU32,
     pub rests: Doorway,
 }
 
@@ -88,6 +91,7 @@ impl Pool {
             maker: OnceLock::new(),
             written: AtomicU64::new(0),
             quiet: AtomicU32::new(0),
+            still: AtomicU32::new(0),
             rests: Doorway::default(),
         }
     }
@@ -170,9 +174,15 @@ impl Pool {
         self.quiet.load(Ordering::Relaxed)
     }
 
-    /// For simulations, and for the thread that looks.
+    /// As [`Pool::quiet`], that it writes hardly anything.
+    pub fn still(&self) -> u32 {
+        self.still.load(Ordering::Relaxed)
+    }
+
+    /// For simulations.
     pub fn set_quiet(&self, looks: u32) {
         self.quiet.store(looks, Ordering::Relaxed);
+        self.still.store(looks, Ordering::Relaxed);
     }
 
     /// Whether there was no room in memory the last time that anybody asked.
@@ -183,8 +193,11 @@ impl Pool {
     /// Looks whether the shard has written much since `seen`, and whether there is room in memory again.
     pub fn look(&self, seen: &mut u64) {
         let written = self.written.load(Ordering::Relaxed);
-        let little = written - std::mem::replace(seen, written) <= LITTLE;
-        self.set_quiet(if little { self.quiet().saturating_add(1) } else { 0 });
+        let bytes = written - std::mem::replace(seen, written);
+        for (looks, most) in [(&self.quiet, LITTLE), (&self.still, HARDLY)] {
+            let before = looks.load(Ordering::Relaxed);
+            looks.store(if bytes <= most { before.saturating_add(1) } else { 0 }, Ordering::Relaxed);
+        }
         if self.is_crowded()
             && let Ground::Files { memory: Some(dir), .. } = &self.ground
             && memory::room(dir, self.size).is_ok()
@@ -256,7 +269,7 @@ impl Pool {
             return;
         }
         let all_but_one = self.spares.len().saturating_sub(1);
-        let keep = if self.quiet() >= REST_AFTER { READY } else { READY.max(all_but_one) };
+        let keep = if self.still() >= REST_AFTER { READY } else { READY.max(all_but_one) };
         while self.spares.len() > keep
             && let Some(segment) = self.spares.pop()
         {

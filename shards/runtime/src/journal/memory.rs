@@ -106,6 +106,17 @@ fn hash(name: &OsStr) -> u64 {
     name.as_bytes().iter().fold(0xcbf2_9ce4_8422_2325, |sum, b| (sum ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3))
 }
 
+/// Whether there are so many bytes more, whatever is left to others: for what is given back soon.
+///
+/// # Errors
+/// As of [`room`].
+pub fn space(dir: &Path, needed: usize) -> Result<(), JournalError> {
+    match sys::tmpfs_space(dir).map_err(JournalError::file(dir))? {
+        Some((_, free)) if free < needed as u64 => Err(JournalError::Memory { path: dir.to_owned(), needed, free }),
+        _ => Ok(()),
+    }
+}
+
 /// Whether there is room for so many bytes more.
 ///
 /// # Errors

@@ -113,8 +113,9 @@ impl Rests {
         let entered = std::iter::from_fn(|| door.resting.pop());
         self.full.extend(entered.map(|(number, segment)| Full { number, segment, rests: false, keeps: false }));
         let called = &self.called;
-        let may =
-            |full: &&mut Full| !(full.rests || full.keeps) && full.number < last && !called.contains(&full.number);
+        let may = |full: &&mut Full| {
+            door.is_open() && !(full.rests || full.keeps) && full.number < last && !called.contains(&full.number)
+        };
         for outcome in self.full.iter_mut().filter(may).take(PER_PASS).map(Full::rest) {
             let Err(error) = outcome else { continue };
             if [io::ErrorKind::Unsupported, io::ErrorKind::InvalidInput].contains(&error.kind()) {

@@ -12,6 +12,7 @@ use super::JournalError;
 use super::ground::{Copy, PAGE};
 use super::record::Salt;
 use super::{memory, recover};
+use crate::sys;
 use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -326,6 +327,10 @@ impl Segment {
             None => return Err(io::ErrorKind::Unsupported.into()),
             Some(copy) => matches!(copy, Copy::File(_)),
         };
+        // What begins within a page cannot be given back without what is before it.
+        if sys::page_size() > HEADER {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
         // Who looks does not wait for this, so may look at several.
         let Ok(mut asleep) = self.asleep.try_write() else { return Err(io::ErrorKind::WouldBlock.into()) };
         // What `wake` needs.
@@ -348,7 +353,6 @@ impl Segment {
     }
 
     /// Reads these bytes, which were committed before it went to rest, from its copy on disk. Blocks.
-    ///
     /// # Errors
     /// The disk's; or it is awake again, and out of use.
     pub fn copied(&self, from: usize, len: usize) -> Result<Box<[u8]>, JournalError> {
@@ -382,14 +386,13 @@ impl Segment {
     ///
     /// # Safety
     /// As of [`Segment::rest`].
-    ///
     /// # Errors
     /// There is no memory, or the copy cannot be read: it still rests.
     pub unsafe fn wake(&self, salt: &Salt) -> Result<usize, JournalError> {
         let Some(copy) = &self.copy else { return Ok(0) };
         let (end, filed) = (self.committed().max(HEADER), matches!(copy, Copy::File(_)));
         if let Some(dir) = self.path.parent().filter(|_| filed) {
-            memory::room(dir, end)?;
+            memory::space(dir, end)?;
         }
         // A store to a page that there is no memory for would end the process.
         let there = self.populate(HEADER, end - HEADER).map_err(JournalError::file(&self.path));

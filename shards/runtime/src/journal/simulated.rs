@@ -73,10 +73,10 @@ impl Simulated {
         files.into_iter().filter_map(|(path, segment)| Some((path, segment.left()?))).collect()
     }
 
-    /// How many segments are on disk alone, or were.
+    /// How many segments are on disk alone.
     #[must_use]
     pub fn rested(&mut self) -> usize {
-        self.synced.segments().iter().filter(|s| s.is_unnamed()).count()
+        self.synced.segments().iter().filter(|s| s.awake().is_none()).count()
     }
 
     /// So long has it been quiet, in looks: from one on it is tidied up whenever its shard is idle, from five on what is full rests.

@@ -260,7 +260,7 @@ impl Journal {
         // Making a segment takes longer than anybody should wait who comes meanwhile.
         if !self.untidy || self.is_full() || !self.pool.has_plenty() {
             // Where there is no room in memory, that is how there will be.
-            if quiet >= REST_AFTER && (!self.untidy || self.pool.is_crowded()) && !self.is_full() {
+            if self.pool.still() >= REST_AFTER && (!self.untidy || self.pool.is_crowded()) && !self.is_full() {
                 self.rest();
             }
             return false;
@@ -334,7 +334,12 @@ impl Journal {
         for at in front.chain(last) {
             let closed = &mut self.closed[at];
             let rests = closed.segment.take_if(|segment| segment.can_rest());
-            rests.into_iter().for_each(|segment| self.pool.rests.enter(closed.number, segment));
+            let Some(segment) = rests else { continue };
+            self.pool.rests.enter(closed.number, segment);
+            if at == 0 {
+                // It may come back with fewer records, and is looked through anew.
+                self.cleaned = 0;
+            }
         }
     }
 

@@ -15,7 +15,7 @@ fn catch_up(follower: &mut Follower, state: &mut BTreeMap<Entity, Written>) {
 }
 
 fn copied(state: &BTreeMap<Entity, Written>) -> State {
-    state.iter().map(|(entity, record)| (*entity, Box::from(&*record.read()))).collect()
+    state.iter().map(|(entity, record)| (*entity, Box::from(&*record.read().unwrap()))).collect()
 }
 
 /// Waits until the keeper has done something: a pass that began after this call is over.
@@ -112,7 +112,7 @@ fn what_a_follower_holds_stays_as_it_was_and_one_that_is_gone_is_told_nothing() 
             pass(&keeper);
         }
     }
-    assert_eq!(&*found[&call(1)].read(), b"first");
+    assert_eq!(&*found[&call(1)].read().unwrap(), b"first");
     found.clear();
     for n in 0..1000u32 {
         b.journal.put(call(1), &[n as u8; 1500]);
