@@ -7,14 +7,17 @@
 //! - Nobody waits for anybody: what has been called up comes some time later, or, if it cannot be read, as soon as it can.
 //! - What comes back is what was written, or, where the disk has damaged it, a record that says nothing.
 
-use super::JournalError;
+use super::ground::Copy;
 use super::keeper::Pool;
 use super::record::Salt;
-use super::segment::{self, Segment};
+use super::segment::{self, Awake, HEADER, Segment};
+use super::{JournalError, memory, recover};
+use crate::sys;
 use crossbeam::queue::SegQueue;
+use memmap2::UncheckedAdvice;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 
 /// Segments that go to rest in a pass of the syncing thread: each takes some milliseconds, and there is no hurry.
 const PER_PASS: usize = 8;
@@ -53,13 +56,122 @@ impl Doorway {
     }
 }
 
+impl Segment {
+    /// Whether its records may be on disk alone for a while.
+    #[must_use]
+    pub fn can_rest(&self) -> bool {
+        self.copy.is_some()
+    }
+
+    /// Gives back the memory of its records, which its copy on disk has. From here on a restart reads them there. Blocks.
+    ///
+    /// # Safety
+    /// Nobody reads or writes its records until [`Segment::wake`] has succeeded; but with [`Segment::awake`] or [`Segment::copied`].
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`]: somebody looks at them. Others, when that cannot be: then its records are where they were; its
+    /// file in memory may be gone.
+    pub unsafe fn rest(&self) -> io::Result<()> {
+        let filed = match &self.copy {
+            None => return Err(io::ErrorKind::Unsupported.into()),
+            Some(copy) => matches!(copy, Copy::File(_)),
+        };
+        // What begins within a page cannot be given back without what is before it.
+        if sys::page_size() > HEADER {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        // Who looks does not wait for this, so may look at several.
+        let Ok(mut asleep) = self.asleep.try_write() else { return Err(io::ErrorKind::WouldBlock.into()) };
+        // What `wake` needs.
+        self.populate(0, HEADER)?;
+        if !self.is_unnamed() {
+            if filed {
+                std::fs::remove_file(&self.path)?;
+            }
+            self.unnamed.store(true, Ordering::Relaxed);
+        }
+        // SAFETY: the caller's promise, and who looks at them with `awake` does not now.
+        let rests = unsafe { self.forget(filed) };
+        *asleep = rests.is_ok();
+        rests
+    }
+
+    /// Keeps its records in memory; `None`: they are on disk alone.
+    pub fn awake(&self) -> Option<Awake<'_>> {
+        Some(self.asleep.read().unwrap_or_else(PoisonError::into_inner)).filter(|asleep| !**asleep)
+    }
+
+    /// Reads these bytes, which were committed before it went to rest, from its copy on disk. Blocks.
+    ///
+    /// # Errors
+    /// The disk's; or it is awake again, and out of use.
+    pub fn copied(&self, from: usize, len: usize) -> Result<Box<[u8]>, JournalError> {
+        let mut bytes = vec![0; len].into_boxed_slice();
+        self.copy.as_ref().map_or(Ok(()), |copy| copy.read(&mut bytes, from as u64))?;
+        Ok(bytes)
+    }
+
+    /// Has zeros in place of its records, in no memory if that is a file's.
+    ///
+    /// # Safety
+    /// Nobody relies on them.
+    unsafe fn forget(&self, filed: bool) -> io::Result<()> {
+        let len = self.size() - HEADER;
+        if filed {
+            // SAFETY: within the mapping; by the caller's promise nobody sees that its bytes are zeros then.
+            return unsafe { self.map.unchecked_advise_range(UncheckedAdvice::Remove, HEADER, len) };
+        }
+        // SAFETY: as above.
+        unsafe { std::slice::from_raw_parts_mut(self.map.as_mut_ptr().add(HEADER), len) }.fill(0);
+        Ok(())
+    }
+
+    /// Whether it is in memory without a file there, so that it cannot be used anew.
+    #[must_use]
+    pub fn is_unnamed(&self) -> bool {
+        self.unnamed.load(Ordering::Relaxed)
+    }
+
+    /// Has its records in memory again, if they are not; how many bytes of them are damaged, and left out. Blocks.
+    ///
+    /// # Safety
+    /// As of [`Segment::rest`].
+    ///
+    /// # Errors
+    /// There is no memory, or the copy cannot be read: it still rests.
+    pub unsafe fn wake(&self, salt: &Salt) -> Result<usize, JournalError> {
+        let Some(copy) = self.copy.as_ref().filter(|_| self.awake().is_none()) else { return Ok(0) };
+        let (end, filed) = (self.committed().max(HEADER), matches!(copy, Copy::File(_)));
+        if let Some(dir) = self.path.parent().filter(|_| filed) {
+            memory::space(dir, end)?;
+        }
+        // A store to a page that there is no memory for would end the process.
+        let there = self.populate(HEADER, end - HEADER).map_err(JournalError::file(&self.path));
+        // SAFETY: within the mapping, and by the caller's promise nobody else reads or writes there.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(self.map.as_mut_ptr().add(HEADER), end - HEADER) };
+        #[cfg(mutant)]
+        if strowger_dispatch::mutant::is("came-back-unread") {
+            *self.asleep.write().unwrap_or_else(PoisonError::into_inner) = false;
+            return Ok(recover::mend(bytes, salt));
+        }
+        let read = there.and_then(|()| copy.read(bytes, HEADER as u64));
+        if read.is_err() {
+            // SAFETY: as above. What memory it has got it gives back; it tries again.
+            let _ = unsafe { self.forget(filed) };
+        }
+        read?;
+        let damaged = recover::mend(bytes, salt);
+        *self.asleep.write().unwrap_or_else(PoisonError::into_inner) = false;
+        Ok(damaged)
+    }
+}
+
 /// A full segment that the shard has let go of.
 #[derive(Debug)]
 struct Full {
     number: u64,
     segment: Arc<Segment>,
-    rests: bool,
-    /// It cannot.
+    /// It cannot rest.
     keeps: bool,
 }
 
@@ -67,17 +179,16 @@ impl Full {
     fn rest(&mut self) -> io::Result<()> {
         // SAFETY: the shard has let it go until `wake` (see the module), and followers look at it as they should.
         let outcome = unsafe { self.segment.rest() };
-        match &outcome {
-            Ok(()) => self.rests = true,
-            Err(busy) if busy.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-            Err(_) => self.keeps = true,
+        if outcome.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+            return Ok(());
         }
+        self.keeps = outcome.is_err();
         outcome
     }
 
     fn wake(&self, salt: &Salt) -> Result<usize, JournalError> {
         // SAFETY: it has been here alone since `rest`.
-        if self.rests { unsafe { self.segment.wake(salt) } } else { Ok(0) }
+        unsafe { self.segment.wake(salt) }
     }
 }
 
@@ -111,10 +222,14 @@ impl Rests {
         // In this order: what was called up, has been let go of before.
         self.called.extend(std::iter::from_fn(|| door.called.pop()));
         let entered = std::iter::from_fn(|| door.resting.pop());
-        self.full.extend(entered.map(|(number, segment)| Full { number, segment, rests: false, keeps: false }));
+        self.full.extend(entered.map(|(number, segment)| Full { number, segment, keeps: false }));
         let called = &self.called;
         let may = |full: &&mut Full| {
-            door.is_open() && !(full.rests || full.keeps) && full.number < last && !called.contains(&full.number)
+            door.is_open()
+                && !full.keeps
+                && full.number < last
+                && !called.contains(&full.number)
+                && full.segment.awake().is_some()
         };
         for outcome in self.full.iter_mut().filter(may).take(PER_PASS).map(Full::rest) {
             let Err(error) = outcome else { continue };

@@ -11,15 +11,13 @@
 use super::JournalError;
 use super::ground::{Copy, PAGE};
 use super::record::Salt;
-use super::{memory, recover};
-use crate::sys;
-use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
+use memmap2::{Advice, MmapOptions, MmapRaw};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{RwLock, RwLockReadGuard};
 
 /// Bytes of the header.
 pub const HEADER: usize = 4096;
@@ -46,15 +44,15 @@ const STEP: usize = 64 << 10;
 /// See the module.
 #[derive(Debug)]
 pub struct Segment {
-    map: MmapRaw,
-    path: PathBuf,
+    pub(super) map: MmapRaw,
+    pub(super) path: PathBuf,
     /// Its file on disk, for one in memory.
-    copy: Option<Copy>,
+    pub(super) copy: Option<Copy>,
     /// Its file in memory is gone.
-    unnamed: AtomicBool,
+    pub(super) unnamed: AtomicBool,
     /// Its records are on disk alone. Locked by those who look at them; not by its writer, who has it only while it is awake, nor
     /// for long where they are not here.
-    asleep: RwLock<bool>,
+    pub(super) asleep: RwLock<bool>,
 }
 
 /// A segment's records are in memory as long as this lives.
@@ -309,111 +307,6 @@ impl Segment {
         copy.write(&page[..len], 0)
     }
 
-    /// Whether its records may be on disk alone for a while.
-    #[must_use]
-    pub fn can_rest(&self) -> bool {
-        self.copy.is_some()
-    }
-
-    /// Gives back the memory of its records, which its copy on disk has. From here on a restart reads them there. Blocks.
-    ///
-    /// # Safety
-    /// Nobody reads or writes its records until [`Segment::wake`] has succeeded; but with [`Segment::awake`] or [`Segment::copied`].
-    ///
-    /// # Errors
-    /// [`io::ErrorKind::WouldBlock`]: somebody looks at them. Others, when that cannot be: then its records are where they were; its file in memory may be gone.
-    pub unsafe fn rest(&self) -> io::Result<()> {
-        let filed = match &self.copy {
-            None => return Err(io::ErrorKind::Unsupported.into()),
-            Some(copy) => matches!(copy, Copy::File(_)),
-        };
-        // What begins within a page cannot be given back without what is before it.
-        if sys::page_size() > HEADER {
-            return Err(io::ErrorKind::Unsupported.into());
-        }
-        // Who looks does not wait for this, so may look at several.
-        let Ok(mut asleep) = self.asleep.try_write() else { return Err(io::ErrorKind::WouldBlock.into()) };
-        // What `wake` needs.
-        self.populate(0, HEADER)?;
-        if !self.is_unnamed() {
-            if filed {
-                std::fs::remove_file(&self.path)?;
-            }
-            self.unnamed.store(true, Ordering::Relaxed);
-        }
-        // SAFETY: the caller's promise, and who looks at them with `awake` does not now.
-        let rests = unsafe { self.forget(filed) };
-        *asleep = rests.is_ok();
-        rests
-    }
-
-    /// Keeps its records in memory; `None`: they are on disk alone.
-    pub fn awake(&self) -> Option<Awake<'_>> {
-        Some(self.asleep.read().unwrap_or_else(PoisonError::into_inner)).filter(|asleep| !**asleep)
-    }
-
-    /// Reads these bytes, which were committed before it went to rest, from its copy on disk. Blocks.
-    /// # Errors
-    /// The disk's; or it is awake again, and out of use.
-    pub fn copied(&self, from: usize, len: usize) -> Result<Box<[u8]>, JournalError> {
-        let mut bytes = vec![0; len].into_boxed_slice();
-        self.copy.as_ref().map_or(Ok(()), |copy| copy.read(&mut bytes, from as u64))?;
-        Ok(bytes)
-    }
-
-    /// Has zeros in place of its records, in no memory if that is a file's.
-    ///
-    /// # Safety
-    /// Nobody relies on them.
-    unsafe fn forget(&self, filed: bool) -> io::Result<()> {
-        let len = self.size() - HEADER;
-        if filed {
-            // SAFETY: within the mapping; by the caller's promise nobody sees that its bytes are zeros then.
-            return unsafe { self.map.unchecked_advise_range(UncheckedAdvice::Remove, HEADER, len) };
-        }
-        // SAFETY: as above.
-        unsafe { std::slice::from_raw_parts_mut(self.map.as_mut_ptr().add(HEADER), len) }.fill(0);
-        Ok(())
-    }
-
-    /// Whether it is in memory without a file there, so that it cannot be used anew.
-    #[must_use]
-    pub fn is_unnamed(&self) -> bool {
-        self.unnamed.load(Ordering::Relaxed)
-    }
-
-    /// Has its records in memory again; how many bytes of them are damaged, and left out. Blocks.
-    ///
-    /// # Safety
-    /// As of [`Segment::rest`].
-    /// # Errors
-    /// There is no memory, or the copy cannot be read: it still rests.
-    pub unsafe fn wake(&self, salt: &Salt) -> Result<usize, JournalError> {
-        let Some(copy) = &self.copy else { return Ok(0) };
-        let (end, filed) = (self.committed().max(HEADER), matches!(copy, Copy::File(_)));
-        if let Some(dir) = self.path.parent().filter(|_| filed) {
-            memory::space(dir, end)?;
-        }
-        // A store to a page that there is no memory for would end the process.
-        let there = self.populate(HEADER, end - HEADER).map_err(JournalError::file(&self.path));
-        // SAFETY: within the mapping, and by the caller's promise nobody else reads or writes there.
-        let bytes = unsafe { std::slice::from_raw_parts_mut(self.map.as_mut_ptr().add(HEADER), end - HEADER) };
-        #[cfg(mutant)]
-        if strowger_dispatch::mutant::is("came-back-unread") {
-            *self.asleep.write().unwrap_or_else(PoisonError::into_inner) = false;
-            return Ok(recover::mend(bytes, salt));
-        }
-        let read = there.and_then(|()| copy.read(bytes, HEADER as u64));
-        if read.is_err() {
-            // SAFETY: as above. What memory it has got it gives back; it tries again.
-            let _ = unsafe { self.forget(filed) };
-        }
-        read?;
-        let damaged = recover::mend(bytes, salt);
-        *self.asleep.write().unwrap_or_else(PoisonError::into_inner) = false;
-        Ok(damaged)
-    }
-
     /// Makes it ready to be used again.
     pub fn freshen(&self) {
         self.close();
@@ -455,7 +348,7 @@ impl Segment {
         let _ = self.populate(at, len.min(self.size().saturating_sub(at)));
     }
 
-    fn populate(&self, at: usize, len: usize) -> io::Result<()> {
+    pub(super) fn populate(&self, at: usize, len: usize) -> io::Result<()> {
         let mut steps = (at..at + len).step_by(STEP);
         steps.try_for_each(|from| self.map.advise_range(Advice::PopulateWrite, from, STEP.min(at + len - from)))
     }

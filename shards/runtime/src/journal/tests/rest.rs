@@ -40,6 +40,17 @@ fn nap(m: &mut Mapped, times: usize) {
     }
 }
 
+/// A busy shard changes two hundred records, from this one on, again and again.
+fn churn(m: &mut Mapped, first: u64, record: &[u8]) {
+    m.journal.pool().set_quiet(0);
+    for turn in 0..4000 {
+        m.turn(&[(call(first + turn % 200), record)]);
+        if turn % 50 == 0 {
+            m.keeper.sync_now().unwrap();
+        }
+    }
+}
+
 #[test]
 fn what_is_at_rest_takes_no_memory_and_a_restart_reads_it_from_the_disk() {
     let mut m = mapped();
@@ -60,13 +71,7 @@ fn what_is_needed_again_comes_back_and_goes_when_it_has_been_cleaned() {
     let before = unnamed(&m).1;
     assert!(before >= 6, "{before}");
     // The half of them change; the others are found where they rest.
-    m.journal.pool().set_quiet(0);
-    for turn in 0..4000 {
-        m.turn(&[(call(turn % 200), &RECORD)]);
-        if turn % 50 == 0 {
-            m.keeper.sync_now().unwrap();
-        }
-    }
+    churn(&mut m, 0, &RECORD);
     m.keeper.sync_now().unwrap();
     assert_eq!(unnamed(&m).1, 0, "of {before}");
     let segments = m.journal.segments().count();
@@ -147,13 +152,7 @@ fn what_the_disk_has_damaged_is_left_out_and_all_behind_it_is_kept() {
         bytes[at] ^= 1;
         fs::write(&path, bytes).unwrap();
     }
-    m.journal.pool().set_quiet(0);
-    for turn in 0..4000 {
-        m.turn(&[(call(200 + turn % 200), &RECORD)]);
-        if turn % 50 == 0 {
-            m.keeper.sync_now().unwrap();
-        }
-    }
+    churn(&mut m, 200, &RECORD);
     assert_eq!(unnamed(&m).1, 0, "all of it has been cleaned");
     let (disk, _base) = m.kill();
     let (left, faults) = found(disk.path());
@@ -193,13 +192,7 @@ fn what_a_follower_has_rests_too_and_it_reads_it_from_the_disk() {
     seen.extend(held.iter().map(|(entity, record)| (*entity, Box::from(&*record.read().unwrap()))));
     assert!(seen == all(400));
     // What comes back, and is removed from the disk then, can be read still.
-    m.journal.pool().set_quiet(0);
-    for turn in 0..4000 {
-        m.turn(&[(call(turn % 200), &[4; 1000])]);
-        if turn % 50 == 0 {
-            m.keeper.sync_now().unwrap();
-        }
-    }
+    churn(&mut m, 0, &[4; 1000]);
     assert!(held.iter().all(|(_, record)| record.peek().is_some_and(|bytes| *bytes == RECORD)));
 }
 
@@ -213,20 +206,11 @@ fn a_copy_that_cannot_be_read_leaves_its_segment_at_rest_until_it_can() {
     fs::create_dir(&away).unwrap();
     let first = "segment-1";
     fs::rename(here.join(first), away.join(first)).unwrap();
-    m.journal.pool().set_quiet(0);
-    let turns = |m: &mut Mapped, turns| {
-        for turn in 0..turns {
-            m.turn(&[(call(turn % 200), &RECORD)]);
-            if turn % 50 == 0 {
-                m.keeper.sync_now().unwrap();
-            }
-        }
-    };
-    turns(&mut m, 4000);
+    churn(&mut m, 0, &RECORD);
     let grown = m.journal.segments().count();
     assert!(grown > 3 * 400 * 1024 / SEGMENT + 2, "it cannot be cleaned: {grown}");
     fs::rename(away.join(first), here.join(first)).unwrap();
-    turns(&mut m, 4000);
+    churn(&mut m, 0, &RECORD);
     assert!(m.journal.segments().count() < grown);
     let (disk, _base) = m.kill();
     assert!(found(disk.path()) == (all(400), vec![]));
