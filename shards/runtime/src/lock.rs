@@ -2,22 +2,28 @@
 //! instead of taking half of the first one's traffic through SO_REUSEPORT.
 //!
 //! A lock is an flock on a file that carries its holder's process id. The kernel releases it however the holder
-//! ends; the file stays, because removing it would let two processes lock two files of one name.
+//! ends; the file stays, because removing it would let two processes lock two files of one name. Who lets go while
+//! living on says so: closing alone would leave the lock with a child that has just been forked and not yet executed.
 
 use crate::error::{Holder, StartError};
 use crate::journal::JournalError;
 use crate::sys;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 /// A held lock; dropping it releases.
 #[derive(Debug)]
 pub struct Lock {
-    #[expect(dead_code, reason = "holding the open file is holding the lock")]
     file: File,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // An unlock that fails leaves what closing does.
+        let _ = self.file.unlock();
+    }
 }
 
 /// Why a lock is not to be had.
@@ -73,8 +79,10 @@ fn machine_folder() -> PathBuf {
 /// Locks a file, which is made if need be.
 pub(crate) fn take(path: &Path) -> Result<Lock, Refused> {
     let mut file = open(path).map_err(Refused::Io)?;
-    if !sys::try_lock(file.as_fd()).map_err(Refused::Io)? {
-        return Err(Refused::Held(Holder(read_pid(&mut file))));
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(Refused::Held(Holder(read_pid(&mut file)))),
+        Err(TryLockError::Error(e)) => return Err(Refused::Io(e)),
     }
     // Another user's left-over file is open for reading only: the lock holds, the process id cannot be told.
     if file.set_len(0).is_ok() {
@@ -139,6 +147,17 @@ mod tests {
         }
         drop(first);
         data_dir(&inner).unwrap();
+    }
+
+    /// As a process does that is between fork and exec while its parent lets go.
+    #[test]
+    fn letting_go_is_not_undone_by_a_copy_of_the_descriptor() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = data_dir(dir.path()).unwrap();
+        let copy = first.file.try_clone().unwrap();
+        drop(first);
+        data_dir(dir.path()).unwrap();
+        drop(copy);
     }
 
     #[test]

@@ -123,16 +123,6 @@ pub fn alive(pid: i32) -> bool {
     pid > 0 && (unsafe { libc::kill(pid, 0) } == 0 || io::Error::last_os_error().raw_os_error() == Some(libc::EPERM))
 }
 
-/// Takes an exclusive advisory lock on an open file without waiting: `Ok(false)` when another holds it.
-pub fn try_lock(fd: BorrowedFd<'_>) -> io::Result<bool> {
-    // SAFETY: flock works on the descriptor alone, which `fd` keeps open.
-    if unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
-        return Ok(true);
-    }
-    let error = io::Error::last_os_error();
-    if error.kind() == io::ErrorKind::WouldBlock { Ok(false) } else { Err(error) }
-}
-
 /// This process's effective user.
 #[must_use]
 pub fn effective_user() -> u32 {
