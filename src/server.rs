@@ -23,6 +23,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::thread;
 use std::time::{Duration, Instant};
 use strowger_dispatch::{Dispatch, Limits};
 use strowger_engine::control::{Audit, Control, Reply};
@@ -401,12 +402,14 @@ fn limits(config: &Config, shards: u16) -> Limits {
     }
 }
 
-/// Starting waits for threads, so not on the control plane's own.
+/// Starting waits for threads, so not on the control plane's own; nor on one of those that block for it: they step behind, and
+/// what they start does.
 async fn start_shards(bound: Bound, spec: ServerSpec) -> Result<Shards, ServerError> {
-    match tokio::task::spawn_blocking(move || start(bound, spec)).await {
-        Ok(result) => Ok(result?),
-        Err(e) => Err(StartError::Executor { shard: 0, reason: e.to_string() }.into()),
-    }
+    let failed = |reason: String| StartError::Executor { shard: 0, reason };
+    let (told, started) = oneshot::channel();
+    let work = move || drop(told.send(start(bound, spec)));
+    thread::Builder::new().name("start".to_owned()).spawn(work).map_err(|e| failed(e.to_string()))?;
+    Ok(started.await.map_err(|e| failed(e.to_string()))??)
 }
 
 async fn listen_http(config: &Config) -> Result<Option<TcpListener>, ServerError> {

@@ -125,3 +125,31 @@ fn tens_of_thousands_of_bad_datagrams_leave_it_quick_and_lean() {
     assert!(typical < 64 && whole < 65_536, "memory grows, KiB after each pour: {resident:?}");
     assert_eq!(server.stop(), 0);
 }
+
+/// Name and niceness of each thread.
+fn niceness(pid: u32) -> Vec<(String, i64)> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("its threads");
+    let of = |stat: String| {
+        let (head, rest) = stat.rsplit_once(')')?;
+        let name = head.split_once('(')?.1.to_owned();
+        // proc(5): the 19th field; behind the name comes the third.
+        Some((name, rest.split_whitespace().nth(16)?.parse().ok()?))
+    };
+    // One may end meanwhile.
+    let stats = tasks.flatten().filter_map(|task| std::fs::read_to_string(task.path().join("stat")).ok());
+    stats.filter_map(of).collect()
+}
+
+#[test]
+fn where_a_core_does_not_suffice_for_all_calls_come_first() {
+    let server = Server::start(&[]);
+    let own = niceness(std::process::id()).iter().map(|(_, nice)| *nice).min().expect("this thread");
+    let threads = niceness(server.pid());
+    let of =
+        |name: &str| threads.iter().filter(|(n, _)| n.starts_with(name)).map(|(_, nice)| *nice).collect::<Vec<_>>();
+    let (shards, control) = (of("shard-"), of("control"));
+    assert!(shards.len() >= 2 && shards.iter().all(|nice| *nice == own), "shards do not come first: {threads:?}");
+    let behind = (own + 10).min(19);
+    assert!(!control.is_empty() && control.iter().all(|nice| *nice == behind), "nor does control last: {threads:?}");
+    assert_eq!(server.stop(), 0);
+}

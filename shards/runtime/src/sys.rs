@@ -65,7 +65,7 @@ pub fn real_time() -> io::Result<()> {
     if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Has this thread run behind others where CPU time is short. For those that carry no calls.
+/// Has this thread run behind others where CPU time is short, as all threads that it starts. For those that carry no calls.
 pub fn step_behind() {
     be_nice(10);
 }
@@ -75,9 +75,14 @@ pub fn step_aside() {
     be_nice(5);
 }
 
+/// By so much more than the process as it was started.
 fn be_nice(by: libc::c_int) {
-    // SAFETY: setpriority takes integers; for PRIO_PROCESS and 0 Linux changes the calling thread alone.
-    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, by) };
+    // SAFETY: both take integers; for PRIO_PROCESS Linux means one thread: that which has the process' id is its first, 0 is the
+    // calling one.
+    unsafe {
+        let whole = libc::getpriority(libc::PRIO_PROCESS, std::process::id());
+        libc::setpriority(libc::PRIO_PROCESS, 0, whole + by);
+    }
 }
 
 /// Has the kernel map this program's code, so that the first call of each kind does not wait for its pages. Where it cannot, the
