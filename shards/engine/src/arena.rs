@@ -127,6 +127,16 @@ impl<T> Arena<T> {
         s.value.as_ref().map(|v| (Key { slot, generation: s.generation }, v))
     }
 
+    /// Slots that the journal will look at.
+    pub fn noted(&self) -> impl Iterator<Item = u32> {
+        self.noted.iter().copied()
+    }
+
+    /// The slot will be looked at soon.
+    pub fn soon(&self, slot: u32) {
+        self.slots.soon(slot as usize);
+    }
+
     /// As [`Arena::at`], for what the journal has no record of.
     pub fn at_mut(&mut self, slot: u32) -> Option<&mut T> {
         self.slots.get_mut(slot as usize)?.value.as_mut()

@@ -31,6 +31,7 @@ mod dispatching;
 mod dissuading;
 mod ending;
 mod engine;
+mod foresee;
 pub mod journal;
 mod leg;
 mod link;

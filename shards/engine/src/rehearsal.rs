@@ -185,6 +185,7 @@ fn from_caller(method: &str, cseq: u32, ok: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use strowger_sip::scan::Hint;
 
     #[test]
     fn calls_follow_each_other_and_nothing_is_left() {
@@ -195,5 +196,20 @@ mod tests {
         }
         // A dozen messages a call, from the third on.
         assert!(rehearsal.made > 400, "{}", rehearsal.made);
+    }
+
+    #[test]
+    fn whatever_a_hint_names_looking_ahead_changes_nothing() {
+        let [mut looks, mut does_not] = [(); 2].map(|()| Rehearsal::new().unwrap());
+        for at in 0..500u32 {
+            for slot in [0, 1, at % 8, 1 << 20, u32::MAX] {
+                for hint in [Hint::Transaction(slot), Hint::Dialog(slot)] {
+                    (0..4).for_each(|step| looks.engine.foresee(hint, step));
+                }
+            }
+            looks.step();
+            does_not.step();
+            assert_eq!(looks.inbound, does_not.inbound);
+        }
     }
 }

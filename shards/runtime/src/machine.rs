@@ -5,11 +5,14 @@ use strowger_engine::journal::Sink;
 use strowger_engine::{Control, MeshMsg, Output};
 use strowger_sip::endpoint::{Resolve, Transmit};
 use strowger_sip::net::Path;
+use strowger_sip::scan::Hint;
 use strowger_sip::time::{Mono, Now};
 
 /// Inputs are `handle_*`; after each the loop drains `poll_*` until empty. See `strowger_engine::Engine`.
 pub trait Machine: 'static {
     fn handle_datagram(&mut self, now: Now, path: Path, bytes: &[u8]);
+    /// What a datagram will be looked up by that is handled soon; see `strowger_engine::Engine::foresee`.
+    fn foresee(&self, _hint: Hint, _step: u8) {}
     fn handle_mesh(&mut self, now: Now, msg: MeshMsg);
     fn handle_control(&mut self, now: Now, id: u64, cmd: Control);
     fn handle_resolved(&mut self, now: Now, id: u32, result: Result<&[IpAddr], ()>, ttl_us: u64);
@@ -44,6 +47,9 @@ pub trait Machine: 'static {
 impl Machine for strowger_engine::Engine {
     fn handle_datagram(&mut self, now: Now, path: Path, bytes: &[u8]) {
         self.handle_datagram(now, path, bytes);
+    }
+    fn foresee(&self, hint: Hint, step: u8) {
+        self.foresee(hint, step);
     }
     fn handle_mesh(&mut self, now: Now, msg: MeshMsg) {
         self.handle_mesh(now, msg);

@@ -4,13 +4,13 @@
 use std::sync::Arc;
 use strowger_engine::BucketTable;
 use strowger_sip::hash::HashKey;
-use strowger_sip::scan::{self, Class, Owner, Scanned};
+use strowger_sip::scan::{self, Class, Hint, Owner, Scanned};
 
 /// What to do with a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Route {
     /// This shard works on it. `bucket`: `None` without a Call-ID (the engine answers 400).
-    Own { bucket: Option<u16>, class: Class },
+    Own { bucket: Option<u16>, class: Class, hint: Option<Hint> },
     /// That other shard works on it.
     Shard { shard: u16, bucket: u16, class: Class },
     /// No SIP (keep-alives too): to be dropped.
@@ -35,12 +35,12 @@ impl Router {
     /// Whose `bytes` are.
     #[must_use]
     pub fn route(&self, bytes: &[u8]) -> Route {
-        let Scanned { owner, class } = scan::scan(bytes, &self.key);
+        let Scanned { owner, class, hint } = scan::scan(bytes, &self.key);
         match owner {
             Owner::Junk => Route::Junk,
-            Owner::NoCallId => Route::Own { bucket: None, class },
+            Owner::NoCallId => Route::Own { bucket: None, class, hint },
             Owner::Bucket(bucket) => match self.buckets.shard(bucket) {
-                shard if shard == self.shard => Route::Own { bucket: Some(bucket), class },
+                shard if shard == self.shard => Route::Own { bucket: Some(bucket), class, hint },
                 shard => Route::Shard { shard, bucket, class },
             },
         }
@@ -50,6 +50,7 @@ impl Router {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use strowger_sip::id::{self, BranchId, IdGen};
 
     const KEY: HashKey = HashKey(1, 2);
 
@@ -76,7 +77,7 @@ mod tests {
                 for (method, class) in [("INVITE", Class::NewInvite), ("CANCEL", Class::InDialogOrResponse)] {
                     let bucket = owner;
                     let want = if me == shard {
-                        Route::Own { bucket: Some(bucket), class }
+                        Route::Own { bucket: Some(bucket), class, hint: None }
                     } else {
                         Route::Shard { shard, bucket, class }
                     };
@@ -88,12 +89,35 @@ mod tests {
     }
 
     #[test]
+    fn what_our_tags_and_branches_name_is_told_and_nobody_elses() {
+        let router = Router::new(0, Arc::new(BucketTable::even(1)), KEY);
+        let hint = |bytes: &[u8]| match router.route(bytes) {
+            Route::Own { hint, .. } => hint,
+            other => panic!("{other:?}"),
+        };
+        let tag = IdGen::new([7; 32]).tag(5, 4711);
+        assert_eq!(hint(&request("BYE", "c", &format!(";tag={tag}"))), Some(Hint::Dialog(4711)));
+        let branch = id::branch(5, BranchId { slot: 815, nonce: 1 });
+        let answer = |branch: &str| {
+            format!("SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP h;branch={branch}\r\nCall-ID: c\r\nContent-Length: 0\r\n\r\n")
+        };
+        assert_eq!(hint(answer(&branch.to_string()).as_bytes()), Some(Hint::Transaction(815)));
+        for foreign in ["z9hG4bKx", "z9hG4bKsw005-", "z9hG4bKsw005-vvvvvvvvvvvvvvvvvvv"] {
+            assert_eq!(hint(answer(foreign).as_bytes()), None, "{foreign}");
+        }
+        assert_eq!(hint(&request("BYE", "c", ";tag=sw005-abc")), None);
+    }
+
+    #[test]
     fn our_mark_beats_the_call_id_and_junk_is_junk() {
         let router = Router::new(0, Arc::new(BucketTable::even(2)), KEY);
         let bye = request("BYE", "any@peer", ";tag=swfff-abc");
         let class = Class::InDialogOrResponse;
         assert_eq!(router.route(&bye), Route::Shard { shard: 1, bucket: 4095, class });
-        assert_eq!(router.route(&request("INVITE", "", "")), Route::Own { bucket: None, class: Class::NewInvite });
+        assert_eq!(
+            router.route(&request("INVITE", "", "")),
+            Route::Own { bucket: None, class: Class::NewInvite, hint: None }
+        );
         for junk in [&b""[..], b"\r\n\r\n", b"\0\0\0\0", b"GET / HTTP/1.1\r\n\r\n"] {
             assert_eq!(router.route(junk), Route::Junk);
         }

@@ -277,9 +277,16 @@ impl<M: Machine> Shard<M> {
             turn.worked = true;
             self.counts.received.add(i64::try_from(n).unwrap_or(0));
             let pressed = n == BATCH || self.door.waiting() > 0;
-            for i in 0..n {
+            let mut routes = [Route::Junk; BATCH];
+            for (i, route) in routes.iter_mut().enumerate().take(n) {
+                if let Some(d) = rx.get(i) {
+                    *route = self.router.route(d.bytes);
+                }
+            }
+            self.foresee(&routes[..n]);
+            for (i, route) in routes.into_iter().enumerate().take(n) {
                 match rx.get(i) {
-                    Some(d) if !d.truncated => self.sort(inlet, &d, pressed),
+                    Some(d) if !d.truncated => self.sort(inlet, &d, route, pressed),
                     _ => self.counts.unusable.add(1),
                 }
             }
@@ -290,9 +297,22 @@ impl<M: Machine> Shard<M> {
         turn.more = true;
     }
 
+    /// Has the processor fetch what several datagrams will be looked up by: their waits for memory overlap.
+    fn foresee(&self, routes: &[Route]) {
+        if routes.len() < 2 {
+            return;
+        }
+        for step in 0..3 {
+            for route in routes {
+                if let Route::Own { hint: Some(hint), .. } = route {
+                    self.machine.foresee(*hint, step);
+                }
+            }
+        }
+    }
+
     /// A datagram from a socket: ours, another shard's, or nobody's.
-    fn sort(&mut self, inlet: Inlet, d: &Datagram<'_>, pressed: bool) {
-        let route = self.router.route(d.bytes);
+    fn sort(&mut self, inlet: Inlet, d: &Datagram<'_>, route: Route, pressed: bool) {
         let (Route::Own { class, .. } | Route::Shard { class, .. }) = route else {
             self.counts.junk.add(1);
             return;

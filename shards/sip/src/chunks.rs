@@ -5,6 +5,7 @@
 //! - Growth takes the time of one chunk, or of one part, whatever the table holds.
 //! - Slots are used again: chunks stay as few as are filled by all entries that there ever were at once.
 
+use crate::ahead::fetch;
 use crate::hash::{HashedMap, Identity};
 use std::ops::{Index, IndexMut};
 
@@ -59,6 +60,12 @@ impl<T> Chunks<T> {
     #[inline]
     pub fn get_mut(&mut self, at: usize) -> Option<&mut T> {
         if at < self.len { self.chunks.get_mut(at / CHUNK).map(|chunk| &mut chunk[at % CHUNK]) } else { None }
+    }
+
+    /// The element will be looked at soon.
+    #[inline]
+    pub fn soon(&self, at: usize) {
+        self.get(at).into_iter().for_each(fetch);
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &T> {
@@ -200,6 +207,12 @@ impl<T, const N: usize> Slab<T, N> {
             Some(Entry::Occupied(value)) => Some(value),
             _ => None,
         }
+    }
+
+    /// The slot will be looked at soon.
+    #[inline]
+    pub fn soon(&self, slot: usize) {
+        self.chunks.get(slot / N).and_then(|chunk| chunk.entries.get(slot % N)).into_iter().for_each(fetch);
     }
 
     /// Takes the value out, if there is one.

@@ -6,6 +6,7 @@
 //! One value is one dialog. An INVITE of ours that forks makes one per To tag: clone the one that
 //! [`Dialog::uac`] made and [`establish`](Dialog::establish) each clone with its own response.
 
+use crate::ahead::fetch_bytes;
 use crate::endpoint::Target;
 use crate::msg::write::{one_line, write_line};
 use crate::msg::{Message, Method, Name, NameAddr, ParseError, Result, Scheme, Uri, push_number, split_list};
@@ -83,6 +84,11 @@ pub struct Dialog {
 }
 
 impl Dialog {
+    /// The dialog will be looked at soon, and has been fetched itself.
+    pub fn soon(&self) {
+        fetch_bytes(&self.blob, 512);
+    }
+
     /// The dialog that our answer with `local_tag` to the request `msg` makes (section 12.1.1); `path` is where the
     /// request came from. Early until [`confirm`](Self::confirm).
     ///

@@ -158,6 +158,13 @@ pub fn read_branch(text: &[u8], bucket: u16) -> Option<BranchId> {
     branch(bucket, id).as_bytes().eq_ignore_ascii_case(text).then_some(id)
 }
 
+/// The slot that [`branch`] wrote into a branch. A hint from outside: [`read_branch`] compares the whole.
+#[must_use]
+pub fn branch_slot(text: &[u8]) -> Option<u32> {
+    let digits = text.get(scan::BRANCH_MARK.len() + 4..)?;
+    u32::try_from(number(digits.get(..SLOT_DIGITS)?)?).ok()
+}
+
 /// Bucket, slot and nonce of a branch that [`branch`] wrote; `None` for any other text.
 #[must_use]
 pub fn read_any_branch(text: &[u8]) -> Option<(u16, BranchId)> {

@@ -3,6 +3,7 @@
 //! Nothing here reads a clock, opens a socket or draws a random number: inputs carry `now`, randomness is an
 //! injected seed. Nothing allocates to parse, answer or route a message.
 
+pub mod ahead;
 pub mod chunks;
 pub mod hash;
 pub mod net;

@@ -11,6 +11,7 @@
 
 use crate::bytes::find;
 use crate::hash::HashKey;
+use crate::id::{branch_slot, tag_slot};
 use crate::msg::{Name, Reply, empty_line, find_top, is_blank, line_end, trim, trim_end, trim_start};
 use memchr::{memchr, memrchr};
 use std::net::SocketAddr;
@@ -71,11 +72,21 @@ pub enum Class {
     Other,
 }
 
+/// What a datagram will be looked up by, if its tag or branch is ours; a hint from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hint {
+    /// A response: slot of its transaction.
+    Transaction(u32),
+    /// A request inside a dialog: the slot that our tag names.
+    Dialog(u32),
+}
+
 /// Owner and class of a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Scanned {
     pub owner: Owner,
     pub class: Class,
+    pub hint: Option<Hint>,
 }
 
 /// The owner of a datagram.
@@ -87,10 +98,11 @@ pub fn owner(bytes: &[u8], key: &HashKey) -> Owner {
 /// Owner and class of a datagram, in one pass over as much of the head as it takes.
 #[must_use]
 pub fn scan(bytes: &[u8], key: &HashKey) -> Scanned {
-    const JUNK: Scanned = Scanned { owner: Owner::Junk, class: Class::Other };
+    const JUNK: Scanned = Scanned { owner: Owner::Junk, class: Class::Other, hint: None };
     let Some((method, fields)) = begin(bytes) else { return JUNK };
     let Some(method) = method else {
-        return Scanned { owner: response_owner(fields, key), class: Class::InDialogOrResponse };
+        let (owner, hint) = response_owner(fields, key);
+        return Scanned { owner, class: Class::InDialogOrResponse, hint };
     };
     let (mut to, mut call_id) = (None, None);
     for (id, value) in fields {
@@ -115,7 +127,7 @@ pub fn scan(bytes: &[u8], key: &HashKey) -> Scanned {
         (Some(bucket), _) => Owner::Bucket(bucket),
         (None, Some(call_id)) => Owner::Bucket(bucket_of(call_id, key)),
     };
-    Scanned { owner, class }
+    Scanned { owner, class, hint: tag.and_then(tag_slot).map(Hint::Dialog) }
 }
 
 /// The bucket that a Call-ID hashes to.
@@ -247,15 +259,16 @@ const fn ends_name(b: u8) -> bool {
 }
 
 /// By the branch of the top Via; a response to nothing of ours goes by its Call-ID.
-fn response_owner(fields: Fields<'_>, key: &HashKey) -> Owner {
+fn response_owner(fields: Fields<'_>, key: &HashKey) -> (Owner, Option<Hint>) {
     let (mut via, mut call_id) = (false, None);
     for (id, value) in fields {
         match id {
             Field::Via if !via => {
                 via = true;
                 let top = &value[..find_top(value, b',').unwrap_or(value.len())];
-                if let Some(bucket) = param(top, b"branch").and_then(parse_mark) {
-                    return Owner::Bucket(bucket);
+                let branch = param(top, b"branch").unwrap_or_default();
+                if let Some(bucket) = parse_mark(branch) {
+                    return (Owner::Bucket(bucket), branch_slot(branch).map(Hint::Transaction));
                 }
             }
             Field::CallId if call_id.is_none() => call_id = Some(trim(value)),
@@ -265,10 +278,11 @@ fn response_owner(fields: Fields<'_>, key: &HashKey) -> Owner {
             break;
         }
     }
-    match call_id {
+    let owner = match call_id {
         None | Some([]) => Owner::NoCallId,
         Some(call_id) => Owner::Bucket(bucket_of(call_id, key)),
-    }
+    };
+    (owner, None)
 }
 
 /// The tag of a To value; None where it is missing or empty.

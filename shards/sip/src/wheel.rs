@@ -212,6 +212,22 @@ impl Wheel {
         Some(Fired { id, due: Mono(node.due), token: node.token, kind: node.kind })
     }
 
+    /// Token and kind of those that have come due and wait to be popped, in that order; not all that are due may be among them.
+    pub fn ready(&self) -> impl Iterator<Item = (u64, u16)> {
+        let mut at = self.ready.head;
+        std::iter::from_fn(move || {
+            let node = self.nodes.get(at as usize)?;
+            at = node.next;
+            Some((node.token, node.kind))
+        })
+    }
+
+    /// The timer will be looked at soon.
+    #[inline]
+    pub fn soon(&self, id: TimerId) {
+        self.nodes.soon(id.index as usize);
+    }
+
     /// By how many microseconds the latest timer was late that [`pop`](Self::pop) gave out since this was last asked.
     pub fn take_lateness(&mut self) -> Option<u64> {
         self.late.take()
@@ -352,8 +368,12 @@ mod tests {
         let mut w = Wheel::new();
         w.insert(Mono(10), 1, 0);
         let b = w.insert(Mono(10), 2, 0);
+        w.insert(Mono(10), 3, 7);
+        assert_eq!(w.ready().count(), 0, "none has been looked for");
         assert_eq!(w.pop(Mono(500)).unwrap().token, 1);
+        assert_eq!(w.ready().collect::<Vec<_>>(), [(2, 0), (3, 7)]);
         assert!(w.cancel(b));
+        assert_eq!(w.pop(Mono(500)).unwrap().token, 3);
         assert_eq!(w.pop(Mono(500)), None);
     }
 

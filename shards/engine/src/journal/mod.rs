@@ -126,6 +126,8 @@ impl Entity {
 
 /// Where an engine writes its records. Never fails and never blocks: whoever keeps them reports his troubles elsewhere.
 pub trait Sink {
+    /// The entity that has this slot, whatever its generation, will be put or removed soon.
+    fn soon(&self, _entity: Entity) {}
     /// The entity is now this.
     fn put(&mut self, entity: Entity, record: &[u8]);
     /// The entity is no more, nor is its other half ([`Kind::other_half`]).

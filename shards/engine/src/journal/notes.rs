@@ -138,6 +138,7 @@ impl Engine {
     pub fn journal(&mut self, now: Now, sink: &mut dyn Sink) {
         self.keep_journal();
         self.list_all();
+        self.soon_in(sink);
         let mut out = std::mem::take(&mut self.notes.scratch);
         self.journal_calls(now, sink, &mut out);
         self.journal_legs(now, sink, &mut out);
@@ -157,6 +158,14 @@ impl Engine {
             at = end;
         }
         self.notes.cdrs.clear();
+    }
+
+    /// Tells which records are to come.
+    fn soon_in(&self, sink: &dyn Sink) {
+        let soon = |kind, id| sink.soon(Entity { kind, id });
+        self.calls.noted().for_each(|slot| soon(Kind::Call, u64::from(slot)));
+        self.legs.noted().for_each(|slot| soon(Kind::Leg, u64::from(slot)));
+        self.ep.noted().for_each(|(what, number)| soon(kind_of(what), number));
     }
 
     /// Notes changes from now on, and all that there is.

@@ -60,6 +60,12 @@ impl Places {
         (place.segment != 0).then_some(place)
     }
 
+    /// The entity's place will be looked at soon.
+    #[inline]
+    pub fn soon(&self, entity: Entity) {
+        self.slots[entity.kind.half().0 as usize].soon(split(entity.id).0);
+    }
+
     /// The entity's record lies there now.
     pub fn set(&mut self, entity: Entity, place: Place) {
         let kept = if entity.kind == Kind::Cdr {

@@ -287,6 +287,9 @@ impl Journal {
     /// Writes living records of the oldest segment anew, `left` bytes of it at most, so that it can be used again; as long as the
     /// journal is longer than so many eighths of what lives in it.
     fn clean_up(&mut self, mut left: usize, eighths: u64) {
+        if self.is_longer(eighths) {
+            self.foresee(left);
+        }
         while left > 0 && self.is_longer(eighths) {
             if !self.front_is_up() {
                 return;
@@ -318,6 +321,21 @@ impl Journal {
             }
             self.cleaned = at + head.size();
             left = left.saturating_sub(head.size());
+        }
+    }
+
+    /// Has the processor fetch the places of what is about to be cleaned.
+    fn foresee(&self, left: usize) {
+        let Some(Closed { segment: Some(segment), salt, end, .. }) = self.closed.front() else { return };
+        // SAFETY: this journal wrote all below `end`, and takes the segment out of use itself, after this.
+        let written = unsafe { segment.written(*end) };
+        let mut at = self.cleaned.saturating_sub(HEADER).min(written.len());
+        let until = written.len().min(at + left);
+        while at < until
+            && let Some(head) = record::head(&written[at..], salt)
+        {
+            self.places.soon(head.entity);
+            at += head.size();
         }
     }
 
@@ -380,6 +398,10 @@ impl Journal {
 }
 
 impl Sink for Journal {
+    fn soon(&self, entity: Entity) {
+        self.places.soon(entity);
+    }
+
     fn put(&mut self, entity: Entity, record: &[u8]) {
         let size = record::size(record.len());
         if size + HEADER + HEAD > self.pool.size() {

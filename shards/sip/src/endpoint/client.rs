@@ -373,6 +373,26 @@ impl Endpoint {
         self.clients.get(slot).filter(|c| handle(slot, c.generation) == txn.number()).map(|_| slot)
     }
 
+    /// The request of ours in that slot will be looked at soon.
+    pub fn soon(&self, slot: u32) {
+        self.clients.soon(slot as usize);
+    }
+
+    /// What belongs to it, too.
+    pub fn soon_with(&self, slot: u32) {
+        if let Some(client) = self.clients.get(slot as usize) {
+            self.pool.soon(client.buf);
+            self.wheel.soon(client.retransmit);
+            self.wheel.soon(client.expire);
+        }
+    }
+
+    /// The TU's token of the request of ours in that slot.
+    #[must_use]
+    pub fn user_of(&self, slot: u32) -> Option<User> {
+        self.clients.get(slot as usize).map(|client| client.user)
+    }
+
     pub(super) fn client_timer(&mut self, now: Mono, token: u64, timer: Timer) {
         if let Some(slot) = self.live_client(ClientTxn::of(token)) {
             self.step_client(now, slot, ClientInput::Timer(timer), None);

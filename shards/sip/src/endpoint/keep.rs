@@ -297,6 +297,12 @@ impl Endpoint {
         self.notes.servers = noted;
     }
 
+    /// What the next [`Endpoint::journal`] will look at.
+    pub fn noted(&self) -> impl Iterator<Item = (Record, u64)> {
+        let clients = self.notes.clients.iter().map(|number| (Record::Client, *number));
+        clients.chain(self.notes.servers.iter().map(|number| (Record::Server, *number)))
+    }
+
     /// Notes changes from now on, and all that there is.
     pub fn keep_journal(&mut self) {
         if self.notes.on {

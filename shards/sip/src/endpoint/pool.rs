@@ -95,6 +95,11 @@ impl Pool {
         BufId(self.slots.len() as u32 - 1)
     }
 
+    /// The buffer will be looked at soon.
+    pub(crate) fn soon(&self, id: BufId) {
+        self.slots.soon(id.0 as usize);
+    }
+
     pub(crate) fn get(&self, id: BufId) -> &[u8] {
         self.slots.get(id.0 as usize).filter(|s| s.refs > 0).map_or(&[], |s| &s.data[..s.len as usize])
     }

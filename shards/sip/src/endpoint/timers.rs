@@ -1,9 +1,15 @@
 //! The passing of time: the TU's timers, the transactions' and the questions', all on one wheel.
 
 use super::{ClientTxn, Endpoint, FailReason, ServerTxn, User};
+use crate::ahead::fetch_bytes;
 use crate::time::Mono;
 use crate::txn::Timer;
 use crate::wheel::TimerId;
+
+/// Timers that are looked at ahead.
+const AHEAD: usize = 4;
+/// By so much of its bytes a transaction is known, mostly.
+const IDENTITY: usize = 192;
 
 /// What time brings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +85,7 @@ impl Endpoint {
                 return Some(event);
             }
             let fired = self.wheel.pop(now)?;
+            self.foresee_timers();
             match Class::of(fired.kind) {
                 Class::User => return Some(TimerEvent::User { token: fired.token, kind: fired.kind as u8 }),
                 Class::Resolve => self.resolve_timeout(now, fired.token as u32),
@@ -89,6 +96,26 @@ impl Endpoint {
                         _ => self.server_timer(now, fired.token, timer),
                     }
                 }
+            }
+        }
+    }
+
+    /// Has the processor fetch what the next timers are about: mostly transactions that are over, at which nobody has looked for
+    /// half a minute. One step at a time: where what leads there has been fetched.
+    fn foresee_timers(&self) {
+        for (away, (token, kind)) in self.wheel.ready().take(AHEAD).enumerate() {
+            let (class, slot) = (Class::of(kind), (token & 0xffff_ffff) as usize);
+            let buf = || match class {
+                Class::Client => self.clients.get(slot).map(|client| client.buf),
+                Class::Server => self.servers.get(slot).map(|server| server.buf),
+                Class::User | Class::Resolve => None,
+            };
+            match (away, class) {
+                (3, Class::Client) => self.clients.soon(slot),
+                (3, Class::Server) => self.servers.soon(slot),
+                (1, _) => buf().into_iter().for_each(|buf| self.pool.soon(buf)),
+                (0, Class::Server) => buf().into_iter().for_each(|buf| fetch_bytes(self.pool.get(buf), IDENTITY)),
+                _ => {}
             }
         }
     }
